@@ -1,0 +1,159 @@
+"""Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from db.batch import Batch, EventRow, Past, Track, json_of
+from db.codec import details_of, memory_of
+from db.connections import Connection
+from db.entry import Entry
+from db.queries import sql
+from statemachine.model import Channel, Incident, Rules, State
+
+
+async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> dict[UUID, State]:
+    """Apply entries in their order, commit, and return the states of their channels.
+
+    Entries for channels that are gone are passed over. Applying the same entries again is harmless:
+    webhooks are recognised by key, everything else looks at what is there. Locks the channels in
+    order of id. Raises what asyncpg raises; then nothing was written, or, when the connection was
+    lost during COMMIT, everything may have been.
+    """
+    async with connection.transaction():
+        ids = sorted({entry.channel_id for entry in entries})
+        await connection.fetch(sql.lock_states, ids)
+        batch = Batch(await connection.fetch(sql.read_channels, ids), installation)
+        known = await _redelivered(connection, entries)
+        for entry in entries:
+            batch.take(entry, (entry.channel_id, entry.key) in known)
+        await _save(connection, batch)
+    return {channel_id: track.channel.state for channel_id, track in batch.tracks.items()}
+
+
+async def acknowledge(connection: Connection, incident_id: UUID) -> None:
+    """Note that an operator has seen an incident; the first time counts. An unknown id changes nothing."""
+    await connection.execute(sql.acknowledge_incident, incident_id)
+
+
+async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[tuple[UUID, bytes | None]]:
+    keys = [(entry.channel_id, entry.key) for entry in entries if entry.key is not None]
+    rows = await connection.fetch(sql.count_redeliveries, *_columns(keys, 2)) if keys else []
+    return {(row["channel_id"], row["key"]) for row in rows}
+
+
+async def _save(connection: Connection, batch: Batch) -> None:
+    tracks = list(batch.tracks.values())
+    await _save_events(connection, tracks)
+    await _save_states(connection, tracks)
+    await _save_incidents(connection, tracks)
+    await _run(connection, sql.save_clocks, 3, batch.learnt_clocks())
+
+
+async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
+    new: list[tuple[object, ...]] = []
+    longer: list[tuple[object, ...]] = []
+    for track in tracks:
+        stored = track.stored_event
+        if stored is not None and stored.count:
+            longer.append((stored.id, stored.count, stored.last_at, stored.last_received_at))
+        new.extend(_event(track, event) for event in track.events)
+    await _run(connection, sql.insert_events, 16, new)
+    await _run(connection, sql.extend_events, 4, longer)
+
+
+async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
+    saved: list[tuple[object, ...]] = []
+    shown: list[tuple[object, ...]] = []
+    for track in tracks:
+        c = track.channel
+        if c == track.before and not track.must_save:
+            continue
+        saved.append(_state(track.row["channel_id"], c))
+        if c.standing[:2] != track.before.standing[:2]:
+            seen_at = c.fresh_at or c.last_event_at
+            shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
+    await _run(connection, sql.save_states, 13, saved)
+    await _run(connection, sql.show_states, 4, shown)
+
+
+async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> None:
+    ended: list[tuple[object, ...]] = []
+    whole: list[tuple[object, ...]] = []
+    open_ones: list[tuple[object, ...]] = []
+    for track in tracks:
+        channel_id = track.row["channel_id"]
+        for past in track.past:
+            if past.stored:
+                ended.append((channel_id, past.resolved_at, _resolution(past), past.tell))
+            else:
+                whole.append((*_incident(channel_id, past.incident), past.resolved_at))
+        incident = track.channel.incident
+        if incident is not None and (not track.incident_stored or incident != track.before.incident):
+            open_ones.append(_incident(channel_id, incident))
+    await _run(connection, sql.resolve_incidents, 4, ended)
+    await _run(connection, sql.record_incidents, 7, whole)
+    await _run(connection, sql.open_incidents, 6, open_ones)
+
+
+def _event(track: Track, event: EventRow) -> tuple[object, ...]:
+    return (
+        track.row["channel_id"],
+        track.row["tenant_id"],
+        event.source,
+        event.name,
+        event.trigger,
+        event.reason,
+        event.status,
+        event.at,
+        event.last_at,
+        event.received_at,
+        event.last_received_at,
+        event.count,
+        event.deliveries,
+        event.key,
+        event.state,
+        json_of(event.data),
+    )
+
+
+def _state(channel_id: UUID, channel: Channel) -> tuple[object, ...]:
+    return (
+        channel_id,
+        channel.version,
+        channel.state.value,
+        channel.standing.reason,
+        channel.standing.status,
+        channel.since,
+        channel.first_unhealthy_at,
+        channel.last_event_at,
+        channel.fresh_at,
+        channel.probed_at,
+        channel.due_at,
+        channel.probe_due_at,
+        memory_of(channel),
+    )
+
+
+def _resolution(past: Past) -> str | None:
+    return json_of({"resolved": past.why})
+
+
+def _incident(channel_id: UUID, incident: Incident) -> tuple[object, ...]:
+    return (
+        channel_id,
+        incident.kind,
+        incident.last_state,
+        details_of(incident),
+        incident.started_at,
+        incident.opened_at,
+    )
+
+
+async def _run(connection: Connection, statement: str, width: int, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        await connection.fetch(statement, *_columns(rows, width))
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [[row[i] for row in rows] for i in range(width)]

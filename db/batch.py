@@ -1,0 +1,285 @@
+"""Folds the entries of one transaction into channels, and collects the rows that result; does no I/O."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules
+from db.entry import Entry, Source, Told
+from db.rules import rules_of
+from statemachine.clock import Clock, learn
+from statemachine.model import (
+    Alive,
+    Answered,
+    Change,
+    Configured,
+    Deadline,
+    Effect,
+    Heard,
+    Incident,
+    Monitoring,
+    Open,
+    Reason,
+    Resolve,
+    Rules,
+    Signal,
+    Trigger,
+    Verdict,
+)
+from statemachine.step import step, verdict_of
+
+
+@dataclass(slots=True)
+class EventRow:
+    """A row of `zapwatch_events`, still growing."""
+
+    source: str
+    name: str
+    trigger: Trigger | None
+    reason: Reason | None
+    status: int | None
+    at: datetime | None
+    last_at: datetime | None
+    received_at: datetime
+    last_received_at: datetime
+    state: str
+    key: bytes | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    count: int = 1
+    deliveries: int = 1
+    id: int | None = None
+    """Set when the row is in the table already and only counts on."""
+
+    def is_like(self, other: "EventRow") -> bool:
+        return (self.source, self.name, self.trigger, self.reason, self.status) == (
+            other.source,
+            other.name,
+            other.trigger,
+            other.reason,
+            other.status,
+        )
+
+    def count_on(self, other: "EventRow") -> None:
+        self.count += other.count
+        self.last_received_at = max(self.last_received_at, other.last_received_at)
+        if other.last_at is not None:
+            self.last_at = other.last_at if self.last_at is None else max(self.last_at, other.last_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An incident that ended; `stored` when its row was there before this batch."""
+
+    incident: Incident
+    resolved_at: datetime
+    why: str
+    tell: bool
+    stored: bool
+
+
+class Track:
+    """One channel's way through a batch."""
+
+    def __init__(self, row: Row, installation: Rules) -> None:
+        monitoring = (
+            Monitoring.REMOVED
+            if row["removed"]
+            else Monitoring.PAUSED
+            if row["paused"]
+            else Monitoring.WATCHED
+        )
+        self.row: Final = row
+        self.before: Final = channel_of(row, None)
+        self.known: Final = '"rules"' in row["memory"]
+        self.rules: Final = rules_of(
+            installation, row["metadata"], row["defaults"], monitoring, row["configured"]
+        )
+        self.channel = self.before
+        self.events: list[EventRow] = []
+        self.stored_event: Final = _stored_event(row)
+        self.incident_stored = self.before.incident is not None
+        self.past: list[Past] = []
+        self.untold_rules: dict[str, object] | None = None
+        self.must_save = False
+
+    @property
+    def last_event(self) -> EventRow | None:
+        return self.events[-1] if self.events else self.stored_event
+
+    def configure(self, now: datetime) -> None:
+        """Bring the channel's rules up to date; the next stored event carries them for the replay."""
+        if (self.known and self.channel.rules == self.rules) or self.untold_rules is not None:
+            return
+        self.untold_rules = json_of_rules(self.rules)
+        effects = self.step(Configured(now, self.rules))
+        if effects or self.known:
+            self.store(EventRow(Source.OPERATOR, "configured", None, None, None, None, None, now, now, ""))
+
+    def step(self, signal: Signal) -> tuple[Effect, ...]:
+        self.channel, effects = step(self.channel, signal)
+        for effect in effects:
+            match effect:
+                case Open():
+                    self.incident_stored = False
+                case Resolve(incident, resolved_at, why, tell):
+                    self.past.append(Past(incident, resolved_at, why, tell, self.incident_stored))
+                    self.incident_stored = False
+                case Change():
+                    pass
+        return effects
+
+    def store(self, event: EventRow) -> None:
+        event.state = self.channel.state.value
+        if self.untold_rules is not None:
+            event.data["rules"], self.untold_rules = self.untold_rules, None
+        self.events.append(event)
+
+
+class Batch:
+    """The channels of one transaction, by id, and the clocks of their gateways."""
+
+    def __init__(self, rows: Iterable[Row], installation: Rules) -> None:
+        self.tracks: Final = {row["channel_id"]: Track(row, installation) for row in rows}
+        self.known_clocks: Final[dict[UUID, str]] = {
+            track.row["gateway_id"]: track.row["clock"]
+            for track in self.tracks.values()
+            if track.row["gateway_id"] is not None
+        }
+        self.clocks: Final = {gateway: clock_of(text) for gateway, text in self.known_clocks.items()}
+
+    def take(self, entry: Entry, redelivered: bool) -> None:
+        """Apply one entry; one for a channel that is gone is passed over."""
+        track = self.tracks.get(entry.channel_id)
+        if track is None:
+            return
+        track.configure(entry.received_at)
+        match entry.said:
+            case Told():
+                self._hear(track, entry, entry.said, redelivered)
+            case Alive() | Answered() | Verdict():
+                _answer(track, entry, entry.said)
+            case Deadline():
+                track.must_save = True
+                if track.step(entry.said):
+                    track.store(_event(entry))
+            case _:
+                track.step(entry.said)
+
+    def _hear(self, track: Track, entry: Entry, told: Told, redelivered: bool) -> None:
+        twin = next((e for e in track.events if entry.key is not None and e.key == entry.key), None)
+        fresh = not redelivered and twin is None
+        clock = self._clock(track, told, entry.received_at, fresh)
+        at, emitted_at = clock.read(told.at, entry.received_at)
+        before = track.channel
+        heard = Heard(
+            entry.received_at,
+            at,
+            emitted_at,
+            told.trigger,
+            told.reason,
+            told.status,
+            fresh,
+            told.doubtful,
+            clock.epoch,
+        )
+        effects = track.step(heard)
+        if twin is not None:
+            twin.deliveries += 1
+        if not fresh:
+            return
+        event = _event(entry, told.trigger, told.reason, told.status, at)
+        event.data = _clock_data(clock)
+        event.key = entry.key
+        last = track.last_event
+        nothing = not effects and track.channel.version == before.version and track.untold_rules is None
+        if nothing and last is not None and last.is_like(event) and before.evidence.epoch == clock.epoch:
+            last.count_on(event)
+            if last is track.stored_event:
+                track.must_save = True
+        else:
+            track.store(event)
+
+    def _clock(self, track: Track, told: Told, received_at: datetime, fresh: bool) -> Clock:
+        gateway = track.row["gateway_id"]
+        clock = self.clocks.get(gateway, Clock())
+        if fresh and told.at is not None and gateway is not None:
+            clock = self.clocks[gateway] = learn(clock, told.at, received_at)
+        return clock
+
+    def learnt_clocks(self) -> list[tuple[UUID, str, str]]:
+        """Return (gateway, clock as read, clock as learnt) for each clock that changed."""
+        learnt = (
+            (gateway, self.known_clocks[gateway], json_of_clock(c)) for gateway, c in self.clocks.items()
+        )
+        return sorted((g, known, new) for g, known, new in learnt if clock_of(known) != clock_of(new))
+
+
+def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> None:
+    verdict = verdict_of(track.channel, said) if isinstance(said, Answered) else said
+    before = track.channel
+    effects = track.step(said)
+    if isinstance(verdict, Verdict) and track.channel.evidence != before.evidence:
+        event = _event(entry, verdict.trigger, verdict.reason, verdict.status)
+        event.data = {
+            "began_at": verdict.began_at,
+            "dated_at": verdict.dated_at,
+            "session_lost": verdict.session_lost or None,
+        }
+        last = track.last_event
+        if (
+            not effects
+            and track.channel.version == before.version
+            and last is not None
+            and last.is_like(event)
+        ):
+            last.count_on(event)
+        else:
+            track.store(event)
+    elif isinstance(said, Alive) and track.channel.version != before.version:
+        track.store(_event(entry, Trigger.OPENED))
+
+
+def _event(
+    entry: Entry,
+    trigger: Trigger | None = None,
+    reason: Reason | None = None,
+    status: int | None = None,
+    at: datetime | None = None,
+) -> EventRow:
+    now = entry.received_at
+    return EventRow(entry.source, entry.name, trigger, reason, status, at, at, now, now, "")
+
+
+def _clock_data(clock: Clock) -> dict[str, Any]:
+    offset = (clock.offset or timedelta(0)).total_seconds()
+    return {name: value for name, value in (("offset", offset), ("epoch", clock.epoch)) if value}
+
+
+def _stored_event(row: Row) -> EventRow | None:
+    if row["event_id"] is None:
+        return None
+    now = datetime.min.replace(tzinfo=UTC)
+    return EventRow(
+        row["event_source"],
+        row["event_name"],
+        row["event_trigger"],
+        row["event_reason"],
+        row["event_status"],
+        None,
+        None,
+        now,
+        now,
+        "",
+        count=0,
+        id=row["event_id"],
+    )
+
+
+def json_of(data: dict[str, Any]) -> str | None:
+    """Return an event's data as JSON, empty fields left out; None when there is nothing."""
+    kept = {name: value for name, value in data.items() if value is not None}
+    return orjson.dumps(kept).decode() if kept else None

@@ -1,0 +1,221 @@
+"""Channels, rules and clocks to and from their rows; knows columns, no SQL and no connection.
+
+The hot row keeps what is queried in columns and the rest in `memory`, one JSON document that is
+readable at three in the morning: evidence, departures, suspicion and the rules last seen.
+"""
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import orjson
+
+from statemachine.clock import Clock
+from statemachine.model import (
+    Channel,
+    Evidence,
+    Incident,
+    Monitoring,
+    Reason,
+    Rules,
+    Standing,
+    State,
+    Suspicion,
+    Trigger,
+    Witness,
+)
+
+
+class Row(Protocol):
+    """A row by column name: a record of the driver's, or a mapping in a test."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+STATES: Final = {state.value: state for state in State}
+TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
+REASONS: Final = {reason.value: reason for reason in Reason}
+
+
+def when(text: str | None) -> datetime | None:
+    """Return the time written as RFC 3339, or None."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def channel_of(row: Row, rules: Rules | None) -> Channel:
+    """Return the channel that a row of `lock_channels` holds; `rules` None: those it was last seen with."""
+    memory: dict[str, Any] = orjson.loads(row["memory"])
+    suspicion = memory.get("suspicion")
+    standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
+    return Channel(
+        rules=rules or rules_of_json(memory.get("rules")),
+        evidence=evidence_of(memory.get("evidence"), standing),
+        standing=standing,
+        version=row["version"],
+        since=row["since"],
+        first_unhealthy_at=row["first_unhealthy_at"],
+        terminal_at=when(memory.get("terminal_at")),
+        has_been_open=memory.get("has_been_open", False),
+        departures=tuple(datetime.fromisoformat(at) for at in memory.get("departures", ())),
+        suspicion=None if suspicion is None else suspicion_of(suspicion),
+        probes=memory.get("probes", 0),
+        last_event_at=row["last_event_at"],
+        fresh_at=row["fresh_at"],
+        probed_at=row["probed_at"],
+        awaiting_probe_since=when(memory.get("awaiting_probe_since")),
+        due_at=row["due_at"],
+        probe_due_at=row["probe_due_at"],
+        incident=incident_of(row),
+    )
+
+
+def memory_of(channel: Channel) -> str:
+    """Return as JSON what a channel has no column for, empty fields left out."""
+    memory = {
+        "rules": json_of_rules(channel.rules),
+        "evidence": json_of_evidence(channel.evidence),
+        "terminal_at": channel.terminal_at,
+        "has_been_open": channel.has_been_open,
+        "departures": channel.departures,
+        "suspicion": channel.suspicion,
+        "probes": channel.probes,
+        "awaiting_probe_since": channel.awaiting_probe_since,
+    }
+    return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
+
+
+def evidence_of(document: dict[str, Any] | None, standing: Standing) -> Evidence:
+    """Return the evidence written by `json_of_evidence`; without one, the standing is all that is known."""
+    if document is None:
+        return Evidence(standing)
+    state, reason, status = document["base"]
+    return Evidence(
+        base=Standing(STATES[state], REASONS.get(reason), status),
+        witnesses=tuple(
+            Witness(
+                datetime.fromisoformat(at),
+                datetime.fromisoformat(received_at),
+                TRIGGERS[trigger],
+                REASONS.get(reason),
+                status,
+            )
+            for at, received_at, trigger, reason, status in document.get("witnesses", ())
+        ),
+        settled_at=when(document.get("settled_at")),
+        qr_at=when(document.get("qr_at")),
+        epoch=document.get("epoch", 0),
+    )
+
+
+def json_of_evidence(evidence: Evidence) -> dict[str, object]:
+    """Return the evidence as JSON values; times stay datetimes, which orjson writes."""
+    document = {
+        "base": tuple(evidence.base),
+        "witnesses": [tuple(witness) for witness in evidence.witnesses],
+        "settled_at": evidence.settled_at,
+        "qr_at": evidence.qr_at,
+        "epoch": evidence.epoch,
+    }
+    return {name: value for name, value in document.items() if value}
+
+
+def suspicion_of(document: dict[str, Any]) -> Suspicion:
+    """Return the answers counted so far."""
+    return Suspicion(
+        document["kind"],
+        document["count"],
+        datetime.fromisoformat(document["first_at"]),
+        datetime.fromisoformat(document["last_at"]),
+    )
+
+
+def incident_of(row: Row) -> Incident | None:
+    """Return the open incident joined to a channel's row, whoever opened it."""
+    if row["incident_kind"] is None:
+        return None
+    details = orjson.loads(row["incident_details"] or "{}")
+    details = details if isinstance(details, dict) else {}
+    reason, status = details.get("reason"), details.get("status")
+    return Incident(
+        kind=row["incident_kind"],
+        last_state=row["incident_last_state"],
+        started_at=row["incident_started_at"],
+        opened_at=row["incident_opened_at"] or row["incident_started_at"],
+        reason=REASONS.get(reason) if isinstance(reason, str) else None,
+        status=status if isinstance(status, int) else None,
+        flapping=details.get("flapping") is True,
+    )
+
+
+def details_of(incident: Incident) -> str:
+    """Return the incident's details as JSON; the terminal flag is part of its state, the text of the API."""
+    details = {"reason": incident.reason, "status": incident.status, "flapping": incident.flapping or None}
+    return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
+
+
+def json_of_rules(rules: Rules) -> dict[str, object]:
+    """Return the rules as JSON values, durations in seconds."""
+    return {
+        "threshold": rules.threshold.total_seconds(),
+        "terminal_grace": rules.terminal_grace.total_seconds(),
+        "terminal_waits": rules.terminal_waits,
+        "stale_after": rules.stale_after.total_seconds(),
+        "retry_after": rules.retry_after.total_seconds(),
+        "probe_wait": None if rules.probe_wait is None else rules.probe_wait.total_seconds(),
+        "recovery": rules.recovery,
+        "monitoring": rules.monitoring.value,
+        "configured": rules.configured,
+    }
+
+
+def rules_of_json(document: dict[str, Any] | None) -> Rules:
+    """Return the rules written by `json_of_rules`; without any, the defaults."""
+    return Rules() if document is None else _rules_of_json(orjson.dumps(document))
+
+
+@lru_cache(maxsize=1024)
+def _rules_of_json(text: bytes) -> Rules:
+    document = orjson.loads(text)
+    wait = document["probe_wait"]
+    return Rules(
+        threshold=timedelta(seconds=document["threshold"]),
+        terminal_grace=timedelta(seconds=document["terminal_grace"]),
+        terminal_waits=document["terminal_waits"],
+        stale_after=timedelta(seconds=document["stale_after"]),
+        retry_after=timedelta(seconds=document["retry_after"]),
+        probe_wait=None if wait is None else timedelta(seconds=wait),
+        recovery=document["recovery"],
+        monitoring=Monitoring(document["monitoring"]),
+        configured=document["configured"],
+    )
+
+
+def clock_of(text: str) -> Clock:
+    """Return what `json_of_clock` wrote."""
+    document = orjson.loads(text)
+    return Clock(
+        offset=_seconds(document.get("offset")),
+        best=_seconds(document.get("best")),
+        window_at=when(document.get("window_at")),
+        suspect=_seconds(document.get("suspect")),
+        epoch=document.get("epoch", 0),
+    )
+
+
+def json_of_clock(clock: Clock) -> str:
+    """Return a gateway's clock as JSON, durations in seconds."""
+    document = {
+        "offset": clock.offset,
+        "best": clock.best,
+        "window_at": clock.window_at,
+        "suspect": clock.suspect,
+        "epoch": clock.epoch,
+    }
+    return orjson.dumps(
+        {name: value for name, value in document.items() if value is not None},
+        default=lambda duration: duration.total_seconds(),
+    ).decode()
+
+
+def _seconds(number: float | None) -> timedelta | None:
+    return None if number is None else timedelta(seconds=number)

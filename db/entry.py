@@ -1,0 +1,41 @@
+"""What is handed to the writer: one signal on its way into one channel, with what its event row needs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from statemachine.model import Reason, Signal, Trigger
+
+
+class Source(StrEnum):
+    """Which door a signal came through. Kept for people; the machine can't tell."""
+
+    WEBHOOK = "webhook"
+    PROBE = "probe"
+    DEADLINE = "deadline"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a webhook said; it becomes a `Heard` once its gateway's clock is known."""
+
+    trigger: Trigger | None
+    reason: Reason | None = None
+    status: int | None = None
+    at: datetime | None = None
+    """The gateway's own time; None when it gave none."""
+    doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One signal for one channel. `key` recognises a redelivery; `name` is the gateway's word for it."""
+
+    channel_id: UUID
+    source: Source
+    name: str
+    received_at: datetime
+    said: Told | Signal
+    key: bytes | None = None

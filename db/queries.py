@@ -1,0 +1,45 @@
+"""Loads every statement of `db/queries/*.sql` into `sql.<name>`; builds no SQL itself.
+
+A statement begins with `-- name: its_name`, followed by one `--` sentence that says what it does.
+"""
+
+from importlib.resources import files
+from typing import Final
+
+
+class Queries:
+    """The statements by name; an unknown name is an `AttributeError` at first use."""
+
+    def __init__(self, statements: dict[str, str]) -> None:
+        self.statements: Final = statements
+
+    def __getattr__(self, name: str) -> str:
+        try:
+            return self.statements[name]
+        except KeyError:
+            raise AttributeError(f"no statement named {name}") from None
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the statements of one file by name; the sentence stays with the statement as its comment."""
+    statements: dict[str, str] = {}
+    for part in text.split("-- name: ")[1:]:
+        name, _, body = part.partition("\n")
+        if name in statements:
+            raise ValueError(f"two statements are named {name}")
+        statements[name.strip()] = body.strip().rstrip(";")
+    return statements
+
+
+def load() -> Queries:
+    """Return all statements; two files must not use the same name."""
+    statements: dict[str, str] = {}
+    for file in sorted(files("db").joinpath("queries").iterdir(), key=lambda entry: entry.name):
+        for name, statement in parse(file.read_text(encoding="utf-8")).items():
+            if name in statements:
+                raise ValueError(f"two statements are named {name}")
+            statements[name] = statement
+    return Queries(statements)
+
+
+sql: Final = load()

@@ -1,0 +1,135 @@
+-- name: lock_states
+-- Lock the channels of a batch, in one order everywhere; what hangs on them is read after, in a new snapshot.
+select channel_id
+from zapwatch_states
+where channel_id = any ($1::uuid[])
+order by channel_id
+for no key update;
+
+-- name: read_channels
+-- Read all that a step needs to know of the locked channels, with their open incident and newest event.
+select
+  s.channel_id, s.tenant_id, s.version, s.state, s.reason, s.status, s.since, s.first_unhealthy_at,
+  s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.memory,
+  z.gateway_id, z.paused_at is not null as paused, z.removed or n.deleted_at is not null or not n.is_active as removed,
+  coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
+  n.provider, n.metadata, t.defaults, g.clock,
+  i.kind as incident_kind, i.last_state as incident_last_state, i.details as incident_details,
+  i.started_at as incident_started_at, i.opened_at as incident_opened_at,
+  e.id as event_id, e.source as event_source, e.name as event_name, e.trigger as event_trigger,
+  e.reason as event_reason, e.status as event_status
+from zapwatch_states s
+join zapwatch_channels z using (channel_id)
+join notification_channels n on n.id = s.channel_id
+left join tenants t on t.id = s.tenant_id
+left join zapwatch_gateways g on g.id = z.gateway_id
+left join whatsapp_connection_incidents i on i.channel_id = s.channel_id and i.resolved_at is null
+left join lateral (
+  select id, source, name, trigger, reason, status
+  from zapwatch_events
+  where channel_id = s.channel_id
+  order by id desc
+  limit 1
+) e on true
+where s.channel_id = any ($1::uuid[]);
+
+-- name: count_redeliveries
+-- Count webhooks that were stored before, by their key: a write, so that even a duplicate waits for a standby.
+update zapwatch_events e
+set deliveries = e.deliveries + u.times
+from (
+  select channel_id, key, count(*)::int as times
+  from unnest($1::uuid[], $2::bytea[]) as k (channel_id, key)
+  group by channel_id, key
+) u
+where e.channel_id = u.channel_id and e.key = u.key
+returning e.channel_id, e.key;
+
+-- name: insert_events
+-- Store the events of a batch, in order; a key that is there already (it can't be, under the lock) is counted.
+insert into zapwatch_events
+  (channel_id, tenant_id, source, name, trigger, reason, status, at, last_at, received_at, last_received_at,
+   count, deliveries, key, state, data)
+select u.*
+from unnest(
+  $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[],
+  $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[], $14::bytea[], $15::text[],
+  $16::jsonb[]
+) as u
+on conflict (channel_id, key) where key is not null do update
+set deliveries = zapwatch_events.deliveries + excluded.deliveries;
+
+-- name: extend_events
+-- Count events that changed nothing on the row of their like.
+update zapwatch_events e
+set
+  count = e.count + u.count,
+  last_at = greatest(e.last_at, u.last_at),
+  last_received_at = greatest(e.last_received_at, u.last_received_at)
+from unnest($1::bigint[], $2::int[], $3::timestamptz[], $4::timestamptz[]) as u (id, count, last_at, last_received_at)
+where e.id = u.id;
+
+-- name: save_states
+-- Save the channels that a batch changed.
+update zapwatch_states s
+set
+  version = u.version, state = u.state, reason = u.reason, status = u.status, since = u.since,
+  first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
+  probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, memory = u.memory, claimed_until = null
+from unnest(
+  $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::timestamptz[], $7::timestamptz[],
+  $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::jsonb[]
+) as u (
+  channel_id, version, state, reason, status, since, first_unhealthy_at, last_event_at, fresh_at, probed_at,
+  due_at, probe_due_at, memory
+)
+where s.channel_id = u.channel_id;
+
+-- name: show_states
+-- Show a change of state to the applications beside us.
+update notification_channels n
+set
+  connection_status = u.state,
+  error_message = u.reason,
+  last_connected_at = case when u.state = 'open' then u.at else n.last_connected_at end,
+  last_health_check = u.at
+from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) as u (channel_id, state, reason, at)
+where n.id = u.channel_id;
+
+-- name: save_clocks
+-- Save what was learnt of gateways' clocks, unless another replica learnt meanwhile.
+update zapwatch_gateways g
+set clock = u.clock
+from unnest($1::uuid[], $2::jsonb[], $3::jsonb[]) as u (id, known, clock)
+where g.id = u.id and g.clock = u.known;
+
+-- name: open_incidents
+-- Open incidents, or bring open ones up to date; at most one for each channel.
+select channel_id
+from zapwatch_incidents_open($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[])
+where opened;
+
+-- name: resolve_incidents
+-- End the open incidents of channels.
+select channel_id
+from zapwatch_incidents_resolve($1::uuid[], $2::timestamptz[], $3::jsonb[], $4::boolean[]);
+
+-- name: record_incidents
+-- Store incidents that opened and ended within one batch.
+select channel_id
+from zapwatch_incidents_record(
+  $1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[]
+);
+
+-- name: read_events
+-- Read a channel's events in the order in which they were applied.
+select source, name, trigger, reason, status, at, last_at, received_at, last_received_at, count, data
+from zapwatch_events
+where channel_id = $1
+order by id;
+
+-- name: acknowledge_incident
+-- Note that an operator has seen an incident, unless one has already.
+update whatsapp_connection_incidents
+set acknowledged_at = now()
+where id = $1 and acknowledged_at is null;

@@ -1,0 +1,32 @@
+-- name: lock_migrations
+-- Lets one session at a time migrate this database, until its transaction ends.
+select pg_advisory_xact_lock(hashtextextended('zapwatch migrations', 0));
+
+-- name: limit_migration
+-- Sets for this transaction where names are looked up and how long a lock is waited for; nothing else ends it.
+select set_config('search_path', 'public, pg_temp', true), set_config('lock_timeout', $1, true),
+  set_config('statement_timeout', '0', true), set_config('zapwatch.tenant_id', '', true);
+
+-- name: migrations_table_exists
+-- Whether this database was ever migrated.
+select to_regclass('public.zapwatch_migrations') is not null;
+
+-- name: create_migrations_table
+-- Makes the table of applied migrations.
+create table public.zapwatch_migrations (
+  name text primary key,
+  checksum text not null,
+  applied_at timestamptz not null default now()
+);
+
+-- name: close_migrations_table
+-- Hides the table of applied migrations from everyone but its owner, before the owner's policy is made.
+alter table public.zapwatch_migrations enable row level security;
+
+-- name: applied_migrations
+-- The applied migrations with their checksums.
+select name, checksum from public.zapwatch_migrations;
+
+-- name: record_migration
+-- Notes that a migration is applied.
+insert into public.zapwatch_migrations (name, checksum) values ($1, $2);

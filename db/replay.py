@@ -1,0 +1,85 @@
+"""Replays a channel's stored events through the machine; writes nothing."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from db.codec import REASONS, TRIGGERS, Row, rules_of_json
+from db.connections import Connection
+from db.entry import Source
+from db.queries import sql
+from statemachine.model import (
+    Alive,
+    Channel,
+    Configured,
+    Deadline,
+    Effect,
+    Heard,
+    IncidentOpened,
+    IncidentResolved,
+    Signal,
+    Trigger,
+    Verdict,
+)
+from statemachine.step import fold
+
+
+async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, list[Effect]]:
+    """Return the channel as its stored events alone make it, and every effect on the way.
+
+    When the next probe or deadline is due isn't replayed, nor is live traffic, which is not stored.
+    """
+    rows = await connection.fetch(sql.read_events, channel_id)
+    signals = [(channel_id, signal) for row in rows for signal in signals_of(row)]
+    channels, effects = fold({channel_id: Channel()}, signals)
+    return channels[channel_id], [effect for _, effect in effects]
+
+
+def signals_of(row: Row) -> Iterator[Signal]:
+    """Yield the signals of a row; one that counts many alike stands for the first and the last of them."""
+    data: dict[str, Any] = orjson.loads(row["data"] or "{}")
+    received_at = row["received_at"]
+    if "rules" in data:
+        yield Configured(received_at, rules_of_json(data["rules"]))
+    match row["source"], row["name"]:
+        case Source.DEADLINE, _:
+            yield Deadline(received_at)
+        case Source.PROBE, _:
+            yield _verdict(row, data)
+        case Source.OPERATOR, "incident_opened":
+            yield IncidentOpened(received_at, data["kind"], data.get("last_state"))
+        case Source.OPERATOR, "incident_resolved":
+            yield IncidentResolved(received_at)
+        case Source.WEBHOOK, "alive" if row["trigger"] == Trigger.OPENED:
+            yield Alive(received_at)
+        case Source.WEBHOOK, _:
+            yield _heard(row, data, received_at, row["at"])
+            if row["count"] > 1:
+                yield _heard(row, data, row["last_received_at"], row["last_at"])
+
+
+def _heard(row: Row, data: dict[str, Any], received_at: datetime, at: datetime) -> Heard:
+    return Heard(
+        received_at=received_at,
+        at=at,
+        emitted_at=at - timedelta(seconds=data.get("offset", 0)),
+        trigger=TRIGGERS.get(row["trigger"]),
+        reason=REASONS.get(row["reason"]),
+        status=row["status"],
+        epoch=data.get("epoch", 0),
+    )
+
+
+def _verdict(row: Row, data: dict[str, Any]) -> Verdict:
+    return Verdict(
+        received_at=row["received_at"],
+        dated_at=datetime.fromisoformat(data["dated_at"]),
+        began_at=datetime.fromisoformat(data["began_at"]),
+        trigger=TRIGGERS[row["trigger"]],
+        reason=REASONS.get(row["reason"]),
+        status=row["status"],
+        session_lost=data.get("session_lost", False),
+    )

@@ -1,0 +1,59 @@
+"""Reads a channel's rules from what its tenant, or an application beside us, wrote; so nothing raises."""
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+from statemachine.model import Monitoring, Rules
+
+LONGEST_THRESHOLD: Final = 1440
+"""Minutes: a day, the most that the API takes."""
+UNPROBED_WAIT: Final = timedelta(seconds=30)
+"""How long an incident on old evidence waits when the channel can't be probed at all."""
+
+
+@lru_cache(maxsize=8192)
+def rules_of(
+    installation: Rules, metadata: str | None, defaults: str | None, monitoring: Monitoring, configured: bool
+) -> Rules:
+    """Return the rules for one channel: the installation's, the tenant's defaults, the channel's own wishes.
+
+    Odd values (strings, null, negative, too large) read as if they were not there.
+    """
+    wishes = {**_wishes(defaults), **_wishes(metadata)}
+    threshold = wishes.get("heartbeat_threshold_minutes")
+    return replace(
+        installation,
+        threshold=installation.threshold if threshold is None else timedelta(minutes=threshold),
+        terminal_waits=wishes.get("terminal_waits", installation.terminal_waits) is True,
+        recovery=installation.recovery and wishes.get("auto_recovery", True) is True,
+        probe_wait=installation.probe_wait if configured else UNPROBED_WAIT,
+        monitoring=monitoring,
+        configured=configured,
+    )
+
+
+def _wishes(text: str | None) -> dict[str, float]:
+    """Return the settings of a JSON object that have a sensible value."""
+    try:
+        document = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    wishes = {
+        name: document[name]
+        for name in ("terminal_waits", "auto_recovery")
+        if isinstance(document.get(name), bool)
+    }
+    threshold = document.get("heartbeat_threshold_minutes")
+    if (
+        isinstance(threshold, int | float)
+        and not isinstance(threshold, bool)
+        and 0 <= threshold <= LONGEST_THRESHOLD
+    ):
+        wishes["heartbeat_threshold_minutes"] = threshold
+    return wishes

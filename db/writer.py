@@ -1,0 +1,168 @@
+"""Commits what concurrent requests submit, a batch a transaction. Decides nothing: `apply` does.
+
+A batch is flushed as soon as the last one is done; what arrives meanwhile is the next one, so that
+the batch grows with the load and waits for nobody when there is none.
+"""
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from db.apply import apply
+from db.connections import Connection
+from db.entry import Entry
+from db.pool import TRANSIENT
+from statemachine.model import Rules, State
+
+PATIENCE: Final = timedelta(seconds=5)
+"""How long a submission waits for its COMMIT before its sender is told to come again."""
+BATCH: Final = 500
+"""Entries in one transaction; a tuning knob without meaning."""
+HIGH_WATER: Final = 20_000
+"""Entries waiting, above which new ones are refused at once, until `LOW_WATER` is reached."""
+LOW_WATER: Final = 10_000
+FIRST_PAUSE: Final = timedelta(milliseconds=50)
+LONGEST_PAUSE: Final = timedelta(seconds=1)
+STATES_KEPT: Final = 200_000
+
+log = logging.getLogger(__name__)
+
+
+class Unavailable(Exception):
+    """Not committed in time, as far as is known; the sender should send it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Entries that are committed together, and who waits for them."""
+
+    entries: Sequence[Entry]
+    done: asyncio.Future[None]
+
+
+class Writer:
+    """Group commit over one connection of its own; `submit` from anywhere, `run` in one task."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        installation: Rules,
+        on_commit: Callable[[int, float], None] = lambda entries, seconds: None,
+        patience: timedelta = PATIENCE,
+    ) -> None:
+        self._connect = connect
+        self._installation = installation
+        self._on_commit = on_commit
+        self._patience = patience.total_seconds()
+        self._connection: Connection | None = None
+        self._waiting: deque[Submission] = deque()
+        self._size = 0
+        self._refusing = False
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._states: OrderedDict[UUID, State] = OrderedDict()
+
+    @property
+    def depth(self) -> int:
+        """Entries that wait for their transaction."""
+        return self._size
+
+    def state_of(self, channel_id: UUID) -> State | None:
+        """Return the state that this process last saw a channel in; None when it doesn't know."""
+        return self._states.get(channel_id)
+
+    async def submit(self, entries: Sequence[Entry]) -> None:
+        """Return when the entries are committed; raise `Unavailable` when that takes too long."""
+        self._refusing = self._size >= (LOW_WATER if self._refusing else HIGH_WATER)
+        if self._refusing:
+            raise Unavailable("too many events are waiting for the database")
+        submission = Submission(entries, asyncio.get_running_loop().create_future())
+        self._waiting.append(submission)
+        self._size += len(entries)
+        self._wake.set()
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(self._patience):
+                await submission.done
+        except TimeoutError:
+            raise Unavailable("the database did not commit in time") from None
+
+    async def run(self) -> None:
+        """Commit batch after batch, for ever."""
+        try:
+            while True:
+                await self._wake.wait()
+                await self._commit(self._take())
+                if not self._waiting:
+                    self._wake.clear()
+                    self._idle.set()
+        finally:
+            self._drop_connection()
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more."""
+        await self._idle.wait()
+
+    def _take(self) -> list[Submission]:
+        batch: list[Submission] = []
+        size = 0
+        while self._waiting and (not batch or size + len(self._waiting[0].entries) <= BATCH):
+            submission = self._waiting.popleft()
+            size += len(submission.entries)
+            batch.append(submission)
+        self._size -= size
+        return batch
+
+    async def _commit(self, batch: Sequence[Submission]) -> None:
+        """Commit a batch, as often as it takes while somebody waits; one by one when its data fails."""
+        pause = FIRST_PAUSE.total_seconds()
+        while batch := [submission for submission in batch if not submission.done.done()]:
+            try:
+                await self._apply(batch)
+            except TRANSIENT as error:
+                log.warning("a batch of %d was not committed, trying again: %r", len(batch), error)
+                self._drop_connection()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(2 * pause, LONGEST_PAUSE.total_seconds())
+            except Exception as error:
+                if len(batch) == 1:
+                    log.exception("a submission of %d entries failed", len(batch[0].entries))
+                    batch[0].done.set_exception(
+                        Unavailable(f"it could not be stored: {type(error).__name__}")
+                    )
+                    return
+                for submission in batch:
+                    await self._commit([submission])
+
+    async def _apply(self, batch: Sequence[Submission]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        entries = [entry for submission in batch for entry in submission.entries]
+        async with asyncio.timeout(self._patience):
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await self._connect()
+            states = await apply(self._connection, entries, self._installation)
+        for submission in batch:
+            if not submission.done.done():
+                submission.done.set_result(None)
+        self._remember(states)
+        self._on_commit(len(entries), loop.time() - started)
+
+    def _remember(self, states: dict[UUID, State]) -> None:
+        for channel_id, state in states.items():
+            self._states[channel_id] = state
+            self._states.move_to_end(channel_id)
+        while len(self._states) > STATES_KEPT:
+            self._states.popitem(last=False)
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

@@ -1,0 +1,16 @@
+"""The ops API: one module per noun, each with its `routes`; the contract is CONTRACT.md, "Ops API"."""
+
+from typing import Final
+
+from starlette.routing import Route
+
+from receiver.api import channels, gateways, incidents, openapi, service, tenants
+
+_described: Final = [
+    *channels.routes,
+    *gateways.routes,
+    *incidents.routes,
+    *tenants.routes,
+    *service.routes,
+]
+routes: Final[list[Route]] = [*_described, *openapi.routes_about(_described)]

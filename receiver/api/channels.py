@@ -1,0 +1,213 @@
+"""Channels: registered, shown, listed, changed, paused, resumed and deleted by operators."""
+
+from collections.abc import Awaitable
+from typing import Annotated, Final, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import Field
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db import reads, registry
+from db.address import AddressError
+from receiver.api import views
+from receiver.api.body import Address, Body, Id, Key, Metadata, Name, read
+from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.query import Query, page
+from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
+from statemachine.model import State
+
+Result = TypeVar("Result")
+Provider = Literal["evolution_api", "wapi", "twilio", "waha"]
+SHOWN_STATES: Final = tuple(dict.fromkeys(state.shown for state in State))
+
+
+class NewChannel(Body):
+    """A channel to register."""
+
+    provider: Provider
+    instance: Annotated[str, Field(min_length=1, max_length=255, pattern=r"\S")]
+    api_url: Address | None = None
+    api_key: Key | None = None
+    name: Name | None = None
+    tenant_id: Id | None = None
+    metadata: Metadata = Metadata()
+
+
+class ChannelPatch(Body):
+    """What may change of a channel; null takes a name, an address or a key away."""
+
+    name: Name | None = None
+    api_url: Address | None = None
+    api_key: Key | None = None
+    metadata: Metadata = Metadata()
+
+
+async def create(call: Call) -> Response:
+    """Register a channel; its webhook address is shown now and never again."""
+    body = await read(call.request, NewChannel)
+    new = registry.NewChannel(
+        provider=body.provider,
+        instance=body.instance,
+        api_url=body.api_url,
+        api_key=body.api_key,
+        name=body.name,
+        tenant_id=_tenant_for(call, body.tenant_id),
+        metadata=body.metadata.given(),
+    )
+    async with call.services.pool.acquire() as connection:
+        channel_id, token = await _refused(
+            call, registry.register_channel(connection, call.services.vault, new)
+        )
+    webhook_url = f"{call.services.settings.base_url}/webhooks/{body.provider}/{token}"
+    shown = views.channel(await _read(call, channel_id))
+    return Json({**shown, "id": channel_id, "webhook_url": webhook_url}, 201, _uncached(channel_id))
+
+
+async def index(call: Call) -> Response:
+    """List channels."""
+    query = Query(call.request)
+    wanted = reads.ChannelFilter(
+        state=query.word("state", SHOWN_STATES),
+        with_incident=query.word("incident", ("open",)) is not None,
+        tenant_id=query.id("tenant_id"),
+        gateway_id=query.id("gateway_id"),
+        q=query.text("q"),
+    )
+    limit, after = query.limit(), query.after_id()
+    rows = await reads.list_channels(call.services.pool, call.tenant_id, wanted, after, limit + 1)
+    return Json(page(rows, limit, views.channel_in_list, lambda found: [found.row["channel_id"]]))
+
+
+async def show(call: Call) -> Response:
+    """Show one channel and its settings."""
+    return Json(views.whole_channel(await _read(call, call.id())))
+
+
+async def state(call: Call) -> Response:
+    """Show one channel's state."""
+    return Json(views.channel(await _read(call, call.id())))
+
+
+async def change(call: Call) -> Response:
+    """Change name, address, key and metadata of a channel; metadata is merged (RFC 7396)."""
+    channel_id, body = call.id(), await read(call.request, ChannelPatch)
+    change = registry.Change(
+        given=frozenset(body.model_fields_set),
+        name=body.name,
+        api_url=body.api_url,
+        api_key=body.api_key,
+        metadata=body.metadata.given(),
+    )
+    async with call.services.pool.acquire() as connection:
+        await _refused(
+            call,
+            registry.change_channel(connection, call.services.vault, channel_id, change, call.tenant_id),
+        )
+    return await _settled(call, channel_id)
+
+
+async def delete(call: Call) -> Response:
+    """Delete a channel; its history stays, its open incident resolves and nobody is told."""
+    channel_id = call.id()
+    async with call.services.pool.acquire() as connection:
+        await _refused(call, registry.remove_channel(connection, channel_id, call.tenant_id))
+    call.services.tokens.forget(channel_id)
+    await call.services.apply_now(channel_id)
+    return Response(status_code=204)
+
+
+async def pause(call: Call) -> Response:
+    """Have a channel neither probed nor told about."""
+    channel_id = call.id()
+    async with call.services.pool.acquire() as connection:
+        await _refused(call, registry.pause_channel(connection, channel_id, call.tenant_id))
+    return await _settled(call, channel_id)
+
+
+async def resume(call: Call) -> Response:
+    """End a pause."""
+    channel_id = call.id()
+    async with call.services.pool.acquire() as connection:
+        await _refused(call, registry.resume_channel(connection, channel_id, call.tenant_id))
+    return await _settled(call, channel_id)
+
+
+async def events(call: Call) -> Response:
+    """List a channel's events, newest first."""
+    query = Query(call.request)
+    limit, before = query.limit(), query.before_number()
+    rows = await reads.list_events(call.services.pool, call.tenant_id, call.id(), before, limit + 1)
+    if rows is None:
+        raise _unknown()
+    return Json(page(rows, limit, views.event, lambda row: [row["id"]]))
+
+
+async def incidents(call: Call) -> Response:
+    """List a channel's incidents that are open or began within some days, newest first."""
+    query = Query(call.request)
+    within, limit, before = query.days("days", 7), query.limit(), query.before_time()
+    rows = await reads.list_channel_incidents(
+        call.services.pool, call.tenant_id, call.id(), within, before, limit + 1
+    )
+    if rows is None:
+        raise _unknown()
+    return Json(page(rows, limit, views.incident, lambda row: [row["started_at"], row["id"]]))
+
+
+async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
+    found = await reads.read_channel(call.services.pool, call.tenant_id, channel_id)
+    if found is None:
+        raise _unknown()
+    return found
+
+
+async def _settled(call: Call, channel_id: UUID) -> Response:
+    """Have a change applied at once and show what became of the channel."""
+    call.services.tokens.forget(channel_id)
+    await call.services.apply_now(channel_id)
+    return Json(views.whole_channel(await _read(call, channel_id)))
+
+
+async def _refused(call: Call, work: Awaitable[Result]) -> Result:
+    """Await a write and turn its refusals into answers."""
+    try:
+        return await work
+    except registry.UnknownChannel:
+        raise _unknown() from None
+    except registry.UnknownTenant:
+        raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
+    except AddressError as error:
+        raise Invalid([FieldProblem("/api_url", str(error))]) from None
+    except registry.Duplicate as duplicate:
+        visible = call.tenant_id in (None, duplicate.tenant_id)
+        detail = "This instance of this gateway is registered already."
+        raise Conflict(detail, duplicate.id if visible else None) from None
+
+
+def _tenant_for(call: Call, wanted: UUID | None) -> UUID | None:
+    if call.tenant_id is not None and wanted not in (None, call.tenant_id):
+        raise Invalid([FieldProblem("/tenant_id", "This token belongs to another tenant.")])
+    return call.tenant_id or wanted
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such channel.")
+
+
+def _uncached(channel_id: UUID) -> dict[str, str]:
+    return {"Location": f"/channels/{channel_id}", "Cache-Control": "no-store"}
+
+
+routes: Final = [
+    Route("/channels", operators_only(index), methods=["GET"]),
+    Route("/channels", operators_only(create), methods=["POST"]),
+    Route("/channels/{id}", operators_only(show), methods=["GET"]),
+    Route("/channels/{id}", operators_only(change), methods=["PATCH"]),
+    Route("/channels/{id}", operators_only(delete), methods=["DELETE"]),
+    Route("/channels/{id}/state", operators_only(state), methods=["GET"]),
+    Route("/channels/{id}/pause", operators_only(pause), methods=["POST"]),
+    Route("/channels/{id}/resume", operators_only(resume), methods=["POST"]),
+    Route("/channels/{id}/events", operators_only(events), methods=["GET"]),
+    Route("/channels/{id}/incidents", operators_only(incidents), methods=["GET"]),
+]

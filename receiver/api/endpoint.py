@@ -1,0 +1,92 @@
+"""What every endpoint shares: who asks, what the app holds for it, and the answer; no rows and no words."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from db.connections import Pool
+from db.vault import Vault
+from receiver.auth import Operator, Tokens, require_operator
+from receiver.errors import Forbidden, NotFound
+from receiver.metrics import Metrics
+from receiver.settings import Settings
+
+Endpoint = Callable[["Call"], Awaitable[Response]]
+
+
+class Services:
+    """What `app.state` holds for the endpoints; the composition root puts it there."""
+
+    pool: Pool
+    vault: Vault
+    settings: Settings
+    tokens: Tokens
+    metrics: Metrics
+    apply_now: Callable[[UUID], Awaitable[None]]
+    """Applies what is due on a channel at once: its rules changed."""
+    acknowledge: Callable[[UUID], Awaitable[None]]
+    """Notes that an operator has seen an incident; the first time counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of an operator."""
+
+    request: Request
+    operator: Operator
+    services: Services
+
+    @property
+    def tenant_id(self) -> UUID | None:
+        """The tenant whose things may be seen; None: all."""
+        return self.operator.tenant_id
+
+    def id(self) -> UUID:
+        """Return the path's id; what isn't an id is the id of nothing."""
+        try:
+            return UUID(self.request.path_params["id"])
+        except ValueError:
+            raise NotFound("There is nothing with this id.") from None
+
+    def require_all_tenants(self) -> None:
+        """Refuse an operator of one tenant."""
+        if self.tenant_id is not None:
+            raise Forbidden("This needs an operator's token for all tenants.")
+
+
+def operators_only(endpoint: Endpoint) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return the endpoint behind a valid operator's token."""
+
+    async def guarded(request: Request) -> Response:
+        operator = await require_operator(request)
+        return await endpoint(Call(request, operator, services(request)))
+
+    guarded.__name__ = endpoint.__name__
+    guarded.__doc__ = endpoint.__doc__
+    return guarded
+
+
+def services(request: Request) -> Services:
+    """Return what the app holds for its endpoints."""
+    return cast(Services, request.app.state)
+
+
+class Json(Response):
+    """JSON with times in UTC ending in Z."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_UTC_Z, default=_plain)
+
+
+def _plain(value: object) -> object:
+    # asyncpg's UUID is a subclass, which orjson doesn't take for one.
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

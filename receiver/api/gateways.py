@@ -1,0 +1,70 @@
+"""Gateways: registered, shown and listed by operators of all tenants; tenants see none."""
+
+from typing import Annotated, Final
+
+from pydantic import Field
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db import reads, registry
+from db.address import AddressError
+from receiver.api import views
+from receiver.api.body import Body, Key, Name, read
+from receiver.api.channels import Provider
+from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.query import Query, page
+from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
+
+
+class NewGateway(Body):
+    """A gateway to register."""
+
+    provider: Provider
+    base_url: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"\S")]
+    api_key: Key
+    name: Name | None = None
+
+
+async def create(call: Call) -> Response:
+    """Register a gateway; its webhook address serves every channel on it and is shown now and never again."""
+    call.require_all_tenants()
+    body = await read(call.request, NewGateway)
+    services = call.services
+    try:
+        async with services.pool.acquire() as connection:
+            gateway_id, token = await registry.register_gateway(
+                connection, services.vault, body.provider, body.base_url, body.api_key, body.name
+            )
+    except AddressError as error:
+        raise Invalid([FieldProblem("/base_url", str(error))]) from None
+    except registry.Duplicate as duplicate:
+        raise Conflict("This gateway is registered already.", duplicate.id) from None
+    services.tokens.forget(gateway_id)
+    found = await reads.read_gateway(services.pool, None, gateway_id)
+    assert found is not None
+    webhook_url = f"{services.settings.base_url}/webhooks/{body.provider}/{token}"
+    headers = {"Location": f"/gateways/{gateway_id}", "Cache-Control": "no-store"}
+    return Json({**views.gateway(found), "webhook_url": webhook_url}, 201, headers)
+
+
+async def index(call: Call) -> Response:
+    """List gateways."""
+    query = Query(call.request)
+    limit, after = query.limit(), query.after_id()
+    rows = await reads.list_gateways(call.services.pool, call.tenant_id, after, limit + 1)
+    return Json(page(rows, limit, views.gateway, lambda found: [found.row["id"]]))
+
+
+async def show(call: Call) -> Response:
+    """Show one gateway."""
+    found = await reads.read_gateway(call.services.pool, call.tenant_id, call.id())
+    if found is None:
+        raise NotFound("There is no such gateway.")
+    return Json(views.gateway(found))
+
+
+routes: Final = [
+    Route("/gateways", operators_only(index), methods=["GET"]),
+    Route("/gateways", operators_only(create), methods=["POST"]),
+    Route("/gateways/{id}", operators_only(show), methods=["GET"]),
+]

@@ -1,0 +1,59 @@
+"""Incidents: listed, shown and acknowledged by operators; opened and resolved elsewhere."""
+
+from typing import Final
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db import reads
+from db.connections import Record
+from receiver.api import views
+from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.query import Query, page
+from receiver.errors import NotFound
+
+KINDS: Final = ("disconnected", "error", "qr_pending", "connecting", "unknown")
+
+
+async def index(call: Call) -> Response:
+    """List incidents, newest first; all of them unless a status is asked for."""
+    query = Query(call.request)
+    status = query.word("status", ("open", "resolved", "all"))
+    wanted = reads.IncidentFilter(
+        open={"open": True, "resolved": False}.get(status or "all"),
+        tenant_id=query.id("tenant_id"),
+        channel_id=query.id("channel_id"),
+        gateway_id=query.id("gateway_id"),
+        kind=query.word("kind", KINDS),
+        since=query.time("since"),
+        until=query.time("until"),
+    )
+    limit, before = query.limit(), query.before_time()
+    rows = await reads.list_incidents(call.services.pool, call.tenant_id, wanted, before, limit + 1)
+    return Json(page(rows, limit, views.incident, lambda row: [row["started_at"], row["id"]]))
+
+
+async def show(call: Call) -> Response:
+    """Show one incident."""
+    return Json(views.incident(await _read(call)))
+
+
+async def acknowledge(call: Call) -> Response:
+    """Note that somebody has seen an incident; it stays open."""
+    incident = await _read(call)
+    await call.services.acknowledge(incident["id"])
+    return Json(views.incident(await _read(call)))
+
+
+async def _read(call: Call) -> Record:
+    row = await reads.read_incident(call.services.pool, call.tenant_id, call.id())
+    if row is None:
+        raise NotFound("There is no such incident.")
+    return row
+
+
+routes: Final = [
+    Route("/incidents", operators_only(index), methods=["GET"]),
+    Route("/incidents/{id}", operators_only(show), methods=["GET"]),
+    Route("/incidents/{id}/ack", operators_only(acknowledge), methods=["POST"]),
+]

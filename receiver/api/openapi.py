@@ -1,0 +1,160 @@
+"""The API describes itself: `/openapi.json` from routes and models, `/docs`, a page that loads nothing."""
+
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.metadata import version
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.api import channels, gateways, incidents, tenants
+from receiver.api.endpoint import Json
+
+_BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
+    ("POST", "/channels"): channels.NewChannel,
+    ("PATCH", "/channels/{id}"): channels.ChannelPatch,
+    ("POST", "/gateways"): gateways.NewGateway,
+    ("POST", "/tenants"): tenants.NewTenant,
+    ("PATCH", "/tenants/{id}"): tenants.TenantPatch,
+}
+_ID: Final = {"type": "string", "format": "uuid"}
+_TIME: Final = {"type": "string", "format": "date-time"}
+_PAGE: Final = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
+    "cursor": {"type": "string", "description": "`next` of the page before"},
+}
+_QUERIES: Final[dict[str, dict[str, Any]]] = {
+    "/channels": {
+        "state": {"type": "string", "enum": list(channels.SHOWN_STATES)},
+        "incident": {"type": "string", "enum": ["open"]},
+        "tenant_id": _ID,
+        "gateway_id": _ID,
+        "q": {"type": "string", "description": "part of name, instance or phone number"},
+        **_PAGE,
+    },
+    "/channels/{id}/events": _PAGE,
+    "/channels/{id}/incidents": {"days": {"type": "number", "default": 7}, **_PAGE},
+    "/incidents": {
+        "status": {"type": "string", "enum": ["open", "resolved", "all"], "default": "all"},
+        "tenant_id": _ID,
+        "channel_id": _ID,
+        "gateway_id": _ID,
+        "kind": {"type": "string", "enum": list(incidents.KINDS)},
+        "since": _TIME,
+        "until": _TIME,
+        **_PAGE,
+    },
+    "/gateways": _PAGE,
+    "/tenants": _PAGE,
+}
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+_PROBLEM: Final = {"description": "What is wrong", "content": {"application/problem+json": {"schema": {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {"type": "array", "items": {"type": "object", "properties": {
+            "pointer": {"type": "string"}, "detail": {"type": "string"}}}},
+    }}}}}  # fmt: skip
+_STYLE: Final = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}"
+    "code{font-size:.95em}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top}"
+)
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these routes."""
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in _BODIES.values()], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        for method in sorted((route.methods or set()) - {"HEAD"}):
+            paths.setdefault(route.path, {})[method.lower()] = _operation(route, method)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Zapwatch", "version": version("zapwatch")},
+        "security": [{"operator": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"operator": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, method: str) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": (route.endpoint.__doc__ or "").strip(),
+        "parameters": list(_parameters(route.path, method)),
+        "responses": {"2XX": {"description": "Done"}, "default": _PROBLEM},
+    }
+    if route.path in _OPEN:
+        operation["security"] = []
+    body = _BODIES.get((method, route.path))
+    if body is not None:
+        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _parameters(path: str, method: str) -> Sequence[dict[str, Any]]:
+    found = [
+        {"name": name, "in": "path", "required": True, "schema": _ID} for name in re.findall(r"{(\w+)}", path)
+    ]
+    query = _QUERIES.get(path, {}) if method == "GET" else {}
+    return found + [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
+
+
+def _page(described: dict[str, Any]) -> str:
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Zapwatch API</title>",
+        f"<style>{_STYLE}</style>",
+        f"<h1>Zapwatch API {escape(described['info']['version'])}</h1>",
+        "<p>Send <code>Authorization: Bearer TOKEN</code>. The same for programs: ",
+        "<a href=openapi.json>openapi.json</a>.</p>",
+    ]
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
+            parts.append(f"<p>{escape(operation['summary'])}</p>")
+            parts.append(_table(operation, described["components"]["schemas"]))
+    return "".join(parts)
+
+
+def _table(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+    rows = [(item["name"], item["in"]) for item in operation["parameters"]]
+    if "requestBody" in operation:
+        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        schema = schemas[reference.rpartition("/")[2]]
+        required = schema.get("required", ())
+        rows += [
+            (name, "body, required" if name in required else "body") for name in schema.get("properties", {})
+        ]
+    cells = "".join(f"<tr><td><code>{escape(name)}</code><td>{place}" for name, place in rows)
+    return f"<table>{cells}</table>" if cells else ""
+
+
+def routes_about(routes: Sequence[Route]) -> list[Route]:
+    """Return the routes that describe these."""
+    described = document(routes)
+    page = _page(described)
+    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+    async def as_json(_request: Request) -> Response:
+        """Describe the API for programs."""
+        return Json(described)
+
+    async def as_page(_request: Request) -> Response:
+        """Describe the API for people."""
+        return Response(page, media_type="text/html", headers=headers)
+
+    return [
+        Route("/openapi.json", as_json, methods=["GET"]),
+        Route("/docs", as_page, methods=["GET"]),
+    ]

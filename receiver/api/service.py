@@ -1,0 +1,46 @@
+"""Whether the service lives, is ready, and how it does; open to all, so nothing here names a channel."""
+
+from typing import Final
+
+import asyncpg
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db.migrate import MigrationError, pending
+from db.pool import TRANSIENT
+from receiver.api.endpoint import Json, services
+from receiver.errors import Unavailable
+
+
+async def alive(_request: Request) -> Response:
+    """Answer: this process serves."""
+    return Json({"status": "alive"})
+
+
+async def ready(request: Request) -> Response:
+    """Answer whether the database can be reached and is migrated."""
+    try:
+        async with services(request).pool.acquire() as connection:
+            missing = await pending(connection)
+    except TRANSIENT:
+        raise Unavailable("The database can't be reached.") from None
+    except (MigrationError, asyncpg.PostgresError):
+        raise Unavailable("The database's migrations can't be read.") from None
+    if missing:
+        raise Unavailable(f"The database lacks {len(missing)} migrations.")
+    return Json({"status": "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    app = services(request)
+    text = await app.metrics.expose(app.pool)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+routes: Final = [
+    Route("/healthz", alive, methods=["GET"]),
+    Route("/readyz", ready, methods=["GET"]),
+    Route("/metrics", metrics, methods=["GET"]),
+]

@@ -1,0 +1,171 @@
+"""Who is asking: operators by their bearer token, gateways and channels by the token in a webhook's address.
+
+Tokens are compared as SHA-256 and never kept, logged or put into an error.
+"""
+
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from uuid import UUID
+
+from starlette.requests import Request
+
+from db.connections import Connection, Pool
+from db.queries import sql
+from db.tokens import create_first_operator_token, hash_token
+from receiver.errors import Unauthorized
+from receiver.settings import Settings
+
+Entry = TypeVar("Entry")
+Key = TypeVar("Key")
+
+# How long a revoked token or a moved channel may still be known to another process.
+KNOWN_FOR: Final = timedelta(seconds=30)
+# About 400 bytes each.
+KNOWN_AT_MOST: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who asks the ops API: somebody of one tenant, or (None) of all."""
+
+    tenant_id: UUID | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a webhook token belongs to; a gateway's has no channel yet, the body names the instance."""
+
+    kind: Literal["channel", "gateway"]
+    token_hash: bytes
+    tenant_id: UUID | None
+    channel_id: UUID | None
+    gateway_id: UUID
+    provider: str
+    instance: str | None
+    version: str | None
+
+
+class ChannelRef(NamedTuple):
+    """A channel and whose it is."""
+
+    channel_id: UUID
+    tenant_id: UUID
+
+
+async def require_operator(request: Request) -> Operator:
+    """Return who is asking, or raise `Unauthorized`; reads `pool` and `settings` of the app."""
+    token = _bearer(request)
+    settings: Settings = request.app.state.settings
+    digest = hash_token(token)
+    if settings.operator_token is not None and hmac.compare_digest(
+        digest, hash_token(settings.operator_token)
+    ):
+        return Operator(name="settings")
+    pool: Pool = request.app.state.pool
+    row = await pool.fetchrow(sql.find_operator, digest)
+    if row is None:
+        raise Unauthorized
+    return Operator(row["tenant_id"], row["name"])
+
+
+async def first_token(connection: Connection, settings: Settings) -> str | None:
+    """Return the operator's token made on the very first start, to be printed once; None ever after."""
+    if settings.operator_token is not None:
+        return None
+    return await create_first_operator_token(connection)
+
+
+class Tokens:
+    """Finds what webhook tokens belong to, remembering what it found for a while and never what it did not.
+
+    Only the hash of a token is remembered.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        known_for: timedelta = KNOWN_FOR,
+        known_at_most: int = KNOWN_AT_MOST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._targets: _Memory[bytes, Target] = _Memory(known_for, known_at_most, clock)
+        self._channels: _Memory[tuple[UUID, str], ChannelRef] = _Memory(known_for, known_at_most, clock)
+
+    async def resolve(self, provider: str, token: str) -> Target | None:
+        """Return what the token belongs to; None when nobody has it, or a channel of another provider has."""
+        digest = hash_token(token)
+        target = self._targets.get(digest)
+        if target is None:
+            row = await self._pool.fetchrow(sql.find_webhook_target, digest)
+            if row is None:
+                return None
+            target = Target(token_hash=digest, **dict(row))
+            self._targets.put(digest, target)
+        return target if target.provider == provider else None
+
+    async def channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
+        """Return the channel that an instance of a gateway is, or None."""
+        key = (gateway_id, instance)
+        channel = self._channels.get(key)
+        # PostgreSQL can't hold these, so no instance has them.
+        if channel is None and "\0" not in instance and _encodable(instance):
+            row = await self._pool.fetchrow(sql.find_channel_of_instance, gateway_id, instance)
+            if row is not None:
+                channel = ChannelRef(row["channel_id"], row["tenant_id"])
+                self._channels.put(key, channel)
+        return channel
+
+    def forget(self, identity: UUID) -> None:
+        """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""
+        self._targets.drop(lambda _, target: identity in (target.channel_id, target.gateway_id))
+        self._channels.drop(lambda key, channel: identity in (key[0], channel.channel_id))
+
+
+class _Memory(Generic[Key, Entry]):
+    """A bounded mapping whose entries end after a while; when full the oldest goes first."""
+
+    def __init__(self, known_for: timedelta, known_at_most: int, clock: Callable[[], float]) -> None:
+        self._seconds = known_for.total_seconds()
+        self._at_most = known_at_most
+        self._clock = clock
+        self._entries: OrderedDict[Key, tuple[float, Entry]] = OrderedDict()
+
+    def get(self, key: Key) -> Entry | None:
+        ends_at, entry = self._entries.get(key, (0.0, None))
+        if entry is not None and ends_at <= self._clock():
+            del self._entries[key]
+            return None
+        return entry
+
+    def put(self, key: Key, entry: Entry) -> None:
+        self._entries[key] = (self._clock() + self._seconds, entry)
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._at_most:
+            self._entries.popitem(last=False)
+
+    def drop(self, unwanted: Callable[[Key, Entry], bool]) -> None:
+        for key in [key for key, (_, entry) in self._entries.items() if unwanted(key, entry)]:
+            del self._entries[key]
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized
+    return token.strip()

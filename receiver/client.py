@@ -1,0 +1,52 @@
+"""The one place that imports httpx: how Zapwatch calls gateways."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import httpx
+
+ANSWER_LIMIT: Final = 256 * 1024
+"""Bytes of an answer that are read; a gateway's own are a few hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a gateway answered."""
+
+    status: int
+    body: bytes
+
+
+class Unanswered(Exception):
+    """No answer: refused, timed out, cut off, or not HTTP. Says which, never with what credentials."""
+
+
+class Client:
+    """Calls gateways; made by `open_client`."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def get(self, url: str) -> Reply:
+        """Return the answer to a GET, its body cut at `ANSWER_LIMIT`; raise `Unanswered`."""
+        try:
+            async with self._http.stream("GET", url) as response:
+                body = b""
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > ANSWER_LIMIT:
+                        break
+                return Reply(response.status_code, body[:ANSWER_LIMIT])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unanswered(type(error).__name__) from None
+
+
+@asynccontextmanager
+async def open_client(timeout: timedelta) -> AsyncIterator[Client]:
+    """Yield a client that waits this long for each step of an exchange and follows no redirect."""
+    seconds = timeout.total_seconds()
+    async with httpx.AsyncClient(timeout=seconds, headers={"User-Agent": "zapwatch"}) as http:
+        yield Client(http)

@@ -1,0 +1,39 @@
+"""The gateways that Zapwatch understands: one file each, named nowhere else but here."""
+
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from receiver.providers.evolution import Evolution
+from receiver.providers.report import Answer, Report
+from receiver.providers.twilio import Twilio
+from receiver.providers.waha import Waha
+from receiver.providers.wapi import Wapi
+
+
+class Provider(Protocol):
+    """What one gateway's dialect says, in the machine's words."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name in addresses and rows."""
+
+    @property
+    def has_version(self) -> bool:
+        """Whether `GET /` tells a version that the meaning of its events depends on."""
+
+    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+        """Return what a webhook says, or raise `Unreadable`."""
+
+    def glimpse(self, head: bytes) -> Report | None:
+        """Return what the beginning of an oversized body shows, or None when that is nothing known."""
+
+    def read(self, status: int, body: bytes) -> Answer:
+        """Return what a probe's answer says."""
+
+    def read_version(self, body: bytes) -> str | None:
+        """Return the version in an answer of `GET /`, or None."""
+
+
+PROVIDERS: Final[dict[str, Provider]] = {
+    provider.name: provider for provider in (Evolution(), Wapi(), Twilio(), Waha())
+}

@@ -1,0 +1,155 @@
+"""What a provider makes of a webhook or of a probe's answer, and what all of them read alike."""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Final
+
+import orjson
+
+from db.entry import Told
+from statemachine.model import Reason, Trigger
+
+NAME_LENGTH: Final = 64
+"""Characters kept of a gateway's word for an event; real ones have at most 28."""
+INSTANCE_LENGTH: Final = 255
+"""Characters kept of an instance's name."""
+MILLISECONDS_FROM: Final = 100_000_000_000
+"""Epoch numbers above this are milliseconds, below seconds (W-API sends both)."""
+
+
+class Unreadable(Exception):
+    """A body that says nothing we understand; its words are safe to store, they quote no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one webhook says. Neither `said` nor `alive`: nothing about the connection, by its nature."""
+
+    name: str
+    """The gateway's word for the event, shortened and without control characters."""
+    instance: str | None = None
+    said: Told | None = None
+    alive: bool = False
+    """Live inbound traffic: messages reach the gateway."""
+    word: str | None = None
+    """The gateway's own word for the state it names."""
+    key: bytes | None = None
+    """Recognises a redelivery; None when the event carries no time, for then nothing tells twins apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one probe's answer says."""
+
+    trigger: Trigger
+    reason: Reason | None = None
+    status: int | None = None
+    certain: bool = False
+    session_lost: bool = False
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a webhook's body, leniently: lone surrogates and stray bytes lose nothing."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = _decode_leniently(body)
+    if not isinstance(document, dict):
+        raise Unreadable("not a JSON object")
+    return document
+
+
+def _decode_leniently(body: bytes) -> Any:
+    if not body.strip():
+        raise Unreadable("empty body")
+    try:
+        return json.loads(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise Unreadable("not JSON") from None
+
+
+def document_of(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a probe's answer, or None when it isn't one (HTML, a proxy's page)."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def by_status(status: int) -> Answer:
+    """Return what an HTTP status alone says about the gateway; nothing about the session."""
+    match status:
+        case 401 | 403:
+            return Answer(Trigger.UNAUTHORIZED, Reason.UNAUTHORIZED, status)
+        case 503:
+            return Answer(Trigger.UNREACHABLE, Reason.PROVIDER_UNAVAILABLE, status)
+        case _:
+            return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
+
+
+def event_key(name: str, time: object, data: object) -> bytes:
+    """Return what recognises a redelivery: event, the gateway's time of it, and a digest of the data.
+
+    Copies of one event differ in the rest: the global webhook carries another key than the local one.
+    """
+    try:
+        text = orjson.dumps([name, time, data], option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # lone surrogates, huge numbers
+        text = json.dumps([name, time, data], sort_keys=True).encode()
+    return blake2b(text, digest_size=16).digest()
+
+
+def clean(text: object, length: int = NAME_LENGTH) -> str | None:
+    """Return a string that every store takes (no NUL, no lone surrogates), shortened; None for no string."""
+    if not isinstance(text, str) or not text:
+        return None
+    return text[:length].encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def instance_of(value: object) -> str | None:
+    """Return the name of an instance as a body gives it, or None."""
+    return clean(value, INSTANCE_LENGTH)
+
+
+def number(value: object) -> int | None:
+    """Return a code as the gateway gave it, when it is one that a column can hold."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if abs(value) < 2**31 else None
+
+
+def from_epoch(value: object) -> datetime | None:
+    """Return the time of an epoch number in seconds or milliseconds, or None."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:18])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(value / 1000 if value > MILLISECONDS_FROM else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def from_text(value: object) -> datetime | None:
+    """Return the time in an RFC 3339 text, taken as UTC where it names no zone, or None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def glimpse(head: bytes, instance_field: str) -> tuple[str | None, str | None]:
+    """Return the names of event and instance that the beginning of a body shows."""
+    return clean(_first(head, "event")), instance_of(_first(head, instance_field))
+
+
+def _first(head: bytes, field: str) -> str | None:
+    found = re.search(rb'"%s"\s*:\s*"([^"\\]{1,1000})"' % field.encode(), head)
+    return None if found is None else found[1].decode("utf-8", "replace")

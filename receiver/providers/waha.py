@@ -1,0 +1,82 @@
+"""WAHA: its `session.status` webhooks and `GET /api/sessions/{session}`.
+
+Source: waha-docs how-to/events and how-to/sessions (commit 1a6f1c4); the passkey states are of 2026.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+from db.entry import Told
+from receiver.providers.report import (
+    Answer,
+    Report,
+    Unreadable,
+    by_status,
+    clean,
+    document_of,
+    event_key,
+    from_epoch,
+    glimpse,
+    instance_of,
+)
+from statemachine.model import Reason, Trigger
+
+WORDS: Final[dict[str, tuple[Trigger, Reason | None]]] = {
+    "WORKING": (Trigger.OPENED, None),
+    "STARTING": (Trigger.CONNECTING, Reason.CONNECTING),
+    "SCAN_QR_CODE": (Trigger.QR_ISSUED, Reason.QR_SHOWN),
+    "PASSKEY_REQUIRED": (Trigger.QR_ISSUED, Reason.QR_SHOWN),
+    "PASSKEY_CONFIRMATION_REQUIRED": (Trigger.QR_ISSUED, Reason.QR_SHOWN),
+    "STOPPED": (Trigger.DROPPED, Reason.DISCONNECTED),
+    "FAILED": (Trigger.DROPPED, Reason.BAD_SESSION),
+}
+LIVE: Final = frozenset({"message", "message.ack", "message.reaction", "presence.update"})
+
+
+class Waha:
+    """See the module."""
+
+    name: Final = "waha"
+    has_version: Final = False
+
+    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+        """Return what a webhook says."""
+        event = clean(body.get("event"))
+        if event is None:
+            raise Unreadable("no event name")
+        instance = instance_of(body.get("session"))
+        if event in LIVE:
+            return Report(event, instance, alive=True)
+        if event != "session.status":
+            return Report(event, instance)
+        payload = body.get("payload")
+        word = payload.get("status") if isinstance(payload, dict) else None
+        if not isinstance(word, str) or word not in WORDS:
+            raise Unreadable("session.status with an unknown status")
+        trigger, reason = WORDS[word]
+        at = from_epoch(body.get("timestamp"))
+        key = None if at is None else event_key(event, body["timestamp"], payload)
+        return Report(event, instance, Told(trigger, reason, None, at), word=word, key=key)
+
+    def glimpse(self, head: bytes) -> Report | None:
+        """Return what the beginning of an oversized body shows: such a one can only be traffic."""
+        event, instance = glimpse(head, "session")
+        if event is None or event == "session.status":
+            return None
+        return Report(event, instance, alive=event in LIVE)
+
+    def read(self, status: int, body: bytes) -> Answer:
+        """Return what a fetched session says; `status` is the HTTP status."""
+        if status == 404:
+            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+        document = document_of(body)
+        if status != 200 or document is None:
+            return by_status(status)
+        word = document.get("status")
+        if not isinstance(word, str) or word not in WORDS:
+            return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
+        return Answer(*WORDS[word], status)
+
+    def read_version(self, body: bytes) -> str | None:
+        """Return None: nothing in WAHA's dialect depends on its version."""
+        return None

@@ -1,0 +1,100 @@
+"""W-API: its unsigned webhooks and `GET /instance/status-instance`.
+
+Facts are from users' captures. Event names are matched whole: acks carry the words status and connected.
+A disconnect names no reason and may be false, so it asks for a probe. A 404 has no known wording.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+from db.entry import Told
+from receiver.providers.report import (
+    Answer,
+    Report,
+    Unreadable,
+    by_status,
+    clean,
+    document_of,
+    event_key,
+    from_epoch,
+    glimpse,
+    instance_of,
+)
+from statemachine.model import Reason, Trigger
+
+LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
+SILENT: Final = frozenset(
+    {"webhookDelivery", "webhookChatPresence", "webhookSent", "webhookError", "webhookRead", "webhookQrCode"}
+)
+ACK: Final = "ack"
+"""Our name for the ack-like payload that W-API sends without any `event`."""
+
+
+class Wapi:
+    """See the module."""
+
+    name: Final = "wapi"
+    has_version: Final = False
+
+    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+        """Return what a webhook says; W-API has no versions."""
+        instance = instance_of(body.get("instanceId"))
+        event = clean(body.get("event")) or (ACK if "event" not in body and instance else None)
+        if event is None:
+            raise Unreadable("no event name")
+        if event in LIVE:
+            return Report(event, instance, alive=True)
+        if event in SILENT or event == ACK:
+            return Report(event, instance)
+        at = from_epoch(body.get("moment"))
+        said, word = _said(event, body, at)
+        key = None if at is None else event_key(event, body["moment"], body)
+        return Report(event, instance, said, word=word, key=key)
+
+    def glimpse(self, head: bytes) -> Report | None:
+        """Return what the beginning of an oversized body shows: such a one can only be traffic."""
+        event, instance = glimpse(head, "instanceId")
+        if event is None or (event not in LIVE and event not in SILENT):
+            return None
+        return Report(event, instance, alive=event in LIVE)
+
+    def read(self, status: int, body: bytes) -> Answer:
+        """Return what an answer of status-instance says; `status` is the HTTP status."""
+        if status == 404:
+            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+        if status != 200:
+            return by_status(status)
+        document = document_of(body)
+        if document is None or document.get("error") is True:
+            return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
+        match document.get("connected"):
+            case True:
+                return Answer(Trigger.OPENED, None, status)
+            case False:
+                return Answer(Trigger.DROPPED, Reason.DISCONNECTED, status, session_lost=True)
+            case _:
+                return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
+
+    def read_version(self, body: bytes) -> str | None:
+        """Return None: W-API is a hosted service without versions."""
+        return None
+
+
+def _said(event: str, body: dict[str, Any], at: datetime | None) -> tuple[Told, str | None]:
+    data = body.get("data")
+    match event:
+        case "webhookConnected" if body.get("connected") is not False:
+            return _connected(body.get("connectedPhone"), at), "connected"
+        case "connection" if isinstance(data, dict) and data.get("connected") is True:
+            return _connected(data.get("phone"), at), "connected"
+        case "webhookDisconnected" | "disconnection" | "webhookConnected" | "connection":
+            return Told(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
+        case _:
+            return Told(None, at=at), None
+
+
+def _connected(phone: object, at: datetime | None) -> Told:
+    """Connected without a phone is an incomplete session: recipients wait for its messages in vain."""
+    if phone:
+        return Told(Trigger.OPENED, None, None, at)
+    return Told(Trigger.CONNECTING, Reason.INCOMPLETE_SESSION, None, at)

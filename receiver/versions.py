@@ -1,0 +1,68 @@
+"""Reads each gateway's version from `GET /` at first contact, and daily after; never in a webhook's path.
+
+Evolution asks web.whatsapp.com on each such request (2.3.0 and later), so it is no liveness check.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db.claims import DueGateway, claim_versions, settle_version
+from db.connections import Pool
+from db.pool import TRANSIENT
+from receiver.auth import Tokens
+from receiver.client import Client, Unanswered
+from receiver.providers import PROVIDERS
+
+EVERY: Final = timedelta(seconds=1)
+AGAIN: Final = timedelta(minutes=1)
+"""Pause after a gateway that did not tell."""
+DAILY: Final = timedelta(days=1)
+"""Gateways are upgraded, and 2.4.0 gives 408 another meaning."""
+AT_ONCE: Final = 20
+
+log = logging.getLogger(__name__)
+
+
+async def read_versions(pool: Pool, client: Client, tokens: Tokens) -> int:
+    """Read the versions that are due, side by side; return how many gateways were asked."""
+    now = datetime.now(UTC)
+    async with pool.acquire() as connection:
+        due = await claim_versions(connection, now, now + AGAIN, AT_ONCE)
+    await asyncio.gather(*(_read_version(pool, client, tokens, gateway) for gateway in due))
+    return len(due)
+
+
+async def _read_version(pool: Pool, client: Client, tokens: Tokens, gateway: DueGateway) -> None:
+    provider = PROVIDERS[gateway.provider]
+    version, again_at = None, None
+    if provider.has_version:
+        version = await _ask(client, gateway)
+        if version is None:
+            return
+        again_at = datetime.now(UTC) + DAILY
+    async with pool.acquire() as connection:
+        await settle_version(connection, gateway.id, version, again_at)
+    tokens.forget(gateway.id)
+
+
+async def _ask(client: Client, gateway: DueGateway) -> str | None:
+    try:
+        reply = await client.get(f"{gateway.base_url}/")
+    except Unanswered as reason:
+        log.info("gateway %s told no version: %s", gateway.id, reason)
+        return None
+    return PROVIDERS[gateway.provider].read_version(reply.body) if reply.status == 200 else None
+
+
+async def run(pool: Pool, client: Client, tokens: Tokens) -> None:
+    """Read versions for ever; while the database is away, wait for it."""
+    while True:
+        try:
+            asked = await read_versions(pool, client, tokens)
+        except TRANSIENT as error:
+            log.warning("versions wait for the database: %r", error)
+            asked = 0
+        if asked < AT_ONCE:
+            await asyncio.sleep(EVERY.total_seconds())

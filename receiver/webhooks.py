@@ -1,0 +1,159 @@
+"""Takes gateways' webhooks: finds whose they are, has them read, and answers once they are committed.
+
+Never 400, 403, 404, 422 or 5xx but 503 to a valid token: gateways take those for final and drop the
+event. Nothing of a body is logged; what can't be applied is noted (202).
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from starlette.datastructures import State as AppState
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db.entry import Entry, Source
+from db.intake import note_unknown_instance, quarantine
+from db.writer import Unavailable
+from receiver.auth import Target
+from receiver.errors import TooLarge, Unauthorized
+from receiver.errors import Unavailable as UnavailableAnswer
+from receiver.providers import PROVIDERS, Provider
+from receiver.providers.report import Report, Unreadable, clean, decode
+from statemachine.model import Alive, State
+
+BODY_LIMIT: Final = 1024 * 1024
+"""Bytes of a body that is read whole."""
+GLIMPSE: Final = 64 * 1024
+"""Bytes of a larger one that are looked at."""
+DRAINED: Final = 160 * 1024 * 1024
+"""Bytes of a larger one that are read and thrown away, so that its sender hears the answer."""
+
+log = logging.getLogger(__name__)
+
+
+async def receive(request: Request) -> Response:
+    """Answer one webhook: 204 committed, 202 noted, 401 unknown token, 413, 503 send again."""
+    provider = PROVIDERS.get(request.path_params["provider"])
+    status = 500
+    try:
+        status = await _receive(request, provider)
+    except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
+        status = problem.status
+        raise
+    except ClientDisconnect:
+        status = 499
+        return Response(status_code=400)
+    except Unavailable as unavailable:
+        status = 503
+        raise UnavailableAnswer(str(unavailable)) from None
+    finally:
+        name = "unknown" if provider is None else provider.name
+        request.app.state.metrics.webhook_answers.labels(name, str(int(status))).inc()
+    return Response(status_code=status)
+
+
+async def _receive(request: Request, provider: Provider | None) -> int:
+    token = request.path_params["token"]
+    target = None if provider is None else await request.app.state.tokens.resolve(provider.name, token)
+    if provider is None or target is None:
+        raise Unauthorized("Nobody has this webhook address.")
+    received_at = datetime.now(UTC)
+    body, whole = await _read(request)
+    try:
+        report = _parse(provider, target, body, received_at) if whole else provider.glimpse(body[:GLIMPSE])
+    except Unreadable as problem:
+        await _quarantine(request, target, body, str(problem), received_at)
+        return 202
+    if report is None:
+        raise TooLarge("The body is over 1 MiB and not one that can be recognised.")
+    return await _take(request, target, report, body, received_at)
+
+
+async def _read(request: Request) -> tuple[bytes, bool]:
+    """Return the body, or the beginning of one over the limit, and whether it is whole."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        if size <= BODY_LIMIT:
+            chunks.append(chunk)
+        size += len(chunk)
+        if size > DRAINED:
+            break
+    return b"".join(chunks), size <= BODY_LIMIT
+
+
+def _parse(provider: Provider, target: Target, body: bytes, now: datetime) -> Report:
+    try:
+        return provider.parse(decode(body), target.version, now)
+    except Unreadable:
+        raise
+    except Exception as error:
+        # A body that nobody foresaw must not cost its event; only the kind of error may be told.
+        log.error("a %s webhook could not be read: %s", provider.name, type(error).__name__)
+        raise Unreadable(f"unforeseen: {type(error).__name__}") from None
+
+
+async def _take(request: Request, target: Target, report: Report, body: bytes, received_at: datetime) -> int:
+    if report.said is None and not report.alive:
+        return 204
+    channel_id = await _channel(request.app.state, target, report)
+    if channel_id is not None:
+        await _apply(request.app.state, channel_id, report, received_at)
+        return 204
+    if report.instance is None:
+        await _quarantine(request, target, body, "no instance name", received_at)
+    else:
+        await note_unknown_instance(
+            request.app.state.pool, target.gateway_id, report.instance, received_at, report.word
+        )
+    return 202
+
+
+async def _channel(app: AppState, target: Target, report: Report) -> UUID | None:
+    """Return the channel that a webhook is about; None when it can't be told or isn't the token's."""
+    named = report.instance if report.instance != target.instance else None
+    if target.kind == "channel":
+        # A channel's token speaks for no other channel that we know.
+        stranger = named is not None and await app.tokens.channel_of(target.gateway_id, named) is not None
+        return None if stranger else target.channel_id
+    if report.instance is None:
+        return None
+    channel = await app.tokens.channel_of(target.gateway_id, report.instance)
+    return None if channel is None else channel.channel_id
+
+
+async def _apply(app: AppState, channel_id: UUID, report: Report, received_at: datetime) -> None:
+    if report.said is not None:
+        entry = Entry(channel_id, Source.WEBHOOK, report.name, received_at, report.said, report.key)
+    elif app.writer.state_of(channel_id) is State.OPEN:
+        app.freshness.note(channel_id, received_at)
+        return
+    else:
+        entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, Alive(received_at))
+    await app.writer.submit([entry])
+
+
+async def _quarantine(
+    request: Request, target: Target, body: bytes, problem: str, received_at: datetime
+) -> None:
+    app = request.app.state
+    await quarantine(
+        app.pool,
+        app.vault,
+        token_hash=target.token_hash,
+        tenant_id=target.tenant_id,
+        provider=target.provider,
+        suffix=clean(request.path_params.get("suffix")),
+        body=body,
+        problem=problem,
+        received_at=received_at,
+    )
+
+
+routes: Final = [
+    Route("/webhooks/{provider}/{token}", receive, methods=["POST"]),
+    Route("/webhooks/{provider}/{token}/{suffix:path}", receive, methods=["POST"]),
+]

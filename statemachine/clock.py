@@ -1,0 +1,89 @@
+"""Learns how far a gateway's clock is from ours; dates nothing and orders nothing itself.
+
+Evolution stamps local wall-clock time and calls it Z, so a gateway is hours behind as a rule. An event
+reaches us after it was stamped, never before: of many differences the largest is the nearest to the truth.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+WINDOW: Final = timedelta(minutes=30)
+"""The largest difference is kept for one to two of these, so that a slow drift is followed."""
+QUARTER: Final = timedelta(minutes=15)
+"""Time zones differ by whole quarters of an hour."""
+STEP_TOLERANCE: Final = timedelta(seconds=5)
+"""How far from whole quarters a step may be: deliveries take time."""
+FARTHEST: Final = timedelta(hours=26)
+"""Time zones reach 14 hours either way; a stamp farther off than this is a broken clock or a lie."""
+WORTH_KEEPING: Final = timedelta(milliseconds=100)
+"""A better estimate by less than this is not written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What is known of one gateway's clock."""
+
+    offset: timedelta | None = None
+    """Its time minus ours; None before the first event."""
+    best: timedelta | None = None
+    """The largest difference seen in the present window."""
+    window_at: datetime | None = None
+    """When the present window began, by our clock."""
+    suspect: timedelta | None = None
+    """A step of whole quarters that one event showed and another must confirm."""
+    epoch: int = 0
+    """Counts confirmed steps: times of different epochs can't be compared."""
+
+    def read(self, at: datetime | None, received_at: datetime) -> tuple[datetime, datetime]:
+        """Return an event's time by the gateway's clock and by ours.
+
+        An event without a believable time counts as emitted when it arrived.
+        """
+        offset = self.offset or timedelta(0)
+        if at is None or not is_believable(at, received_at):
+            return received_at + offset, received_at
+        return at, at - offset
+
+
+def is_believable(at: datetime, received_at: datetime) -> bool:
+    """True when a gateway's clock may show `at` while ours shows `received_at`."""
+    return abs(at - received_at) <= FARTHEST
+
+
+def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
+    """Return the clock after one event stamped `at` reached us; the same one when it taught nothing.
+
+    A step of whole quarters of an hour in two events in a row is a change of the gateway's clock.
+    """
+    if not is_believable(at, received_at):
+        return clock
+    seen = at - received_at
+    if clock.offset is None:
+        return Clock(offset=seen, best=seen, window_at=received_at)
+    step = _quarters(seen - clock.offset)
+    if step and step == clock.suspect:
+        return Clock(offset=seen, best=seen, window_at=received_at, epoch=clock.epoch + 1)
+    if step:
+        return replace(clock, suspect=step)
+    return _follow(replace(clock, suspect=None) if clock.suspect else clock, seen, received_at)
+
+
+def _follow(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
+    assert clock.offset is not None
+    if clock.window_at is None or clock.best is None or received_at - clock.window_at > WINDOW:
+        # The last window's best becomes the floor: what it knew stays known for one window more.
+        offset = seen if clock.best is None else max(seen, clock.best)
+        return replace(clock, offset=offset, best=seen, window_at=received_at)
+    if seen > clock.offset + WORTH_KEEPING:
+        return replace(clock, offset=seen, best=seen)
+    if seen > clock.best + WORTH_KEEPING:
+        return replace(clock, best=seen)
+    return clock
+
+
+def _quarters(difference: timedelta) -> timedelta | None:
+    """Return the difference as whole quarters of an hour, or None when it is not one (or is zero)."""
+    count = round(difference / QUARTER)
+    nearest = count * QUARTER
+    return nearest if count and abs(difference - nearest) <= STEP_TOLERANCE else None

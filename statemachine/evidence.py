@@ -1,0 +1,145 @@
+"""Merges evidence, and derives the state from it; decides nothing about incidents.
+
+Merging webhooks is commutative, associative and idempotent, so lateness, doubling and batching need
+no special case. Per trigger only the newest is kept; for unpaired the newest per reason, with and
+without the gateway's number, because several events of one logout name it differently and the most
+telling name is the one to show.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from statemachine.machine import GATEWAY_TROUBLE, TABLE, Ignored, Keep
+from statemachine.model import Evidence, Heard, Reason, Standing, State, Trigger, Verdict, Witness
+
+PROBE_TOLERANCE: Final = timedelta(seconds=2)
+"""A webhook emitted this little before a probe still counts as newer: clocks are learnt, not known."""
+
+QR_LIFE: Final = timedelta(minutes=3)
+"""After this long without a new QR, a probe's word on a channel that showed one applies as it stands."""
+
+NAMES: Final = {
+    Trigger.OPENED: State.OPEN,
+    Trigger.CONNECTING: State.CONNECTING,
+    Trigger.QR_ISSUED: State.QR_PENDING,
+    Trigger.DROPPED: State.DROPPED,
+    Trigger.UNPAIRED: State.UNPAIRED,
+}
+"""The state that each webhook trigger names."""
+
+TELLING: Final[dict[Reason | None, int]] = {
+    reason: rank
+    for rank, reason in enumerate(
+        (
+            Reason.SESSION_MISSING,
+            Reason.DISCONNECTED,
+            Reason.LOGGED_OUT,
+            Reason.CONNECTION_LOST,
+            Reason.QR_LIMIT,
+            Reason.LOGGED_OUT_BY_API,
+            Reason.BANNED_TEMPORARILY,
+            Reason.BANNED,
+            Reason.EXPIRED,
+            Reason.INSTANCE_REMOVED,
+        ),
+        start=1,
+    )
+}
+"""How much a reason for being unpaired tells; others tell nothing (0)."""
+
+
+def advance(standing: Standing, trigger: Trigger, reason: Reason | None, status: int | None) -> Standing:
+    """Return where one trigger leads from a standing, by the table."""
+    decision = TABLE[standing.state, trigger]
+    if isinstance(decision, State):
+        return Standing(decision) if decision is State.OPEN else Standing(decision, reason, status)
+    return _ignore(standing, decision, reason, status)
+
+
+def _ignore(standing: Standing, decision: Ignored, reason: Reason | None, status: int | None) -> Standing:
+    match decision.keep:
+        case Keep.NEWEST:
+            return Standing(standing.state, reason, status)
+        case Keep.BETTER if _telling(reason, status) > _telling(standing.reason, standing.status):
+            return Standing(standing.state, reason, status)
+        case _:
+            return standing
+
+
+def _telling(reason: Reason | None, status: int | None) -> tuple[int, bool]:
+    return TELLING.get(reason, 0), status is not None
+
+
+def state_of(evidence: Evidence) -> Standing:
+    """Return the standing that the evidence amounts to: the witnesses in time order, from the base."""
+    standing = evidence.base
+    for witness in _in_order(evidence.witnesses):
+        standing = advance(standing, witness.trigger, witness.reason, witness.status)
+    return standing
+
+
+def _in_order(witnesses: tuple[Witness, ...]) -> list[Witness]:
+    if len(witnesses) < 2:
+        return list(witnesses)
+    opened = next((w.at for w in witnesses if w.trigger is Trigger.OPENED), None)
+    # Of equal times opened comes before unpaired, otherwise arrival decides.
+    return sorted(
+        witnesses, key=lambda w: (w.at, w.trigger is Trigger.UNPAIRED and w.at == opened, w.received_at)
+    )
+
+
+def is_older_than_probe(evidence: Evidence, emitted_at: datetime) -> bool:
+    """True when a webhook was emitted so long before the last applied probe that it moves nothing."""
+    return evidence.settled_at is not None and emitted_at < evidence.settled_at - PROBE_TOLERANCE
+
+
+def merge(evidence: Evidence, heard: Heard) -> Evidence:
+    """Return the evidence with one more webhook in it."""
+    if heard.epoch > evidence.epoch:
+        evidence = Evidence(state_of(evidence), (), evidence.settled_at, evidence.qr_at, heard.epoch)
+    if heard.trigger is None or not heard.fresh or is_older_than_probe(evidence, heard.emitted_at):
+        return evidence
+    witness = Witness(heard.at, heard.received_at, heard.trigger, heard.reason, heard.status)
+    kept = [w for w in evidence.witnesses if _kind(w) != _kind(witness)]
+    rival = next((w for w in evidence.witnesses if _kind(w) == _kind(witness)), witness)
+    newest = max(witness, rival, key=lambda w: (w.at, w.received_at))
+    qr_at = evidence.qr_at
+    if heard.trigger is Trigger.QR_ISSUED:
+        qr_at = heard.received_at if qr_at is None else max(qr_at, heard.received_at)
+    return Evidence(evidence.base, (*kept, newest), evidence.settled_at, qr_at, evidence.epoch)
+
+
+def _kind(witness: Witness) -> tuple[object, ...]:
+    if witness.trigger is not Trigger.UNPAIRED:
+        return (witness.trigger,)
+    return (witness.trigger, witness.reason, witness.status is None)
+
+
+def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
+    """Return the evidence after a probe's verdict: a new base, on which only younger webhooks stand."""
+    before = state_of(evidence)
+    standing = advance(before, verdict.trigger, verdict.reason, verdict.status)
+    if (
+        before.state is State.QR_PENDING
+        and verdict.trigger is Trigger.CONNECTING
+        and qr_is_old(evidence, verdict.began_at)
+    ):
+        standing = Standing(State.CONNECTING, verdict.reason, verdict.status)
+    if verdict.trigger in GATEWAY_TROUBLE and standing == before:
+        return evidence
+    younger = tuple(w for w in evidence.witnesses if w.received_at > verdict.began_at)
+    return replace(evidence, base=standing, witnesses=younger, settled_at=verdict.began_at)
+
+
+def qr_is_old(evidence: Evidence, now: datetime) -> bool:
+    """True when no QR came for so long that nobody can be looking at one."""
+    shown_at = evidence.qr_at or evidence.settled_at
+    return shown_at is None or now - shown_at > QR_LIFE
+
+
+def came_out_of_turn(evidence: Evidence, heard: Heard) -> bool:
+    """True when a webhook was late, doubled or equal in time to another one, as seen before merging it."""
+    if not heard.fresh or is_older_than_probe(evidence, heard.emitted_at):
+        return True
+    return any(w.at >= heard.at for w in evidence.witnesses)

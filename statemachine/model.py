@@ -1,0 +1,316 @@
+"""The words of the domain as frozen values; holds no behaviour beyond naming them.
+
+All times are aware datetimes. `received_at` and everything ending in `_at` on a channel is our own
+clock; only `Witness.at` and `Heard.at` are the gateway's clock, which orders its events and dates nothing.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class State(StrEnum):
+    """A channel's state. `disconnected` has two children; the world is shown only the parent."""
+
+    UNKNOWN = "unknown"
+    OPEN = "open"
+    CONNECTING = "connecting"
+    QR_PENDING = "qr_pending"
+    DROPPED = "disconnected/dropped"
+    UNPAIRED = "disconnected/unpaired"
+    ERROR = "error"
+
+    @property
+    def shown(self) -> str:
+        """The word that users, tables and scripts see."""
+        return self.value.partition("/")[0]
+
+
+class Trigger(StrEnum):
+    """What a piece of evidence says, whichever gateway or witness said it."""
+
+    OPENED = "opened"
+    CONNECTING = "connecting"
+    QR_ISSUED = "qr_issued"
+    DROPPED = "dropped"
+    UNPAIRED = "unpaired"
+    SESSION_MISSING = "session_missing"
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    NOT_LOADED = "not_loaded"
+    DEAF = "deaf"
+
+
+class Reason(StrEnum):
+    """Why a channel is not open. A closed, public list."""
+
+    LOGGED_OUT = "logged_out"
+    LOGGED_OUT_BY_API = "logged_out_by_api"
+    BANNED = "banned"
+    BANNED_TEMPORARILY = "banned_temporarily"
+    QR_LIMIT = "qr_limit"
+    SCAN_NEEDED = "scan_needed"
+    INSTANCE_REMOVED = "instance_removed"
+    SESSION_MISSING = "session_missing"
+    EXPIRED = "expired"
+
+    CONNECTION_LOST = "connection_lost"
+    CONNECTION_CLOSED = "connection_closed"
+    CONNECTION_REPLACED = "connection_replaced"
+    RESTART_REQUIRED = "restart_required"
+    BAD_SESSION = "bad_session"
+    DISCONNECTED = "disconnected"
+    INCOMPLETE_SESSION = "incomplete_session"
+    CONNECTING = "connecting"
+    QR_SHOWN = "qr_shown"
+
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    NOT_LOADED = "not_loaded"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+
+    OPEN_BUT_DEAD = "open_but_dead"
+    FLAPPING = "flapping"
+    UNKNOWN = "unknown"
+
+
+class Monitoring(StrEnum):
+    """Whether a channel is looked after. Paused: no probe, no new incident. Removed: deleted or inactive."""
+
+    WATCHED = "watched"
+    PAUSED = "paused"
+    REMOVED = "removed"
+
+
+class Standing(NamedTuple):
+    """A state with its reason and the gateway's own number for it."""
+
+    state: State
+    reason: Reason | None = None
+    status: int | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """True when only a person with the phone can bring the channel back."""
+        return self.state is State.UNPAIRED or self.reason is Reason.SCAN_NEEDED
+
+
+class Witness(NamedTuple):
+    """The newest webhook of one kind: what it said, when by the gateway's clock, when it reached us."""
+
+    at: datetime
+    received_at: datetime
+    trigger: Trigger
+    reason: Reason | None
+    status: int | None
+
+
+NOTHING_KNOWN: Final = Standing(State.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known of a channel's session; its state is a pure function of this."""
+
+    base: Standing = NOTHING_KNOWN
+    witnesses: tuple[Witness, ...] = ()
+    settled_at: datetime | None = None
+    """When the probe that set `base` began, by our clock; None before the first."""
+    qr_at: datetime | None = None
+    """When the newest QR reached us, by our clock."""
+    epoch: int = 0
+    """Which setting of the gateway's clock the witnesses' times belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for one channel: its tenant's wishes and this installation's settings."""
+
+    threshold: timedelta = timedelta(minutes=5)
+    terminal_grace: timedelta = timedelta(seconds=15)
+    terminal_waits: bool = False
+    stale_after: timedelta = timedelta(seconds=120)
+    retry_after: timedelta = timedelta(seconds=10)
+    probe_wait: timedelta | None = timedelta(seconds=30)
+    """How long a due incident on old evidence waits for a probe; None: until there is new evidence."""
+    recovery: bool = True
+    """Whether a lost session may be restarted before it counts as unpaired."""
+    monitoring: Monitoring = Monitoring.WATCHED
+    configured: bool = True
+    """Whether the channel has an address and a key, so that it can be probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Answers of one kind in a row that are not yet a verdict."""
+
+    kind: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One outage of one channel, from when it became unhealthy to when it was open again."""
+
+    kind: str
+    last_state: str | None
+    started_at: datetime
+    opened_at: datetime
+    reason: Reason | None = None
+    status: int | None = None
+    flapping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One channel as the machine sees it. `step` returns a new one; nothing is changed in place."""
+
+    rules: Rules = field(default_factory=Rules)
+    evidence: Evidence = field(default_factory=Evidence)
+    standing: Standing = NOTHING_KNOWN
+    version: int = 0
+    """Counts changes of state or reason, so that a probe can tell that the world moved on."""
+    since: datetime | None = None
+    first_unhealthy_at: datetime | None = None
+    terminal_at: datetime | None = None
+    has_been_open: bool = False
+    departures: tuple[datetime, ...] = ()
+    """When the channel last left open, at most `policy.FLAPS` times."""
+    suspicion: Suspicion | None = None
+    probes: int = 0
+    """Probes answered within this unhealthy stretch."""
+    last_event_at: datetime | None = None
+    fresh_at: datetime | None = None
+    """When the newest evidence that says something new reached us."""
+    probed_at: datetime | None = None
+    awaiting_probe_since: datetime | None = None
+    """Since when a due incident waits for a probe because its evidence is old."""
+    due_at: datetime | None = None
+    probe_due_at: datetime | None = None
+    incident: Incident | None = None
+
+    @property
+    def state(self) -> State:
+        return self.standing.state
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A webhook. `trigger` None: an event that says nothing about the session."""
+
+    received_at: datetime
+    at: datetime
+    """The gateway's own time of the event."""
+    emitted_at: datetime
+    """`at` by our clock, as far as the gateway's offset is known."""
+    trigger: Trigger | None
+    reason: Reason | None = None
+    status: int | None = None
+    fresh: bool = True
+    """False for a redelivery."""
+    doubtful: bool = False
+    """The gateway is known to send this by mistake: a probe should confirm it at once."""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Live inbound traffic: proof that messages arrive."""
+
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What one probe answered; it may need others like it before it counts."""
+
+    received_at: datetime
+    began_at: datetime
+    version: int
+    """The channel's version when the probe began."""
+    trigger: Trigger
+    reason: Reason | None = None
+    status: int | None = None
+    certain: bool = False
+    """True when this answer needs no second one like it."""
+    session_lost: bool = False
+    """A drop that does not heal by itself: a restart may bring it back, otherwise a new scan."""
+    jitter: float = 1.0
+    """Stretches the gap to the next probe, so that channels do not march in step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the answers of probes amount to; dated when counting began."""
+
+    received_at: datetime
+    dated_at: datetime
+    began_at: datetime
+    trigger: Trigger
+    reason: Reason | None = None
+    status: int | None = None
+    session_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The clock's word: what was due by now is due."""
+
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """An operator's word: these rules hold from now on."""
+
+    received_at: datetime
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOpened:
+    """Another application opened or changed the incident through the public SQL function."""
+
+    received_at: datetime
+    kind: str
+    last_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentResolved:
+    """Another application resolved the incident through the public SQL function."""
+
+    received_at: datetime
+
+
+Signal = Heard | Alive | Answered | Verdict | Deadline | Configured | IncidentOpened | IncidentResolved
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Effect: this incident opens now."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Effect: the open incident is of another kind or for another reason now."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Effect: the open incident ends. `why` is `recovered`, `stable` or `channel_removed`."""
+
+    incident: Incident
+    resolved_at: datetime
+    why: str
+    tell: bool = True
+
+
+Effect = Open | Change | Resolve

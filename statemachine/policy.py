@@ -1,0 +1,172 @@
+"""What follows from a change of standing: incidents, and when to look again. Derives no state.
+
+An unhealthy stretch runs from leaving open (or from first evidence that isn't open) to the next
+opened. It has one clock and at most one incident, whatever states it wanders through.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from statemachine.model import (
+    Change,
+    Channel,
+    Effect,
+    Incident,
+    Monitoring,
+    Open,
+    Reason,
+    Resolve,
+    State,
+)
+
+FLAPS: Final = 5
+"""Departures from open within `FLAP_WINDOW` that make an incident by themselves."""
+FLAP_WINDOW: Final = timedelta(minutes=30)
+STABLE_AFTER: Final = timedelta(minutes=10)
+"""How long a flapping channel must stay open before its incident ends."""
+LONGEST_GAP: Final = timedelta(seconds=300)
+"""The largest gap between probes of one unhealthy channel."""
+
+
+def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    """Return the channel with its incident and due times brought up to date, and what must be done."""
+    if after.rules.monitoring is Monitoring.REMOVED:
+        return _removed(after, now)
+    if after.state is State.OPEN:
+        after, effects = _recovered(after, now)
+    else:
+        after, effects = _unhealthy(before, after, now)
+    return replace(after, due_at=next_due(after)), effects
+
+
+def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    effects = (
+        () if channel.incident is None else (Resolve(channel.incident, now, "channel_removed", tell=False),)
+    )
+    return replace(channel, incident=None, due_at=None, probe_due_at=None, awaiting_probe_since=None), effects
+
+
+def _recovered(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    incident = channel.incident
+    if incident is None:
+        return channel, ()
+    tell = channel.rules.monitoring is Monitoring.WATCHED
+    if not incident.flapping:
+        return replace(channel, incident=None), (Resolve(incident, now, "recovered", tell),)
+    if channel.since is not None and now >= channel.since + STABLE_AFTER:
+        return replace(channel, incident=None, departures=()), (Resolve(incident, now, "stable", tell),)
+    return channel, ()
+
+
+def _unhealthy(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    flapped = len(after.departures) == FLAPS and after.departures != before.departures
+    if after.incident is not None:
+        return _kept(before, after, flapped)
+    if flapped and after.rules.monitoring is Monitoring.WATCHED:
+        return _opened(after, now, flapping=True)
+    return after, ()
+
+
+def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tuple[Effect, ...]]:
+    assert after.incident is not None
+    if after.standing == before.standing and not flapped:
+        return after, ()
+    changed = describe(after, after.incident.opened_at, flapping=flapped or after.incident.flapping)
+    changed = replace(changed, started_at=after.incident.started_at)
+    if changed == after.incident:
+        return after, ()
+    return replace(after, incident=changed), (Change(changed),)
+
+
+def _opened(channel: Channel, now: datetime, flapping: bool = False) -> tuple[Channel, tuple[Effect, ...]]:
+    incident = describe(channel, now, flapping)
+    return replace(channel, incident=incident, awaiting_probe_since=None), (Open(incident),)
+
+
+def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> Incident:
+    """Return the incident that the channel's present standing amounts to."""
+    state, reason, status = channel.standing
+    started_at = channel.first_unhealthy_at or opened_at
+    return Incident(state.shown, state.value, started_at, opened_at, reason, status, flapping)
+
+
+def fall_due(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    """Return the channel after its deadline, and the incident that opens if its evidence is fresh.
+
+    On old evidence a probe comes first; the incident then opens unless that says open, or when it
+    can't be made within `rules.probe_wait`.
+    """
+    grace_ends_at = incident_due(channel)
+    if grace_ends_at is None or now < grace_ends_at:
+        return channel, ()
+    if channel.fresh_at is not None and now - channel.fresh_at <= channel.rules.stale_after:
+        return _opened(channel, now)
+    since = channel.awaiting_probe_since or now
+    wait = channel.rules.probe_wait
+    if wait is not None and now >= since + wait:
+        return _opened(channel, now)
+    return probe_at(replace(channel, awaiting_probe_since=since), since), ()
+
+
+def incident_due(channel: Channel) -> datetime | None:
+    """Return when the grace of the present stretch ends; None when no incident is to open."""
+    if channel.incident is not None or channel.rules.monitoring is not Monitoring.WATCHED:
+        return None
+    if channel.first_unhealthy_at is None or not _matters(channel):
+        return None
+    due = channel.first_unhealthy_at + channel.rules.threshold
+    if channel.terminal_at is not None and not channel.rules.terminal_waits:
+        due = min(due, channel.terminal_at + channel.rules.terminal_grace)
+    return due
+
+
+def _matters(channel: Channel) -> bool:
+    """A channel that was never open is waiting for its first scan; only a drop or an error is news."""
+    return channel.has_been_open or channel.state in (State.DROPPED, State.ERROR)
+
+
+def next_due(channel: Channel) -> datetime | None:
+    """Return when the clock has something to say about this channel."""
+    if channel.state is State.OPEN:
+        flapping = channel.incident is not None and channel.incident.flapping and channel.since is not None
+        return channel.since + STABLE_AFTER if flapping and channel.since else None
+    due = incident_due(channel)
+    if due is None or channel.awaiting_probe_since is None:
+        return due
+    wait = channel.rules.probe_wait
+    return None if wait is None else channel.awaiting_probe_since + wait
+
+
+def is_probed(channel: Channel) -> bool:
+    """True when the channel may be probed at all."""
+    return channel.rules.configured and channel.rules.monitoring is Monitoring.WATCHED
+
+
+def probe_at(channel: Channel, when: datetime) -> Channel:
+    """Return the channel with its next probe no later than `when`."""
+    if not is_probed(channel):
+        return replace(channel, probe_due_at=None)
+    due = when if channel.probe_due_at is None else min(channel.probe_due_at, when)
+    return replace(channel, probe_due_at=due)
+
+
+def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channel:
+    """Return the channel with its next probe set, after one was answered at `now`."""
+    if not is_probed(channel):
+        return replace(channel, probe_due_at=None)
+    rules = channel.rules
+    if channel.suspicion is not None:
+        gap = rules.retry_after
+    elif channel.state is State.OPEN:
+        gap = rules.stale_after
+    else:
+        gap = min(rules.retry_after * 2 ** min(channel.probes, 10), LONGEST_GAP)
+    return replace(channel, probe_due_at=now + gap * jitter)
+
+
+def scan_needed(channel: Channel) -> Channel:
+    """Return the channel with a shown QR read as what it means for one that has been open: lost."""
+    if channel.state is State.QR_PENDING and channel.has_been_open:
+        return replace(channel, standing=channel.standing._replace(reason=Reason.SCAN_NEEDED))
+    return channel

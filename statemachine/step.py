@@ -1,0 +1,244 @@
+"""One signal into one channel: merge, derive, decide. The only way a channel changes.
+
+`step` is pure: the same channel and signal give the same result, now, in a replay, in a test.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final, TypeVar, assert_never
+
+from statemachine import policy
+from statemachine.evidence import NAMES, came_out_of_turn, merge, qr_is_old, settle, state_of
+from statemachine.model import (
+    Alive,
+    Answered,
+    Channel,
+    Configured,
+    Deadline,
+    Effect,
+    Evidence,
+    Heard,
+    Incident,
+    IncidentOpened,
+    IncidentResolved,
+    Signal,
+    Standing,
+    State,
+    Suspicion,
+    Trigger,
+    Verdict,
+)
+
+NUDGE_GAP: Final = timedelta(seconds=10)
+"""Live traffic on a channel that is not open asks for a probe at most this often."""
+
+FAMILY: Final = {
+    Trigger.SESSION_MISSING: ("session_missing", 2),
+    Trigger.UNAUTHORIZED: ("unauthorized", 2),
+    Trigger.UNREACHABLE: ("unanswered", 3),
+    Trigger.NOT_LOADED: ("unanswered", 3),
+}
+"""Answers that need others like them before they count, and how many in a row."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]:
+    """Return the channel after one signal, and what must be done about it, in order."""
+    match signal:
+        case Heard():
+            after = _heard(channel, signal)
+        case Alive():
+            after = _alive(channel, signal)
+        case Answered():
+            after = _answered(channel, signal)
+        case Verdict():
+            after = _judged(channel, signal)
+        case Configured():
+            after = _configured(channel, signal)
+        case IncidentOpened():
+            after = _opened_outside(channel, signal)
+        case IncidentResolved():
+            after = replace(channel, incident=None)
+        case Deadline():
+            due, opened = policy.fall_due(channel, signal.received_at)
+            after, effects = policy.decide(due, due, signal.received_at)
+            return after, opened + effects
+        case _:
+            assert_never(signal)
+    return policy.decide(channel, after, signal.received_at)
+
+
+def fold(
+    channels: Mapping[Key, Channel], signals: Iterable[tuple[Key, Signal]]
+) -> tuple[dict[Key, Channel], list[tuple[Key, Effect]]]:
+    """Return the channels after the signals, and all effects in order; splitting has no meaning."""
+    folded = dict(channels)
+    effects: list[tuple[Key, Effect]] = []
+    for key, signal in signals:
+        folded[key], new = step(folded[key], signal)
+        effects.extend((key, effect) for effect in new)
+    return folded, effects
+
+
+def _heard(channel: Channel, heard: Heard) -> Channel:
+    now = heard.received_at
+    after = replace(channel, last_event_at=_later(channel.last_event_at, now))
+    if heard.trigger is None:
+        return after
+    late = came_out_of_turn(channel.evidence, heard)
+    opened = heard.trigger is Trigger.OPENED and heard.fresh
+    after = replace(after, has_been_open=after.has_been_open or opened)
+    after = _restand(after, merge(channel.evidence, heard), now)
+    changed = after.version != channel.version
+    if changed or (
+        heard.trigger is Trigger.CONNECTING and after.suspicion and after.suspicion.kind == "closed"
+    ):
+        after = replace(after, suspicion=None)
+    if heard.fresh and (changed or not (late or heard.trigger is Trigger.CONNECTING)):
+        after = _refreshed(after, now)
+    if heard.doubtful or (late and NAMES[heard.trigger] is not after.state):
+        after = policy.probe_at(after, now)
+    return after
+
+
+def _alive(channel: Channel, alive: Alive) -> Channel:
+    now = alive.received_at
+    after = replace(channel, last_event_at=_later(channel.last_event_at, now))
+    if channel.state is State.OPEN:
+        return _refreshed(after, now)
+    if channel.state is State.ERROR and (channel.probed_at is None or now > channel.probed_at):
+        evidence = Evidence(Standing(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
+        return _refreshed(_restand(replace(after, has_been_open=True), evidence, now), now)
+    return policy.probe_at(
+        after, _later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now)
+    )
+
+
+def _answered(channel: Channel, answer: Answered) -> Channel:
+    now = answer.received_at
+    after = replace(channel, probed_at=_later(channel.probed_at, answer.began_at))
+    if answer.version != channel.version:
+        return policy.probe_at(replace(after, probe_due_at=None), now)
+    verdict = verdict_of(channel, answer)
+    suspicion = None if verdict else _count(channel, answer)[0]
+    after = replace(after, suspicion=suspicion, probes=channel.probes + 1)
+    if verdict is not None:
+        after = _judged(after, verdict)
+    elif channel.awaiting_probe_since is not None:
+        after = _refreshed(after, now)
+    return policy.probe_after_answer(after, now, answer.jitter)
+
+
+def verdict_of(channel: Channel, answer: Answered) -> Verdict | None:
+    """Return the verdict that an answer completes, or None while it needs more like it or came too late."""
+    suspicion, counts = _count(channel, answer)
+    if not counts or answer.version != channel.version:
+        return None
+    return Verdict(
+        received_at=answer.received_at,
+        dated_at=suspicion.first_at,
+        began_at=answer.began_at,
+        trigger=answer.trigger,
+        reason=answer.reason,
+        status=answer.status,
+        session_lost=answer.session_lost,
+    )
+
+
+def _count(channel: Channel, answer: Answered) -> tuple[Suspicion, bool]:
+    """Return the answers of this kind in a row with this one, and whether they are enough."""
+    kind, needed = FAMILY.get(answer.trigger, (answer.trigger.value, 1))
+    if answer.trigger is Trigger.DROPPED and _may_lie_closed(channel, answer.began_at):
+        kind, needed = "closed", 2
+    if answer.certain:
+        needed = 1
+    old = channel.suspicion
+    if old is None or old.kind != kind:
+        new = Suspicion(kind, 1, answer.began_at, answer.began_at)
+    elif answer.began_at - old.last_at < channel.rules.retry_after:
+        new = old
+    else:
+        new = Suspicion(kind, old.count + 1, old.first_at, answer.began_at)
+    return new, new.count >= needed
+
+
+def _may_lie_closed(channel: Channel, now: datetime) -> bool:
+    """Evolution's memory flips between close and connecting while it retries (facts, part B, 3)."""
+    if channel.state is State.QR_PENDING:
+        return not qr_is_old(channel.evidence, now)
+    return channel.state is State.CONNECTING
+
+
+def _judged(channel: Channel, verdict: Verdict) -> Channel:
+    settled_at = channel.evidence.settled_at
+    if settled_at is not None and verdict.began_at <= settled_at:
+        return channel
+    if verdict.session_lost and not channel.rules.recovery:
+        verdict = replace(verdict, trigger=Trigger.UNPAIRED)
+    opened = verdict.trigger is Trigger.OPENED
+    after = replace(
+        channel,
+        has_been_open=channel.has_been_open or opened,
+        probed_at=_later(channel.probed_at, verdict.began_at),
+    )
+    after = _restand(after, settle(channel.evidence, verdict), verdict.dated_at)
+    return _refreshed(after, verdict.received_at)
+
+
+def _configured(channel: Channel, configured: Configured) -> Channel:
+    after = replace(channel, rules=configured.rules)
+    if not policy.is_probed(after):
+        return replace(after, probe_due_at=None)
+    if not policy.is_probed(channel) or channel.probe_due_at is None:
+        return policy.probe_at(after, configured.received_at)
+    return after
+
+
+def _opened_outside(channel: Channel, signal: IncidentOpened) -> Channel:
+    if channel.incident is not None:
+        return replace(channel, incident=replace(channel.incident, kind=signal.kind))
+    return replace(
+        channel,
+        incident=Incident(signal.kind, signal.last_state, signal.received_at, signal.received_at),
+    )
+
+
+def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:
+    """Return the channel standing where its evidence says, the stretch's clocks kept; dated by our clock."""
+    before = channel.standing
+    after = policy.scan_needed(replace(channel, evidence=evidence, standing=state_of(evidence)))
+    if after.standing == before:
+        return after
+    state = after.state
+    healthy = state in (State.OPEN, State.UNKNOWN)
+    return replace(
+        after,
+        version=channel.version + (after.standing[:2] != before[:2]),
+        since=channel.since if state.shown == before.state.shown else dated_at,
+        first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
+        terminal_at=(channel.terminal_at or dated_at) if after.standing.terminal else None,
+        departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
+        awaiting_probe_since=None if healthy else channel.awaiting_probe_since,
+        probes=0 if healthy else channel.probes,
+    )
+
+
+def _departures(channel: Channel, now: datetime) -> tuple[datetime, ...]:
+    recent = [at for at in channel.departures if now - at < policy.FLAP_WINDOW]
+    return (*recent, now)[-policy.FLAPS :]
+
+
+def _refreshed(channel: Channel, now: datetime) -> Channel:
+    """Return the channel with fresh evidence: a due incident need not wait for a probe any longer."""
+    after = replace(channel, fresh_at=_later(channel.fresh_at, now), awaiting_probe_since=None)
+    if channel.state is State.OPEN:
+        return replace(
+            after, probe_due_at=now + channel.rules.stale_after if policy.is_probed(channel) else None
+        )
+    return policy.probe_at(after, now + channel.rules.retry_after)
+
+
+def _later(one: datetime | None, other: datetime) -> datetime:
+    return other if one is None else max(one, other)

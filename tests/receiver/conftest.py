@@ -1,0 +1,96 @@
+"""An app of the ops API alone, on a real database, and ways to ask it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from db.apply import acknowledge
+from db.connections import Connection, Pool
+from db.pool import open_pool
+from db.tokens import create_operator_token
+from db.vault import Vault
+from receiver.api import routes
+from receiver.auth import Tokens
+from receiver.errors import exception_handlers
+from receiver.metrics import Metrics
+from receiver.settings import Settings
+
+KEY = bytes(range(32))
+
+
+@dataclass
+class Api:
+    """The app under test, an operator of all tenants, and which channels it asked to be applied."""
+
+    app: Starlette
+    client: httpx.AsyncClient
+    pool: Pool
+    applied: list[UUID] = field(default_factory=list)
+
+    async def channel(self, instance: str = "loja-01", **fields: Any) -> dict[str, Any]:
+        """Register a channel and return the answer."""
+        body = {"provider": "evolution_api", "instance": instance, **fields}
+        answer = await self.client.post("/channels", json=body)
+        assert answer.status_code == 201, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    async def tenant(self, name: str = "Loja", **fields: Any) -> str:
+        """Make a tenant and return its id."""
+        answer = await self.client.post("/tenants", json={"name": name, **fields})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    @asynccontextmanager
+    async def operator_of(self, tenant_id: str) -> AsyncIterator[httpx.AsyncClient]:
+        """Yield a client with a token of this tenant."""
+        async with self.pool.acquire() as connection:
+            token = await create_operator_token(connection, tenant_id=UUID(tenant_id))
+        async with client_of(self.app, token) as client:
+            yield client
+
+
+def client_of(app: Starlette, token: str | None) -> httpx.AsyncClient:
+    """Return a client of the app that sends this token."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://zapwatch", headers=headers)
+
+
+def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starlette:
+    """Return an app of the routes alone."""
+    app = Starlette(routes=routes, exception_handlers=exception_handlers)
+    app.state.pool = pool
+    app.state.vault = Vault([KEY])
+    app.state.settings = Settings(public_url="https://watch.example")
+    app.state.tokens = Tokens(pool)
+    app.state.metrics = Metrics()
+    app.state.apply_now = apply_now
+
+    async def acknowledge_now(incident_id: UUID) -> None:
+        async with pool.acquire() as connection:
+            await acknowledge(connection, incident_id)
+
+    app.state.acknowledge = acknowledge_now
+    return app
+
+
+@pytest.fixture
+async def api(dsn: str, connection: Connection) -> AsyncIterator[Api]:
+    """The app with an empty database and an operator of all tenants."""
+    applied: list[UUID] = []
+
+    async def apply_now(channel_id: UUID) -> None:
+        applied.append(channel_id)
+
+    pool = await open_pool(dsn)
+    token = await create_operator_token(connection)
+    app = build_app(pool, apply_now)
+    async with pool, client_of(app, token) as client:
+        yield Api(app, client, pool, applied)

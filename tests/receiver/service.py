@@ -1,0 +1,113 @@
+"""The whole service on a database of its own, asked as gateways and operators ask it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import httpx
+import orjson
+from starlette.applications import Starlette
+
+from receiver.app import running
+from receiver.settings import Settings
+
+KEY = bytes(range(32))
+OPERATOR = "an-operator-of-the-tests"
+QUICK: dict[str, Any] = {"terminal_grace": timedelta(seconds=0.3)}
+"""Settings under which a test need not wait."""
+SOON = 0.01
+"""A threshold in minutes that is over in 0.6 s."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class Zapwatch:
+    """A running service and a channel's way into it."""
+
+    app: Starlette
+    client: httpx.AsyncClient
+    hooks: dict[str, str] = field(default_factory=dict)
+
+    async def channel(self, instance: str = "loja-01", provider: str = "evolution_api", **more: Any) -> str:
+        """Register a channel and return its id."""
+        body = {"provider": provider, "instance": instance, **more}
+        answer = await self.client.post("/channels", json=body)
+        assert answer.status_code == 201, answer.text
+        self.hooks[answer.json()["id"]] = answer.json()["webhook_url"]
+        return str(answer.json()["id"])
+
+    async def post(self, hook: str, body: object, suffix: str = "") -> int:
+        """Post to a channel's (or a whole) webhook address; bytes go as they are. Return the status."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        headers = {"Content-Type": "application/json", "User-Agent": "axios/1.12.2"}
+        url = self.hooks.get(hook, hook) + suffix
+        return (await self.client.post(url, content=content, headers=headers)).status_code
+
+    async def hear(self, hook: str, *bodies: object) -> None:
+        """Post webhooks one after the other, each of which must be committed."""
+        for body in bodies:
+            assert await self.post(hook, body) == 204
+
+    async def get(self, path: str, **params: str) -> Any:
+        """Return what an operator gets."""
+        answer = await self.client.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def state(self, channel: str) -> Any:
+        """Return the state object."""
+        return await self.get(f"/channels/{channel}/state")
+
+    async def stands(self, channel: str) -> tuple[str, str | None, bool | None]:
+        """Return a channel's state, its reason's code and whether that is terminal."""
+        shown = await self.state(channel)
+        reason = shown["reason"] or {}
+        return shown["state"], reason.get("code"), reason.get("terminal")
+
+    async def events(self, channel: str) -> list[dict[str, Any]]:
+        """Return a channel's events, oldest first."""
+        return list(reversed((await self.get(f"/channels/{channel}/events", limit="500"))["items"]))
+
+    async def incidents(self, channel: str) -> list[dict[str, Any]]:
+        """Return a channel's incidents, newest first."""
+        return list((await self.get(f"/channels/{channel}/incidents"))["items"])
+
+    async def incident(self, channel: str) -> Any:
+        """Return the channel's open incident once there is one."""
+        return (await self.until(lambda: self.state(channel), lambda shown: shown["incident"]))["incident"]
+
+    async def until(self, ask: Callable[[], Awaitable[Answer]], is_so: Callable[[Answer], Any]) -> Answer:
+        """Ask until the answer is so, and return it; fail after a while."""
+        async with asyncio.timeout(15):
+            while not is_so(answer := await ask()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # the service tells nobody that it has changed
+        return answer
+
+
+@asynccontextmanager
+async def zapwatch(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
+    """Yield a running service with these settings."""
+    chosen = {
+        "database_url": dsn,
+        "secret_keys": (KEY,),
+        "operator_token": OPERATOR,
+        "public_url": "http://zapwatch",
+        **QUICK,
+        **settings,
+    }
+    async with running(Settings(**chosen)) as (app, _):
+        headers = {"Authorization": f"Bearer {OPERATOR}"}
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://zapwatch", headers=headers
+        ) as client:
+            yield Zapwatch(app, client)
+
+
+def time(text: str) -> datetime:
+    """Return the time in an answer."""
+    return datetime.fromisoformat(text)
