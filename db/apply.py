@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from db.batch import Batch, EventRow, Past, Track, json_of
+from db.batch import Batch, EventRow, Track, json_of
 from db.codec import details_of, memory_of
 from db.connections import Connection
 from db.entry import Entry
 from db.queries import sql
-from statemachine.model import Channel, Incident, Rules, State
+from statemachine.model import Incident, Rules, State
 
 
 async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> dict[UUID, State]:
@@ -69,7 +69,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
         c = track.channel
         if c == track.before and not track.must_save:
             continue
-        saved.append(_state(track.row["channel_id"], c))
+        saved.append(_state(track))
         if c.standing[:2] != track.before.standing[:2]:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
@@ -78,22 +78,25 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
 
 
 async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> None:
+    changed: list[tuple[object, ...]] = []
     ended: list[tuple[object, ...]] = []
     whole: list[tuple[object, ...]] = []
-    open_ones: list[tuple[object, ...]] = []
+    opened: list[tuple[object, ...]] = []
     for track in tracks:
-        channel_id = track.row["channel_id"]
+        channel_id, now = track.row["channel_id"], track.channel.incident
+        if (old := track.old_incident) is not None and old != track.before.incident:
+            changed.append(_incident(channel_id, old))
         for past in track.past:
             if past.stored:
-                ended.append((channel_id, past.resolved_at, _resolution(past), past.tell))
+                ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.tell))
             else:
-                whole.append((*_incident(channel_id, past.incident), past.resolved_at))
-        incident = track.channel.incident
-        if incident is not None and (not track.incident_stored or incident != track.before.incident):
-            open_ones.append(_incident(channel_id, incident))
+                whole.append((*_incident(channel_id, past.incident, past.why), past.resolved_at))
+        if now is not None and not track.incident_stored:
+            opened.append(_incident(channel_id, now))
+    await _run(connection, sql.open_incidents, 6, changed)
     await _run(connection, sql.resolve_incidents, 4, ended)
     await _run(connection, sql.record_incidents, 7, whole)
-    await _run(connection, sql.open_incidents, 6, open_ones)
+    await _run(connection, sql.open_incidents, 6, opened)
 
 
 def _event(track: Track, event: EventRow) -> tuple[object, ...]:
@@ -117,9 +120,10 @@ def _event(track: Track, event: EventRow) -> tuple[object, ...]:
     )
 
 
-def _state(channel_id: UUID, channel: Channel) -> tuple[object, ...]:
+def _state(track: Track) -> tuple[object, ...]:
+    channel = track.channel
     return (
-        channel_id,
+        track.row["channel_id"],
         channel.version,
         channel.state.value,
         channel.standing.reason,
@@ -131,20 +135,16 @@ def _state(channel_id: UUID, channel: Channel) -> tuple[object, ...]:
         channel.probed_at,
         channel.due_at,
         channel.probe_due_at,
-        memory_of(channel),
+        memory_of(channel, track.told_rules),
     )
 
 
-def _resolution(past: Past) -> str | None:
-    return json_of({"resolved": past.why})
-
-
-def _incident(channel_id: UUID, incident: Incident) -> tuple[object, ...]:
+def _incident(channel_id: UUID, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
     return (
         channel_id,
         incident.kind,
         incident.last_state,
-        details_of(incident),
+        details_of(incident, resolved),
         incident.started_at,
         incident.opened_at,
     )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules
+from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, told_rules_of
 from db.entry import Entry, Source, Told
 from db.rules import rules_of
 from statemachine.clock import Clock, learn
@@ -93,8 +93,8 @@ class Track:
             else Monitoring.WATCHED
         )
         self.row: Final = row
-        self.before: Final = channel_of(row, None)
-        self.known: Final = '"rules"' in row["memory"]
+        self.before: Final = channel_of(row)
+        self.told_rules = told_rules_of(row)
         self.rules: Final = rules_of(
             installation, row["metadata"], row["defaults"], monitoring, row["configured"]
         )
@@ -103,20 +103,26 @@ class Track:
         self.stored_event: Final = _stored_event(row)
         self.incident_stored = self.before.incident is not None
         self.past: list[Past] = []
-        self.untold_rules: dict[str, object] | None = None
         self.must_save = False
 
     @property
     def last_event(self) -> EventRow | None:
         return self.events[-1] if self.events else self.stored_event
 
+    @property
+    def old_incident(self) -> Incident | None:
+        """The incident that was open before this batch, as it came to be within it."""
+        if self.incident_stored:
+            return self.channel.incident
+        return next((past.incident for past in self.past if past.stored), None)
+
     def configure(self, now: datetime) -> None:
-        """Bring the channel's rules up to date; the next stored event carries them for the replay."""
-        if (self.known and self.channel.rules == self.rules) or self.untold_rules is not None:
+        """Bring the channel's rules up to date; the next stored event tells them to the replay."""
+        if self.channel.rules == self.rules:
             return
-        self.untold_rules = json_of_rules(self.rules)
+        known = self.told_rules is not None
         effects = self.step(Configured(now, self.rules))
-        if effects or self.known:
+        if effects or known:
             self.store(EventRow(Source.OPERATOR, "configured", None, None, None, None, None, now, now, ""))
 
     def step(self, signal: Signal) -> tuple[Effect, ...]:
@@ -134,8 +140,8 @@ class Track:
 
     def store(self, event: EventRow) -> None:
         event.state = self.channel.state.value
-        if self.untold_rules is not None:
-            event.data["rules"], self.untold_rules = self.untold_rules, None
+        if self.told_rules != self.rules:
+            event.data["rules"], self.told_rules = json_of_rules(self.rules), self.rules
         self.events.append(event)
 
 
@@ -195,7 +201,7 @@ class Batch:
         event.data = _clock_data(clock)
         event.key = entry.key
         last = track.last_event
-        nothing = not effects and track.channel.version == before.version and track.untold_rules is None
+        nothing = not effects and track.channel.version == before.version and track.told_rules == track.rules
         if nothing and last is not None and last.is_like(event) and before.evidence.epoch == clock.epoch:
             last.count_on(event)
             if last is track.stored_event:

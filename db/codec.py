@@ -42,13 +42,19 @@ def when(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def channel_of(row: Row, rules: Rules | None) -> Channel:
-    """Return the channel that a row of `lock_channels` holds; `rules` None: those it was last seen with."""
+def told_rules_of(row: Row) -> Rules | None:
+    """Return the rules that the channel's events have told the replay last; None before any did."""
+    document = orjson.loads(row["memory"]).get("rules")
+    return None if document is None else rules_of_json(document)
+
+
+def channel_of(row: Row) -> Channel:
+    """Return the channel that a row of `read_channels` holds, under the rules that its events have told."""
     memory: dict[str, Any] = orjson.loads(row["memory"])
     suspicion = memory.get("suspicion")
     standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
     return Channel(
-        rules=rules or rules_of_json(memory.get("rules")),
+        rules=told_rules_of(row) or Rules(),
         evidence=evidence_of(memory.get("evidence"), standing),
         standing=standing,
         version=row["version"],
@@ -69,10 +75,10 @@ def channel_of(row: Row, rules: Rules | None) -> Channel:
     )
 
 
-def memory_of(channel: Channel) -> str:
+def memory_of(channel: Channel, told_rules: Rules | None) -> str:
     """Return as JSON what a channel has no column for, empty fields left out."""
     memory = {
-        "rules": json_of_rules(channel.rules),
+        "rules": None if told_rules is None else json_of_rules(told_rules),
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
@@ -147,9 +153,14 @@ def incident_of(row: Row) -> Incident | None:
     )
 
 
-def details_of(incident: Incident) -> str:
-    """Return the incident's details as JSON; the terminal flag is part of its state, the text of the API."""
-    details = {"reason": incident.reason, "status": incident.status, "flapping": incident.flapping or None}
+def details_of(incident: Incident, resolved: str | None = None) -> str:
+    """Return the incident's details as JSON, with why it was resolved if it was."""
+    details = {
+        "reason": incident.reason,
+        "status": incident.status,
+        "flapping": incident.flapping or None,
+        "resolved": resolved,
+    }
     return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
 
 
@@ -168,9 +179,9 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
     }
 
 
-def rules_of_json(document: dict[str, Any] | None) -> Rules:
-    """Return the rules written by `json_of_rules`; without any, the defaults."""
-    return Rules() if document is None else _rules_of_json(orjson.dumps(document))
+def rules_of_json(document: dict[str, Any]) -> Rules:
+    """Return the rules written by `json_of_rules`."""
+    return _rules_of_json(orjson.dumps(document))
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,7 @@
-"""JSON columns as text, so that reading them doesn't depend on the codecs of a connection."""
+"""JSON columns, read and written as text so that a connection's codecs don't matter, and merge patches."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -22,6 +23,19 @@ def load(text: str | bytes | None) -> Any:
 def dump(value: object) -> str:
     """Return the JSON text of a value."""
     return orjson.dumps(value).decode()
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return the target with a JSON merge patch applied (RFC 7396): null removes, objects merge."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
 
 
 def _load_leniently(text: str | bytes) -> Any:

@@ -1,5 +1,6 @@
 """Opens connections and pools, and says which failures pass by themselves; runs no statement of its own."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -9,6 +10,10 @@ from db.connections import Connection, Pool
 
 COMMAND_TIMEOUT: Final = timedelta(seconds=5)
 """Longest wait for one statement; a connection that timed out is terminated, never used again."""
+LOCK_TIMEOUT: Final = timedelta(milliseconds=500)
+"""Longest wait of the writer for a lock. Below PostgreSQL's deadlock_timeout (1 s): an application beside us
+locks `notification_channels` before our trigger touches `zapwatch_states`, the writer the other way round,
+and of the two it is the writer that must give way."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 POOL_SIZE: Final = 10
 
@@ -41,11 +46,22 @@ def _options(name: str, command_timeout: timedelta | None) -> dict[str, Any]:
 
 
 async def connect(
-    dsn: str, name: str = "zapwatch", command_timeout: timedelta | None = COMMAND_TIMEOUT
+    dsn: str,
+    name: str = "zapwatch",
+    command_timeout: timedelta | None = COMMAND_TIMEOUT,
+    settings: Mapping[str, str] | None = None,
 ) -> Connection:
-    """Return one connection of its own, for a task that keeps it."""
-    connection: Connection = await asyncpg.connect(dsn, **_options(name, command_timeout))
+    """Return one connection of its own, for a task that keeps it; `settings` are PostgreSQL's."""
+    options = _options(name, command_timeout)
+    options["server_settings"] |= settings or {}
+    connection: Connection = await asyncpg.connect(dsn, **options)
     return connection
+
+
+async def connect_writer(dsn: str) -> Connection:
+    """Return the writer's connection, which would rather begin anew than wait long for a lock."""
+    settings = {"lock_timeout": str(int(LOCK_TIMEOUT.total_seconds() * 1000))}
+    return await connect(dsn, "zapwatch writer", settings=settings)
 
 
 async def open_pool(dsn: str, name: str = "zapwatch") -> Pool:

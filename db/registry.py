@@ -1,4 +1,4 @@
-"""What is watched: tenants, gateways and channels, made, changed and removed by operators.
+"""What is watched: gateways and channels, made, changed and removed by operators.
 
 Writes registrations only. A channel's state, its events and its incidents are written by `db/apply.py` alone:
 here a change that affects them makes the channel due, and the caller has it applied at once.
@@ -11,14 +11,11 @@ from uuid import UUID, uuid4
 
 from db.address import normalise
 from db.connections import Connection, Record
-from db.documents import dump, load
+from db.documents import dump, load, merge_patch
 from db.queries import sql
+from db.tenants import Tenant, UnknownTenant, create_tenant
 from db.tokens import create_channel_token, create_gateway_token
 from db.vault import Vault
-
-
-class UnknownTenant(Exception):
-    """There is no such tenant."""
 
 
 class UnknownChannel(Exception):
@@ -56,16 +53,6 @@ class Change:
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """A tenant's own settings; `defaults` holds those of its channels."""
-
-    name: str
-    locale: str
-    time_zone: str
-    defaults: Mapping[str, Any]
 
 
 def channel_identity(channel_id: UUID) -> str:
@@ -174,47 +161,6 @@ async def remove_channel(connection: Connection, channel_id: UUID, tenant_id: UU
         await connection.execute(sql.delete_notification_channel, channel_id)
         await connection.execute(sql.remove_channel, channel_id)
         await connection.execute(sql.revoke_webhook_tokens, channel_id, None)
-
-
-async def create_tenant(connection: Connection, tenant: Tenant) -> UUID:
-    """Return the id of a new tenant."""
-    tenant_id: UUID = await connection.fetchval(sql.insert_tenant, *_columns(tenant))
-    return tenant_id
-
-
-async def change_tenant(connection: Connection, tenant_id: UUID, patch: Mapping[str, Any]) -> None:
-    """Merge a patch (RFC 7396) into a tenant; changed defaults make its channels due. `UnknownTenant`."""
-    async with connection.transaction():
-        row = await connection.fetchrow(sql.lock_tenant, tenant_id)
-        if row is None:
-            raise UnknownTenant
-        before = Tenant(row["name"], row["locale"], row["time_zone"], load(row["defaults"]))
-        after = Tenant(
-            patch.get("name", before.name),
-            patch.get("locale", before.locale),
-            patch.get("time_zone", before.time_zone),
-            merge_patch(before.defaults, patch.get("defaults", {})),
-        )
-        await connection.execute(sql.update_tenant, tenant_id, *_columns(after))
-        if after.defaults != before.defaults:
-            await connection.execute(sql.make_tenant_due, tenant_id)
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """Return the target with a JSON merge patch applied (RFC 7396): null removes, objects merge."""
-    if not isinstance(patch, Mapping):
-        return patch
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge_patch(merged.get(name), value)
-    return merged
-
-
-def _columns(tenant: Tenant) -> tuple[str, str, str, str]:
-    return tenant.name, tenant.locale, tenant.time_zone, dump(tenant.defaults)
 
 
 def _sealed(vault: Vault, key: str | None, identity: str) -> bytes | None:

@@ -23,8 +23,8 @@ from db.apply import acknowledge
 from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.entry import Entry, Source
 from db.migrate import MigrationError, migrate
-from db.pool import TRANSIENT, connect, open_pool
-from db.vault import Vault, kept_keys
+from db.pool import TRANSIENT, connect, connect_writer, open_pool
+from db.vault import Vault, VaultError, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
 from receiver import api, deadlines, housekeeping, versions, webhooks
@@ -90,7 +90,7 @@ async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Sett
     metrics = Metrics()
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout))
-    writer = Writer(partial(connect, dsn, "zapwatch writer"), installation_rules(settings), metrics.committed)
+    writer = Writer(partial(connect_writer, dsn), installation_rules(settings), metrics.committed)
     metrics.queue_entries.set_function(lambda: writer.depth)
     app = Starlette(
         routes=[*webhooks.routes, *api.routes],
@@ -208,10 +208,10 @@ def serve(settings: Settings) -> int:
     try:
         with contextlib.closing(listener):
             asyncio.run(serve_until_stopped(settings, listener))
-    except (EmbeddedError, MigrationError) as error:
+    except (EmbeddedError, MigrationError, VaultError) as error:
         log.error("%s", error)
         return 1
     except TRANSIENT as error:
-        log.error("the database can't be reached: %s", error)
+        log.error("can't start or go on: %s", error)
         return 1
     return 0

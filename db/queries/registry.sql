@@ -79,19 +79,15 @@ select exists (select from zapwatch_gateways where id = $1 and api_key is not nu
 -- Gives a gateway its name and sealed key.
 update zapwatch_gateways set name = $2, api_key = $3 where id = $1;
 
--- name: gateway_exists
--- Whether there is such a gateway.
-select exists (select from zapwatch_gateways where id = $1);
-
 -- name: probe_gateway_channels
--- Has the channels probed that became configured by their gateway's key.
+-- Makes the channels due and has them probed that became configured by their gateway's key.
 with due as (
   select s.channel_id from zapwatch_states s join zapwatch_channels c using (channel_id)
   where c.gateway_id = $1 and c.instance is not null and c.paused_at is null and not c.removed
     and s.probe_due_at is null
   order by s.channel_id for no key update of s
 )
-update zapwatch_states s set probe_due_at = now() from due where s.channel_id = due.channel_id;
+update zapwatch_states s set due_at = now(), probe_due_at = now() from due where s.channel_id = due.channel_id;
 
 -- name: release_instance
 -- Frees an instance whose channel was deleted by an application beside us.

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from db import reads, registry
 from db.address import AddressError
+from db.tenants import UnknownTenant
 from receiver.api import views
 from receiver.api.body import Address, Body, Id, Key, Metadata, Name, read
 from receiver.api.endpoint import Call, Json, operators_only
@@ -175,7 +176,7 @@ async def _refused(call: Call, work: Awaitable[Result]) -> Result:
         return await work
     except registry.UnknownChannel:
         raise _unknown() from None
-    except registry.UnknownTenant:
+    except UnknownTenant:
         raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
     except AddressError as error:
         raise Invalid([FieldProblem("/api_url", str(error))]) from None

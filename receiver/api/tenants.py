@@ -9,7 +9,8 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db import reads, registry
+from db import reads, tenants
+from db.documents import merge_patch
 from receiver.api import views
 from receiver.api.body import Body, Metadata, Name, read
 from receiver.api.endpoint import Call, Json, operators_only
@@ -63,10 +64,10 @@ async def create(call: Call) -> Response:
     """Make a tenant."""
     call.require_all_tenants()
     body = await read(call.request, NewTenant)
-    defaults = registry.merge_patch({}, body.defaults.given())
-    tenant = registry.Tenant(body.name, body.locale, body.time_zone, defaults)
+    defaults = merge_patch({}, body.defaults.given())
+    tenant = tenants.Tenant(body.name, body.locale, body.time_zone, defaults)
     async with call.services.pool.acquire() as connection:
-        tenant_id = await registry.create_tenant(connection, tenant)
+        tenant_id = await tenants.create_tenant(connection, tenant)
     return Json(await _shown(call, tenant_id), 201, {"Location": f"/tenants/{tenant_id}"})
 
 
@@ -83,8 +84,8 @@ async def change(call: Call) -> Response:
     body = await read(call.request, TenantPatch)
     async with call.services.pool.acquire() as connection:
         try:
-            await registry.change_tenant(connection, tenant_id, body.given())
-        except registry.UnknownTenant:
+            await tenants.change_tenant(connection, tenant_id, body.given())
+        except tenants.UnknownTenant:
             raise _unknown() from None
     return Json(await _shown(call, tenant_id))
 

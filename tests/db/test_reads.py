@@ -9,7 +9,8 @@ from db.connections import Connection, Pool
 from db.documents import load
 from db.pool import open_pool
 from db.reads import ChannelFilter, IncidentFilter, list_channels, list_incidents, read_channel, reading
-from db.registry import NewChannel, Tenant, create_tenant, register_channel
+from db.registry import NewChannel, register_channel
+from db.tenants import Tenant, create_tenant
 from db.vault import Vault
 
 VAULT = Vault([bytes(32)])

@@ -7,22 +7,19 @@ from uuid import UUID, uuid4
 import pytest
 
 from db.connections import Connection
+from db.documents import merge_patch
 from db.registry import (
     Change,
     Duplicate,
     NewChannel,
-    Tenant,
     UnknownChannel,
-    UnknownTenant,
     change_channel,
-    change_tenant,
-    create_tenant,
-    merge_patch,
     pause_channel,
     register_channel,
     remove_channel,
     resume_channel,
 )
+from db.tenants import Tenant, UnknownTenant, change_tenant, create_tenant
 from db.vault import Vault
 from tests.conftest import connected
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from db.apply import acknowledge
-from db.connections import Connection, Pool
+from db.connections import Pool
 from db.pool import open_pool
 from db.tokens import create_operator_token
 from db.vault import Vault
@@ -20,6 +20,7 @@ from receiver.auth import Tokens
 from receiver.errors import exception_handlers
 from receiver.metrics import Metrics
 from receiver.settings import Settings
+from tests.conftest import Server
 
 KEY = bytes(range(32))
 
@@ -82,15 +83,31 @@ def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starl
 
 
 @pytest.fixture
-async def api(dsn: str, connection: Connection) -> AsyncIterator[Api]:
+async def api(dsn: str) -> AsyncIterator[Api]:
     """The app with an empty database and an operator of all tenants."""
+    async with running_api(dsn) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def refusing(server: Server, template: str) -> AsyncIterator[Api]:
+    """The same, shared by tests that ask only for what is refused and so leave nothing behind."""
+    async with server.database(template) as name, running_api(server.dsn(name)) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def running_api(dsn: str) -> AsyncIterator[Api]:
+    """Yield the app on this database."""
     applied: list[UUID] = []
 
     async def apply_now(channel_id: UUID) -> None:
         applied.append(channel_id)
 
     pool = await open_pool(dsn)
-    token = await create_operator_token(connection)
     app = build_app(pool, apply_now)
-    async with pool, client_of(app, token) as client:
-        yield Api(app, client, pool, applied)
+    async with pool:
+        async with pool.acquire() as connection:
+            token = await create_operator_token(connection)
+        async with client_of(app, token) as client:
+            yield Api(app, client, pool, applied)

@@ -201,8 +201,10 @@ async def test_token_is_kept_as_its_hash_only(api: Api, connection: Connection) 
         ),
     ],
 )
-async def test_bad_field_is_named_by_its_pointer(api: Api, body: dict[str, object], pointer: str) -> None:
-    answer = await api.client.post("/channels", json=body)
+async def test_bad_field_is_named_by_its_pointer(
+    refusing: Api, body: dict[str, object], pointer: str
+) -> None:
+    answer = await refusing.client.post("/channels", json=body)
 
     problem = answer.json()
     assert answer.status_code == 422
@@ -211,10 +213,10 @@ async def test_bad_field_is_named_by_its_pointer(api: Api, body: dict[str, objec
     assert pointer in [error["pointer"] for error in problem["errors"]]
 
 
-async def test_all_bad_fields_are_named_at_once(api: Api) -> None:
+async def test_all_bad_fields_are_named_at_once(refusing: Api) -> None:
     body = {"provider": "x", "instance": 1, "metadata": {"auto_recovery": "no"}, "z": 1}
 
-    errors = (await api.client.post("/channels", json=body)).json()["errors"]
+    errors = (await refusing.client.post("/channels", json=body)).json()["errors"]
 
     pointers = {error["pointer"] for error in errors}
     assert pointers == {"/provider", "/instance", "/metadata/auto_recovery", "/z"}
@@ -236,20 +238,22 @@ async def test_all_bad_fields_are_named_at_once(api: Api) -> None:
         (b'{"metadata": ' + b"[" * 100_000, ""),
     ],
 )
-async def test_body_that_is_no_json_or_cannot_be_kept_is_422(api: Api, body: bytes, pointer: str) -> None:
-    answer = await api.client.post("/channels", content=body)
+async def test_body_that_is_no_json_or_cannot_be_kept_is_422(
+    refusing: Api, body: bytes, pointer: str
+) -> None:
+    answer = await refusing.client.post("/channels", content=body)
 
     assert answer.status_code == 422
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
 
 
-async def test_body_over_a_megabyte_is_413(api: Api) -> None:
+async def test_body_over_a_megabyte_is_413(refusing: Api) -> None:
     async def unannounced() -> AsyncIterator[bytes]:
         for _ in range(17):
             yield b" " * 65_536
 
-    announced = await api.client.post("/channels", content=b" " * 1_048_577)
-    streamed = await api.client.post("/channels", content=unannounced())
+    announced = await refusing.client.post("/channels", content=b" " * 1_048_577)
+    streamed = await refusing.client.post("/channels", content=unannounced())
 
     assert (announced.status_code, streamed.status_code) == (413, 413)
 
@@ -371,8 +375,8 @@ async def test_instance_of_a_channel_that_an_application_deleted_is_free(
 
 @pytest.mark.parametrize("id", ["", "x", "00000000-0000-0000-0000-00000000000g", str(uuid4()), "%00"])
 @pytest.mark.parametrize("path", ["/channels/{}/state", "/channels/{}/events", "/channels/{}/incidents"])
-async def test_unknown_id_is_404(api: Api, path: str, id: str) -> None:
-    answer = await api.client.get(path.format(id))
+async def test_unknown_id_is_404(refusing: Api, path: str, id: str) -> None:
+    answer = await refusing.client.get(path.format(id))
 
     assert answer.status_code == 404
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -417,8 +421,8 @@ async def test_list_takes_filters(api: Api, connection: Connection, query: str, 
     ["limit=0", "limit=501", "limit=x", "limit=-1", "limit=٣", "state=up", "state=disconnected/dropped",
      "incident=closed", "tenant_id=1", "gateway_id=1", "cursor=x", "cursor=W10=", "cursor=WyJ4Il0=", "q=%00"],
 )  # fmt: skip
-async def test_bad_query_parameter_is_named(api: Api, query: str) -> None:
-    answer = await api.client.get(f"/channels?{query}")
+async def test_bad_query_parameter_is_named(refusing: Api, query: str) -> None:
+    answer = await refusing.client.get(f"/channels?{query}")
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/" + query.partition("=")[0]

@@ -43,6 +43,7 @@ async def test_key_of_a_gateway_is_sealed_for_it_and_configures_its_channels(
     assert "global-key" not in answer.text
     assert state["monitoring"]["configured"] is True
     assert state["next_check_at"] is not None
+    assert await connection.fetchval("select due_at is not null from zapwatch_states") is True
 
 
 async def test_gateway_is_registered_once(api: Api) -> None:
@@ -93,13 +94,13 @@ async def test_gateway_counts_its_channels_by_shown_state(api: Api, connection: 
         ({"name": "\0"}, "/name"),
     ],
 )
-async def test_bad_field_is_named(api: Api, change: dict[str, object], pointer: str) -> None:
-    answer = await api.client.post("/gateways", json={**GATEWAY, **change})
+async def test_bad_field_is_named(refusing: Api, change: dict[str, object], pointer: str) -> None:
+    answer = await refusing.client.post("/gateways", json={**GATEWAY, **change})
 
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-async def test_unknown_gateway_is_404(api: Api) -> None:
-    assert (await api.client.get(f"/gateways/{uuid4()}")).status_code == 404
-    assert (await api.client.get("/gateways/x")).status_code == 404
+async def test_unknown_gateway_is_404(refusing: Api) -> None:
+    assert (await refusing.client.get(f"/gateways/{uuid4()}")).status_code == 404
+    assert (await refusing.client.get("/gateways/x")).status_code == 404

@@ -87,8 +87,8 @@ async def test_pages_show_every_incident_once_also_those_of_the_same_moment(
 @pytest.mark.parametrize(
     "query", ["status=x", "kind=open", "since=yesterday", "until=0000-01-01", "cursor=WzFd"]
 )
-async def test_bad_query_parameter_is_named(api: Api, query: str) -> None:
-    answer = await api.client.get(f"/incidents?{query}")
+async def test_bad_query_parameter_is_named(refusing: Api, query: str) -> None:
+    answer = await refusing.client.get(f"/incidents?{query}")
 
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/" + query.partition("=")[0]
@@ -118,9 +118,9 @@ async def test_incidents_of_a_deleted_channel_stay_in_the_history(api: Api, conn
     assert [item["id"] for item in items] == [str(incident_id)]
 
 
-async def test_unknown_incident_is_404(api: Api) -> None:
-    assert (await api.client.get(f"/incidents/{uuid4()}")).status_code == 404
-    assert (await api.client.post("/incidents/x/ack")).status_code == 404
+async def test_unknown_incident_is_404(refusing: Api) -> None:
+    assert (await refusing.client.get(f"/incidents/{uuid4()}")).status_code == 404
+    assert (await refusing.client.post("/incidents/x/ack")).status_code == 404
 
 
 async def _incident(

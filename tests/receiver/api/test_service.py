@@ -22,10 +22,10 @@ GUARDED = [
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Basic x", "Bearer wrong", "zw_x", "Bearer ü", "Bearer a b"]
 )
-async def test_every_route_but_the_open_ones_asks_for_a_token(api: Api, header: str | None) -> None:
+async def test_every_route_but_the_open_ones_asks_for_a_token(refusing: Api, header: str | None) -> None:
     headers = {} if header is None else {b"Authorization": header.encode()}
 
-    async with client_of(api.app, None) as client:
+    async with client_of(refusing.app, None) as client:
         answers = [
             await client.request(method, path.replace("{id}", "x"), headers=headers)
             for method, path in GUARDED
@@ -37,8 +37,8 @@ async def test_every_route_but_the_open_ones_asks_for_a_token(api: Api, header: 
     assert {answer.headers["Content-Type"] for answer in answers} == {"application/problem+json"}
 
 
-async def test_open_routes_need_no_token(api: Api) -> None:
-    async with client_of(api.app, None) as client:
+async def test_open_routes_need_no_token(refusing: Api) -> None:
+    async with client_of(refusing.app, None) as client:
         answers = [(await client.get(path)).status_code for path in sorted(OPEN)]
 
     assert answers == [200] * 5
@@ -102,8 +102,8 @@ async def test_channels_are_not_counted_for_every_scrape(api: Api) -> None:
     assert 'zapwatch_channels{state="unknown"} 0.0' in text
 
 
-async def test_description_names_every_route_and_resolves_its_references(api: Api) -> None:
-    answer = await api.client.get("/openapi.json")
+async def test_description_names_every_route_and_resolves_its_references(refusing: Api) -> None:
+    answer = await refusing.client.get("/openapi.json")
 
     described = answer.json()
     operations = {
@@ -115,8 +115,8 @@ async def test_description_names_every_route_and_resolves_its_references(api: Ap
     assert references <= set(described["components"]["schemas"])
 
 
-async def test_page_about_the_api_loads_nothing_from_elsewhere(api: Api) -> None:
-    page = (await api.client.get("/docs")).text
+async def test_page_about_the_api_loads_nothing_from_elsewhere(refusing: Api) -> None:
+    page = (await refusing.client.get("/docs")).text
 
     assert "POST /channels" in page
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)

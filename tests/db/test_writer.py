@@ -1,0 +1,132 @@
+"""A submission returns after its COMMIT or says that it did not; failures that pass are waited out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from db.connections import Connection
+from db.embedded import run_embedded
+from db.entry import Entry, Source
+from db.migrate import migrate
+from db.pool import connect_writer
+from db.writer import HIGH_WATER, Unavailable, Writer
+from statemachine.model import Reason, State, Trigger
+from tests.conftest import connected, reachable_folder
+from tests.db.entries import RULES, Of, at, register
+
+
+@asynccontextmanager
+async def running(dsn: str, **options: Any) -> AsyncIterator[Writer]:
+    """Yield a writer whose loop runs."""
+    writer = Writer(partial(connect_writer, dsn), RULES, **options)
+    task = asyncio.create_task(writer.run())
+    try:
+        yield writer
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def states(connection: Connection) -> dict[UUID, str]:
+    """Return every channel's state as stored."""
+    found = await connection.fetch("select channel_id, state from zapwatch_states")
+    return {row["channel_id"]: row["state"] for row in found}
+
+
+async def test_submission_is_committed_when_it_returns(dsn: str, connection: Connection) -> None:
+    of = Of(await register(connection))
+    async with running(dsn) as writer:
+        await writer.submit([of.told(0, Trigger.OPENED)])
+
+        assert await states(connection) == {of.channel_id: "open"}
+        assert writer.state_of(of.channel_id) is State.OPEN
+
+
+async def test_concurrent_submissions_share_transactions(dsn: str, connection: Connection) -> None:
+    channels = [Of(await register(connection, f"loja-{number}")) for number in range(50)]
+    batches: list[int] = []
+    async with running(dsn, on_commit=lambda entries, seconds: batches.append(entries)) as writer:
+        await asyncio.gather(*(writer.submit([of.told(0, Trigger.OPENED)]) for of in channels))
+
+    assert sum(batches) == 50
+    assert len(batches) <= 3
+    assert set((await states(connection)).values()) == {"open"}
+
+
+async def test_bad_entry_fails_alone(dsn: str, connection: Connection) -> None:
+    channels = [Of(await register(connection, f"loja-{number}")) for number in range(5)]
+    broken = Entry(channels[0].channel_id, Source.WEBHOOK, "nul \0", at(1), channels[0].told(1, None).said)
+    async with running(dsn) as writer:
+        good = [writer.submit([of.told(0, Trigger.OPENED)]) for of in channels]
+
+        outcomes = await asyncio.gather(*good, writer.submit([broken]), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 5 + [Unavailable]
+    assert set((await states(connection)).values()) == {"open"}
+
+
+async def test_lost_connection_is_replaced_and_nothing_is_lost(dsn: str) -> None:
+    async with connected(dsn) as connection, running(dsn) as writer:
+        of = Of(await register(connection))
+        await writer.submit([of.told(0, Trigger.OPENED)])
+        pid = "select pid from pg_stat_activity where application_name = 'zapwatch writer'"
+        await connection.execute(f"select pg_terminate_backend(({pid}))")
+
+        await writer.submit([of.told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)])
+
+        assert await states(connection) == {of.channel_id: "disconnected/unpaired"}
+
+
+async def test_hanging_database_answers_unavailable_in_time_and_serves_again(
+    dsn: str, connection: Connection
+) -> None:
+    of = Of(await register(connection))
+    async with running(dsn, patience=timedelta(seconds=1)) as writer, connected(dsn) as other:
+        loop = asyncio.get_running_loop()
+        async with other.transaction():
+            await other.execute("lock table zapwatch_states")
+            began = loop.time()
+            with pytest.raises(Unavailable):
+                await writer.submit([of.told(0, Trigger.OPENED)])
+            assert loop.time() - began < 2
+
+        await writer.submit([of.told(10, Trigger.OPENED)])
+
+        assert await states(connection) == {of.channel_id: "open"}
+
+
+async def test_too_many_waiting_are_refused_at_once(dsn: str, connection: Connection) -> None:
+    of = Of(await register(connection))
+    writer = Writer(partial(connect_writer, dsn), RULES)
+    flood = [of.told(number, Trigger.CONNECTING) for number in range(HIGH_WATER)]
+    waiting = asyncio.create_task(writer.submit(flood))
+    await asyncio.sleep(0)  # lets it queue
+    assert writer.depth == HIGH_WATER
+
+    with pytest.raises(Unavailable, match="too many"):
+        await writer.submit([of.told(1, Trigger.OPENED)])
+
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_database_that_comes_back_is_used_again() -> None:
+    with reachable_folder() as folder:
+        async with run_embedded(folder / "data") as embedded, connected(embedded.dsn) as connection:
+            await migrate(connection)
+            of = Of(await register(connection))
+        async with running(embedded.dsn, patience=timedelta(seconds=2)) as writer:
+            with pytest.raises(Unavailable):
+                await writer.submit([of.told(0, Trigger.OPENED)])
+
+            async with run_embedded(folder / "data") as again, connected(again.dsn) as connection:
+                await writer.submit([of.told(10, Trigger.OPENED)])
+
+                assert again.dsn == embedded.dsn
+                assert await states(connection) == {of.channel_id: "open"}

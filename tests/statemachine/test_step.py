@@ -1,0 +1,435 @@
+"""What one channel does with probes, live traffic, deadlines and words of operators, without waiting."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from statemachine.model import (
+    Alive,
+    Answered,
+    Change,
+    Channel,
+    Configured,
+    Deadline,
+    Effect,
+    Evidence,
+    Heard,
+    IncidentOpened,
+    IncidentResolved,
+    Monitoring,
+    Open,
+    Reason,
+    Resolve,
+    Rules,
+    Signal,
+    Standing,
+    State,
+    Trigger,
+)
+from statemachine.step import step
+
+T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after T0."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def told(seconds: float, trigger: Trigger, reason: Reason | None = None, **more: object) -> Heard:
+    """A webhook that arrived as it was emitted."""
+    heard = Heard(at(seconds), at(seconds), at(seconds), trigger, reason)
+    return replace(heard, **more)  # type: ignore[arg-type]
+
+
+OPENED = told(0, Trigger.OPENED)
+
+
+def after(*signals: Signal, rules: Rules | None = None) -> tuple[Channel, list[Effect]]:
+    """A new channel after these signals, and all that followed; probes know the version of their moment."""
+    channel, effects = Channel(rules=rules or Rules()), list[Effect]()
+    for signal in signals:
+        current = replace(signal, version=channel.version) if isinstance(signal, Answered) else signal
+        channel, more = step(channel, current)
+        effects += more
+    return channel, effects
+
+
+def answer(seconds: float, trigger: Trigger, reason: Reason | None = None, **more: object) -> Answered:
+    """A probe that began then and took a second."""
+    answered = Answered(at(seconds + 1), at(seconds), 0, trigger, reason)
+    return replace(answered, **more)  # type: ignore[arg-type]
+
+
+def missing(seconds: float) -> Answered:
+    return answer(seconds, Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status=404)
+
+
+def silence(seconds: float) -> Answered:
+    return answer(seconds, Trigger.UNREACHABLE, Reason.UNREACHABLE)
+
+
+def close(seconds: float) -> Answered:
+    return answer(seconds, Trigger.DROPPED, Reason.DISCONNECTED)
+
+
+def test_two_missing_answers_in_a_row_are_a_verdict_dated_at_the_first() -> None:
+    channel, _ = after(OPENED, missing(100), missing(110))
+
+    assert channel.standing == Standing(State.UNPAIRED, Reason.SESSION_MISSING, 404)
+    assert channel.first_unhealthy_at == channel.since == at(100)
+
+
+def test_answers_closer_than_retry_after_count_once() -> None:
+    channel, _ = after(OPENED, missing(100), missing(105), missing(109))
+
+    assert channel.state is State.OPEN
+
+
+def test_another_answer_between_starts_the_count_again() -> None:
+    channel, _ = after(OPENED, missing(100), silence(110), missing(120))
+
+    assert channel.state is State.OPEN
+
+
+def test_a_good_answer_forgets_the_count() -> None:
+    channel, _ = after(
+        OPENED, silence(100), silence(110), answer(120, Trigger.OPENED), silence(130), silence(140)
+    )
+
+    assert channel.state is State.OPEN
+
+
+def test_a_state_changing_webhook_forgets_the_count() -> None:
+    webhook = told(105, Trigger.CONNECTING, Reason.CONNECTING)
+
+    channel, _ = after(OPENED, missing(100), webhook, missing(110))
+
+    assert channel.state is State.CONNECTING
+
+
+def test_three_silences_of_any_sort_are_an_error() -> None:
+    unloaded = answer(110, Trigger.NOT_LOADED, Reason.NOT_LOADED)
+
+    channel, _ = after(OPENED, silence(100), unloaded, silence(120))
+
+    assert channel.standing[:2] == (State.ERROR, Reason.UNREACHABLE)
+
+
+def test_close_in_a_flood_needs_two_without_a_connecting_between() -> None:
+    connecting = told(0, Trigger.CONNECTING, Reason.CONNECTING)
+    flood = told(105, Trigger.CONNECTING, Reason.CONNECTING)
+
+    between, _ = after(connecting, close(100), flood, close(110))
+    without, _ = after(connecting, close(100), close(110))
+
+    assert (between.state, without.state) == (State.CONNECTING, State.DROPPED)
+
+
+def test_probe_that_began_before_a_change_is_dropped_and_made_again_at_once() -> None:
+    before, _ = after(OPENED)
+    moved, _ = step(before, told(10, Trigger.CONNECTING, Reason.CONNECTING))
+
+    channel, _ = step(moved, answer(9, Trigger.OPENED, version=before.version))
+
+    assert channel.state is State.CONNECTING
+    assert channel.probe_due_at == at(10)
+
+
+def test_webhook_older_than_the_last_probe_moves_nothing_but_asks_for_another() -> None:
+    late = Heard(at(130), at(90), at(90), Trigger.UNPAIRED, Reason.LOGGED_OUT)
+
+    channel, _ = after(OPENED, answer(100, Trigger.OPENED), late)
+
+    assert channel.state is State.OPEN
+    assert channel.probe_due_at == at(130)
+
+
+def test_webhook_within_the_tolerance_before_a_probe_still_counts() -> None:
+    late = Heard(at(130), at(98.5), at(98.5), Trigger.UNPAIRED, Reason.LOGGED_OUT)
+
+    channel, _ = after(OPENED, answer(100, Trigger.OPENED), late)
+
+    assert channel.state is State.UNPAIRED
+
+
+def test_silence_never_covers_a_loss_and_does_not_outdate_webhooks() -> None:
+    lost = told(50, Trigger.DROPPED, Reason.CONNECTION_CLOSED)
+    late_open = Heard(at(150), at(90), at(90), Trigger.OPENED)
+
+    channel, _ = after(OPENED, lost, silence(100), silence(110), silence(120))
+    back, _ = step(channel, late_open)
+
+    assert channel.standing[:2] == (State.DROPPED, Reason.CONNECTION_CLOSED)
+    assert back.state is State.OPEN
+
+
+def test_equal_times_put_opened_before_unpaired_and_ask_for_a_probe() -> None:
+    opened = told(10, Trigger.OPENED)
+    unpaired = replace(told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), received_at=at(9))
+
+    one, _ = after(unpaired, opened)
+    other, _ = after(opened, unpaired)
+
+    assert one.state is other.state is State.UNPAIRED
+    assert one.probe_due_at == at(10)
+
+
+def test_qr_that_nobody_scans_yields_to_a_probe_after_three_minutes() -> None:
+    shown = told(0, Trigger.QR_ISSUED, Reason.QR_SHOWN)
+    young, _ = after(shown, answer(170, Trigger.CONNECTING, Reason.CONNECTING))
+    old, _ = after(shown, answer(181, Trigger.CONNECTING, Reason.CONNECTING))
+
+    assert (young.state, old.state) == (State.QR_PENDING, State.CONNECTING)
+
+
+def test_lost_session_without_recovery_is_unpaired_at_once() -> None:
+    answered = answer(100, Trigger.DROPPED, Reason.DISCONNECTED, session_lost=True)
+
+    with_recovery, _ = after(OPENED, answered)
+    without, _ = after(OPENED, answered, rules=Rules(recovery=False))
+
+    assert (with_recovery.state, without.state) == (State.DROPPED, State.UNPAIRED)
+
+
+def test_live_traffic_keeps_an_open_channel_fresh() -> None:
+    channel, _ = after(OPENED, Alive(at(100)))
+
+    assert (channel.fresh_at, channel.probe_due_at) == (at(100), at(220))
+
+
+def test_live_traffic_after_the_failed_probe_ends_an_error() -> None:
+    error: list[Signal] = [OPENED, silence(100), silence(110), silence(120)]
+
+    older, _ = after(*error, Alive(at(119)))
+    newer, _ = after(*error, Alive(at(125)))
+
+    assert (older.state, newer.state) == (State.ERROR, State.OPEN)
+
+
+def test_live_traffic_elsewhere_asks_for_a_probe_at_most_every_ten_seconds() -> None:
+    dropped = told(50, Trigger.DROPPED, Reason.CONNECTION_CLOSED)
+
+    never_probed, _ = after(OPENED, dropped, Alive(at(52)))
+    just_probed, _ = after(OPENED, dropped, close(55), Alive(at(57)))
+
+    assert never_probed.probe_due_at == at(52)
+    assert just_probed.probe_due_at == at(65)
+
+
+def test_gaps_between_probes_double_up_to_five_minutes() -> None:
+    dropped = told(0, Trigger.DROPPED, Reason.CONNECTION_CLOSED)
+    gaps = []
+    channel, _ = after(dropped)
+    for number in range(1, 9):
+        probe = answer(number * 1000, Trigger.DROPPED, Reason.DISCONNECTED, version=channel.version)
+        channel, _ = step(channel, probe)
+        assert channel.probe_due_at is not None
+        gaps.append((channel.probe_due_at - probe.received_at).total_seconds())
+
+    assert gaps == [20, 40, 80, 160, 300, 300, 300, 300]
+
+
+def test_incident_opens_on_fresh_evidence_when_its_grace_ends() -> None:
+    rules = Rules(threshold=timedelta(seconds=60))
+    dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+
+    early, nothing = after(OPENED, dropped, Deadline(at(69)), rules=rules)
+    channel, effects = after(OPENED, dropped, Deadline(at(71)), rules=rules)
+
+    assert (early.due_at, nothing) == (at(70), [])
+    assert channel.incident is not None
+    assert effects == [Open(channel.incident)]
+    assert (channel.incident.kind, channel.incident.started_at) == ("disconnected", at(10))
+    assert channel.incident.opened_at == at(71)
+
+
+def test_incident_on_old_evidence_waits_for_a_probe_and_then_opens_unless_it_says_open() -> None:
+    lost: list[Signal] = [OPENED, told(10, Trigger.DROPPED, Reason.CONNECTION_LOST), Deadline(at(310))]
+
+    waiting, nothing = after(*lost)
+    confirmed, opened = after(*lost, close(311), Deadline(at(313)))
+    healed, _ = after(*lost, answer(311, Trigger.OPENED), Deadline(at(341)))
+    unprobed, too = after(*lost, Deadline(at(340)))
+
+    assert (waiting.incident, nothing) == (None, [])
+    assert (waiting.probe_due_at, waiting.due_at) == (at(20), at(340))
+    assert waiting.awaiting_probe_since == at(310)
+    assert len(opened) == len(too) == 1
+    assert confirmed.incident is not None
+    assert unprobed.incident is not None
+    assert (healed.state, healed.incident) == (State.OPEN, None)
+
+
+def test_incident_on_old_evidence_waits_for_new_evidence_while_nothing_probes() -> None:
+    rules = Rules(probe_wait=None)
+    lost: list[Signal] = [OPENED, told(10, Trigger.DROPPED, Reason.CONNECTION_LOST), Deadline(at(310))]
+
+    waiting, _ = after(*lost, Deadline(at(9000)), rules=rules)
+    again, _ = after(
+        *lost, told(9001, Trigger.CONNECTING, Reason.CONNECTING), Deadline(at(9002)), rules=rules
+    )
+
+    assert (waiting.incident, waiting.due_at) == (None, None)
+    assert again.incident is not None
+    assert again.incident.started_at == at(10)
+
+
+def test_terminal_state_waits_only_for_its_grace_unless_the_tenant_wants_the_threshold() -> None:
+    lost: list[Signal] = [OPENED, told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)]
+
+    quick, _ = after(*lost)
+    slow, _ = after(*lost, rules=Rules(terminal_waits=True))
+
+    assert (quick.due_at, slow.due_at) == (at(25), at(310))
+
+
+def test_wandering_between_unhealthy_states_keeps_the_clock_and_changes_the_kind() -> None:
+    rules = Rules(threshold=timedelta(seconds=60))
+    signals: list[Signal] = [
+        OPENED,
+        told(10, Trigger.CONNECTING, Reason.CONNECTING),
+        told(40, Trigger.DROPPED, Reason.CONNECTION_LOST),
+        Deadline(at(70)),
+        told(80, Trigger.QR_ISSUED, Reason.QR_SHOWN),
+    ]
+
+    channel, effects = after(*signals, rules=rules)
+
+    assert [type(effect) for effect in effects] == [Open, Change]
+    assert channel.incident is not None
+    assert (channel.incident.kind, channel.incident.reason) == ("qr_pending", Reason.SCAN_NEEDED)
+    assert channel.incident.started_at == at(10)
+
+
+@pytest.mark.parametrize("trigger", [Trigger.CONNECTING, Trigger.QR_ISSUED, Trigger.UNPAIRED])
+def test_channel_that_was_never_open_is_no_incident(trigger: Trigger) -> None:
+    channel, effects = after(told(0, trigger), Deadline(at(10_000)))
+
+    assert (effects, channel.due_at) == ([], None)
+
+
+def test_late_opened_makes_a_shown_qr_a_loss() -> None:
+    late = Heard(at(5), at(-100), at(-100), Trigger.OPENED)
+
+    channel, _ = after(told(0, Trigger.QR_ISSUED, Reason.QR_SHOWN), late)
+
+    assert channel.standing == Standing(State.QR_PENDING, Reason.SCAN_NEEDED)
+    assert channel.due_at == at(20)
+
+
+def flaps(count: int, apart: float = 60) -> list[Signal]:
+    """Leave open and come back so many times."""
+    return [
+        signal
+        for number in range(count)
+        for signal in (
+            told(number * apart + 1, Trigger.DROPPED, Reason.CONNECTION_REPLACED),
+            told(number * apart + 2, Trigger.OPENED),
+        )
+    ]
+
+
+def test_five_departures_within_half_an_hour_are_one_incident_that_ends_after_ten_stable_minutes() -> None:
+    four, nothing = after(OPENED, *flaps(4))
+    five, opened = after(OPENED, *flaps(5))
+    early, still = after(OPENED, *flaps(5), Deadline(at(242 + 599)))
+    stable, ended = after(OPENED, *flaps(5), Deadline(at(242 + 600)))
+
+    assert (four.incident, nothing) == (None, [])
+    assert [type(effect) for effect in opened] == [Open]
+    assert five.incident is not None
+    assert five.incident.flapping
+    assert five.due_at == at(842)
+    assert (len(still), early.incident is not None) == (1, True)
+    assert isinstance(ended[-1], Resolve)
+    assert (ended[-1].why, stable.incident, stable.departures) == ("stable", None, ())
+
+
+def test_five_departures_in_more_than_half_an_hour_are_none() -> None:
+    _, effects = after(OPENED, *flaps(5, apart=460))
+
+    assert effects == []
+
+
+def test_removing_a_channel_ends_its_incident_without_telling() -> None:
+    removed = Configured(at(50), Rules(monitoring=Monitoring.REMOVED))
+    lost: list[Signal] = [OPENED, told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), Deadline(at(25))]
+
+    channel, effects = after(*lost, removed)
+
+    assert isinstance(effects[-1], Resolve)
+    assert (effects[-1].why, effects[-1].tell) == ("channel_removed", False)
+    assert (channel.due_at, channel.probe_due_at) == (None, None)
+
+
+def test_paused_channel_opens_no_incident_until_it_is_resumed() -> None:
+    paused = Configured(at(5), Rules(monitoring=Monitoring.PAUSED))
+    lost = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)
+
+    pausing, nothing = after(OPENED, paused, lost, Deadline(at(100)))
+    _, opened = after(OPENED, paused, lost, Configured(at(101), Rules()), Deadline(at(102)))
+
+    assert (pausing.due_at, pausing.probe_due_at, nothing) == (None, None, [])
+    assert [type(effect) for effect in opened] == [Open]
+
+
+def test_new_threshold_moves_the_due_time_at_once() -> None:
+    dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+
+    channel, _ = after(OPENED, dropped, Configured(at(20), Rules(threshold=timedelta(minutes=1))))
+
+    assert channel.due_at == at(70)
+
+
+def test_unconfigured_channel_is_never_probed() -> None:
+    channel, _ = after(OPENED, told(10, Trigger.CONNECTING), rules=Rules(configured=False))
+
+    assert channel.probe_due_at is None
+
+
+def test_incident_opened_by_another_application_is_the_channels_own_and_ends_with_opened() -> None:
+    opened = IncidentOpened(at(20), "error", "close")
+
+    channel, _ = after(OPENED, told(10, Trigger.CONNECTING), opened)
+    _, effects = after(OPENED, told(10, Trigger.CONNECTING), opened, told(30, Trigger.OPENED))
+
+    assert channel.incident is not None
+    assert [type(effect) for effect in effects] == [Resolve]
+
+
+def test_incident_resolved_by_another_application_opens_again_only_at_a_deadline() -> None:
+    lost: list[Signal] = [OPENED, told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), Deadline(at(25))]
+
+    channel, effects = after(*lost, IncidentResolved(at(30)))
+
+    assert (channel.incident, len(effects), channel.due_at) == (None, 1, at(25))
+
+
+def test_clock_change_keeps_the_state_and_forgets_the_times() -> None:
+    older_clock = told(1000, Trigger.OPENED)
+    newer_clock = replace(told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), received_at=at(1001), epoch=1)
+
+    channel, _ = after(older_clock, newer_clock)
+
+    assert channel.state is State.UNPAIRED
+    assert channel.evidence.base == Standing(State.OPEN)
+
+
+def test_event_that_says_nothing_is_only_noted() -> None:
+    before, _ = after(OPENED)
+
+    channel, effects = step(before, Heard(at(9), at(9), at(9), None))
+
+    assert (channel, effects) == (replace(before, last_event_at=at(9)), ())
+
+
+def test_redelivery_neither_moves_nor_freshens() -> None:
+    channel, _ = after(OPENED, told(10, Trigger.DROPPED, Reason.CONNECTION_LOST))
+
+    again, _ = step(channel, replace(OPENED, received_at=at(50), fresh=False))
+
+    assert (again.standing, again.fresh_at) == (channel.standing, channel.fresh_at)
+    assert again.evidence == channel.evidence
+    assert isinstance(again.evidence, Evidence)
