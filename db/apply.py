@@ -1,19 +1,33 @@
 """Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from db.batch import Batch, EventRow, Track, json_of
+from db.batch import Batch, Track
 from db.codec import details_of, memory_of
 from db.connections import Connection
 from db.entry import Entry
+from db.events import EventRow, json_of
 from db.queries import sql
 from statemachine.model import Incident, Rules, State
 
 
-async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> dict[UUID, State]:
-    """Apply entries in their order, commit, and return the states of their channels.
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a committed batch amounted to."""
+
+    states: dict[UUID, State]
+    """The states of its channels."""
+    opened: list[str]
+    """The kinds of the incidents that opened."""
+    resolved: int
+    """How many incidents were resolved."""
+
+
+async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> Applied:
+    """Apply entries in their order, commit, and return what came of it.
 
     Entries for channels that are gone are passed over. Applying the same entries again is harmless:
     webhooks are recognised by key, everything else looks at what is there. Locks the channels in
@@ -28,7 +42,12 @@ async def apply(connection: Connection, entries: Sequence[Entry], installation: 
         for entry in entries:
             batch.take(entry, (entry.channel_id, entry.key) in known)
         await _save(connection, batch)
-    return {channel_id: track.channel.state for channel_id, track in batch.tracks.items()}
+    tracks = batch.tracks.values()
+    return Applied(
+        states={channel_id: track.channel.state for channel_id, track in batch.tracks.items()},
+        opened=[kind for track in tracks for kind in track.opened],
+        resolved=sum(len(track.past) for track in tracks),
+    )
 
 
 async def acknowledge(connection: Connection, incident_id: UUID) -> None:

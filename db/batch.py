@@ -1,18 +1,20 @@
 """Folds the entries of one transaction into channels, and collects the rows that result; does no I/O."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import orjson
 
 from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, told_rules_of
 from db.entry import Entry, Source, Told
+from db.events import EventRow, clock_data, event_of, newest_of
 from db.rules import rules_of
 from statemachine.clock import Clock, learn
-from statemachine.model import (
+from statemachine.model import Incident, Monitoring, Rules, Trigger
+from statemachine.signals import (
     Alive,
     Answered,
     Change,
@@ -20,54 +22,12 @@ from statemachine.model import (
     Deadline,
     Effect,
     Heard,
-    Incident,
-    Monitoring,
     Open,
-    Reason,
     Resolve,
-    Rules,
     Signal,
-    Trigger,
     Verdict,
 )
 from statemachine.step import step, verdict_of
-
-
-@dataclass(slots=True)
-class EventRow:
-    """A row of `zapwatch_events`, still growing."""
-
-    source: str
-    name: str
-    trigger: Trigger | None
-    reason: Reason | None
-    status: int | None
-    at: datetime | None
-    last_at: datetime | None
-    received_at: datetime
-    last_received_at: datetime
-    state: str
-    key: bytes | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    count: int = 1
-    deliveries: int = 1
-    id: int | None = None
-    """Set when the row is in the table already and only counts on."""
-
-    def is_like(self, other: "EventRow") -> bool:
-        return (self.source, self.name, self.trigger, self.reason, self.status) == (
-            other.source,
-            other.name,
-            other.trigger,
-            other.reason,
-            other.status,
-        )
-
-    def count_on(self, other: "EventRow") -> None:
-        self.count += other.count
-        self.last_received_at = max(self.last_received_at, other.last_received_at)
-        if other.last_at is not None:
-            self.last_at = other.last_at if self.last_at is None else max(self.last_at, other.last_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +53,15 @@ class Track:
             else Monitoring.WATCHED
         )
         self.row: Final = row
-        self.before: Final = channel_of(row)
-        self.told_rules = told_rules_of(row)
+        memory = orjson.loads(row["memory"])
+        self.before: Final = channel_of(row, memory)
+        self.told_rules = told_rules_of(memory)
         self.rules: Final = rules_of(
             installation, row["metadata"], row["defaults"], monitoring, row["configured"]
         )
         self.channel = self.before
         self.events: list[EventRow] = []
-        self.stored_event: Final = _stored_event(row)
+        self.stored_event: Final = newest_of(row)
         self.incident_stored = self.before.incident is not None
         self.past: list[Past] = []
         self.must_save = False
@@ -138,6 +99,13 @@ class Track:
                     pass
         return effects
 
+    @property
+    def opened(self) -> list[str]:
+        """The kinds of the incidents that opened within this batch."""
+        new = [past.incident.kind for past in self.past if not past.stored]
+        now = self.channel.incident
+        return new if now is None or self.incident_stored else [*new, now.kind]
+
     def store(self, event: EventRow) -> None:
         event.state = self.channel.state.value
         if self.told_rules != self.rules:
@@ -171,7 +139,7 @@ class Batch:
             case Deadline():
                 track.must_save = True
                 if track.step(entry.said):
-                    track.store(_event(entry))
+                    track.store(event_of(entry))
             case _:
                 track.step(entry.said)
 
@@ -197,8 +165,8 @@ class Batch:
             twin.deliveries += 1
         if not fresh:
             return
-        event = _event(entry, told.trigger, told.reason, told.status, at)
-        event.data = _clock_data(clock)
+        event = event_of(entry, told.trigger, told.reason, told.status, at)
+        event.data = clock_data(clock)
         event.key = entry.key
         last = track.last_event
         nothing = not effects and track.channel.version == before.version and track.told_rules == track.rules
@@ -229,7 +197,7 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
     before = track.channel
     effects = track.step(said)
     if isinstance(verdict, Verdict) and track.channel.evidence != before.evidence:
-        event = _event(entry, verdict.trigger, verdict.reason, verdict.status)
+        event = event_of(entry, verdict.trigger, verdict.reason, verdict.status)
         event.data = {
             "began_at": verdict.began_at,
             "dated_at": verdict.dated_at,
@@ -246,46 +214,4 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
         else:
             track.store(event)
     elif isinstance(said, Alive) and track.channel.version != before.version:
-        track.store(_event(entry, Trigger.OPENED))
-
-
-def _event(
-    entry: Entry,
-    trigger: Trigger | None = None,
-    reason: Reason | None = None,
-    status: int | None = None,
-    at: datetime | None = None,
-) -> EventRow:
-    now = entry.received_at
-    return EventRow(entry.source, entry.name, trigger, reason, status, at, at, now, now, "")
-
-
-def _clock_data(clock: Clock) -> dict[str, Any]:
-    offset = (clock.offset or timedelta(0)).total_seconds()
-    return {name: value for name, value in (("offset", offset), ("epoch", clock.epoch)) if value}
-
-
-def _stored_event(row: Row) -> EventRow | None:
-    if row["event_id"] is None:
-        return None
-    now = datetime.min.replace(tzinfo=UTC)
-    return EventRow(
-        row["event_source"],
-        row["event_name"],
-        row["event_trigger"],
-        row["event_reason"],
-        row["event_status"],
-        None,
-        None,
-        now,
-        now,
-        "",
-        count=0,
-        id=row["event_id"],
-    )
-
-
-def json_of(data: dict[str, Any]) -> str | None:
-    """Return an event's data as JSON, empty fields left out; None when there is nothing."""
-    kept = {name: value for name, value in data.items() if value is not None}
-    return orjson.dumps(kept).decode() if kept else None
+        track.store(event_of(entry, Trigger.OPENED))

@@ -42,19 +42,21 @@ def when(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def told_rules_of(row: Row) -> Rules | None:
+def told_rules_of(memory: dict[str, Any]) -> Rules | None:
     """Return the rules that the channel's events have told the replay last; None before any did."""
-    document = orjson.loads(row["memory"]).get("rules")
+    document = memory.get("rules")
     return None if document is None else rules_of_json(document)
 
 
-def channel_of(row: Row) -> Channel:
-    """Return the channel that a row of `read_channels` holds, under the rules that its events have told."""
-    memory: dict[str, Any] = orjson.loads(row["memory"])
+def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
+    """Return the channel that a row of `read_channels` holds, under the rules that its events have told.
+
+    `memory` is the row's column of that name, read.
+    """
     suspicion = memory.get("suspicion")
     standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
     return Channel(
-        rules=told_rules_of(row) or Rules(),
+        rules=told_rules_of(memory) or Rules(),
         evidence=evidence_of(memory.get("evidence"), standing),
         standing=standing,
         version=row["version"],

@@ -5,7 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from statemachine.model import Reason, Signal, Trigger
+from statemachine.model import Reason, Trigger
+from statemachine.signals import Signal
 
 
 class Source(StrEnum):

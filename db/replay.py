@@ -11,9 +11,9 @@ from db.codec import REASONS, TRIGGERS, Row, rules_of_json
 from db.connections import Connection
 from db.entry import Source
 from db.queries import sql
-from statemachine.model import (
+from statemachine.model import Channel, Trigger
+from statemachine.signals import (
     Alive,
-    Channel,
     Configured,
     Deadline,
     Effect,
@@ -21,7 +21,6 @@ from statemachine.model import (
     IncidentOpened,
     IncidentResolved,
     Signal,
-    Trigger,
     Verdict,
 )
 from statemachine.step import fold

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from db.apply import apply
+from db.apply import Applied, apply
 from db.connections import Connection
 from db.entry import Entry
 from db.pool import TRANSIENT
@@ -53,7 +53,7 @@ class Writer:
         self,
         connect: Callable[[], Awaitable[Connection]],
         installation: Rules,
-        on_commit: Callable[[int, float], None] = lambda entries, seconds: None,
+        on_commit: Callable[[Applied, int, float], None] = lambda applied, entries, seconds: None,
         patience: timedelta = PATIENCE,
     ) -> None:
         self._connect = connect
@@ -148,12 +148,12 @@ class Writer:
         async with asyncio.timeout(self._patience):
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()
-            states = await apply(self._connection, entries, self._installation)
+            applied = await apply(self._connection, entries, self._installation)
         for submission in batch:
             if not submission.done.done():
                 submission.done.set_result(None)
-        self._remember(states)
-        self._on_commit(len(entries), loop.time() - started)
+        self._remember(applied.states)
+        self._on_commit(applied, len(entries), loop.time() - started)
 
     def _remember(self, states: dict[UUID, State]) -> None:
         for channel_id, state in states.items():

@@ -35,7 +35,8 @@ from receiver.freshness import Freshness
 from receiver.logs import AccessLog, configure
 from receiver.metrics import Metrics
 from receiver.settings import Settings
-from statemachine.model import Deadline, Rules
+from statemachine.model import Rules
+from statemachine.signals import Deadline
 
 DRAIN: Final = timedelta(seconds=20)
 """How long requests that were accepted may take after SIGTERM."""

@@ -11,7 +11,7 @@ from db.connections import Pool
 from db.entry import Entry, Source
 from db.pool import TRANSIENT
 from db.writer import Unavailable, Writer
-from statemachine.model import Deadline
+from statemachine.signals import Deadline
 
 EVERY: Final = timedelta(seconds=1)
 """Pause between rounds; incidents open this much late at most, while the database keeps up."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from db.entry import Entry, Source
 from db.writer import Unavailable, Writer
-from statemachine.model import Alive
+from statemachine.signals import Alive
 
 WRITTEN_EVERY: Final = timedelta(seconds=3)
 """Traffic is written within 5 s; the rest is for the writing itself."""

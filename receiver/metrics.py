@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from db.apply import Applied
 from db.connections import Pool
 from db.pool import TRANSIENT
 from db.reads import count_channels
@@ -64,8 +65,11 @@ class Metrics:
         self._clock = clock
         self._counted_until = 0.0
 
-    def committed(self, entries: int, seconds: float) -> None:
+    def committed(self, applied: Applied, entries: int, seconds: float) -> None:
         """Note one batch; fits `Writer(on_commit=...)`."""
+        for kind in applied.opened:
+            self.incidents_opened.labels(kind).inc()
+        self.incidents_resolved.inc(applied.resolved)
         self.batch_entries.observe(entries)
         self.commit_seconds.observe(seconds)
         self.entries_applied.inc(entries)

@@ -22,7 +22,8 @@ from receiver.errors import TooLarge, Unauthorized
 from receiver.errors import Unavailable as UnavailableAnswer
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import Report, Unreadable, clean, decode
-from statemachine.model import Alive, State
+from statemachine.model import State
+from statemachine.signals import Alive
 
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that is read whole."""

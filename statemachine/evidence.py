@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from statemachine.machine import GATEWAY_TROUBLE, TABLE, Ignored, Keep
-from statemachine.model import Evidence, Heard, Reason, Standing, State, Trigger, Verdict, Witness
+from statemachine.model import Evidence, Reason, Standing, State, Trigger, Witness
+from statemachine.signals import Heard, Verdict
 
 PROBE_TOLERANCE: Final = timedelta(seconds=2)
 """A webhook emitted this little before a probe still counts as newer: clocks are learnt, not known."""

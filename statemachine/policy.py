@@ -8,17 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from statemachine.model import (
-    Change,
-    Channel,
-    Effect,
-    Incident,
-    Monitoring,
-    Open,
-    Reason,
-    Resolve,
-    State,
-)
+from statemachine.model import Channel, Incident, Monitoring, Reason, State
+from statemachine.signals import Change, Effect, Open, Resolve
 
 FLAPS: Final = 5
 """Departures from open within `FLAP_WINDOW` that make an incident by themselves."""

@@ -10,23 +10,17 @@ from typing import Final, TypeVar, assert_never
 
 from statemachine import policy
 from statemachine.evidence import NAMES, came_out_of_turn, merge, qr_is_old, settle, state_of
-from statemachine.model import (
+from statemachine.model import Channel, Evidence, Incident, Standing, State, Suspicion, Trigger
+from statemachine.signals import (
     Alive,
     Answered,
-    Channel,
     Configured,
     Deadline,
     Effect,
-    Evidence,
     Heard,
-    Incident,
     IncidentOpened,
     IncidentResolved,
     Signal,
-    Standing,
-    State,
-    Suspicion,
-    Trigger,
     Verdict,
 )
 

@@ -9,7 +9,8 @@ from db.connections import Connection
 from db.entry import Entry, Source, Told
 from db.registry import NewChannel, register_channel
 from db.vault import Vault
-from statemachine.model import Deadline, Reason, Rules, Signal, Trigger
+from statemachine.model import Reason, Rules, Trigger
+from statemachine.signals import Deadline, Signal
 
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 RULES = Rules(stale_after=timedelta(days=9), probe_wait=None, recovery=False)

@@ -14,7 +14,8 @@ from db.entry import Entry, Source
 from db.pool import connect_writer
 from db.queries import sql
 from db.replay import replay
-from statemachine.model import Alive, Answered, Open, Reason, Resolve, State, Trigger
+from statemachine.model import Reason, State, Trigger
+from statemachine.signals import Alive, Answered, Open, Resolve
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
 
@@ -219,9 +220,9 @@ async def test_failing_batch_writes_nothing(connection: Connection) -> None:
 async def test_entry_for_a_channel_that_is_gone_is_passed_over(connection: Connection) -> None:
     kept, gone = Of(await register(connection)), Of(UUID(int=7))
 
-    states = await apply(connection, [gone.told(0, Trigger.OPENED), kept.told(0, Trigger.OPENED)], RULES)
+    applied = await apply(connection, [gone.told(0, Trigger.OPENED), kept.told(0, Trigger.OPENED)], RULES)
 
-    assert states == {kept.channel_id: State.OPEN}
+    assert applied.states == {kept.channel_id: State.OPEN}
 
 
 async def test_acknowledging_keeps_the_first_time(connection: Connection) -> None:

@@ -51,7 +51,7 @@ async def test_submission_is_committed_when_it_returns(dsn: str, connection: Con
 async def test_concurrent_submissions_share_transactions(dsn: str, connection: Connection) -> None:
     channels = [Of(await register(connection, f"loja-{number}")) for number in range(50)]
     batches: list[int] = []
-    async with running(dsn, on_commit=lambda entries, seconds: batches.append(entries)) as writer:
+    async with running(dsn, on_commit=lambda applied, entries, seconds: batches.append(entries)) as writer:
         await asyncio.gather(*(writer.submit([of.told(0, Trigger.OPENED)]) for of in channels))
 
     assert sum(batches) == 50

@@ -9,19 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statemachine.evidence import advance, merge, state_of
-from statemachine.model import (
-    Answered,
-    Channel,
-    Deadline,
-    Evidence,
-    Heard,
-    Reason,
-    Rules,
-    Signal,
-    Standing,
-    State,
-    Trigger,
-)
+from statemachine.model import Channel, Evidence, Reason, Rules, Standing, State, Trigger
+from statemachine.signals import Answered, Deadline, Heard, Signal
 from statemachine.step import fold, step
 
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)

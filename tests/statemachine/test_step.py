@@ -6,26 +6,28 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from statemachine.model import (
-    Alive,
-    Answered,
-    Change,
     Channel,
-    Configured,
-    Deadline,
-    Effect,
     Evidence,
-    Heard,
-    IncidentOpened,
-    IncidentResolved,
     Monitoring,
-    Open,
     Reason,
-    Resolve,
     Rules,
-    Signal,
     Standing,
     State,
     Trigger,
+)
+from statemachine.signals import (
+    Alive,
+    Answered,
+    Change,
+    Configured,
+    Deadline,
+    Effect,
+    Heard,
+    IncidentOpened,
+    IncidentResolved,
+    Open,
+    Resolve,
+    Signal,
 )
 from statemachine.step import step
 

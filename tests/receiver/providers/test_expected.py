@@ -9,18 +9,8 @@ import pytest
 
 from receiver.providers import PROVIDERS
 from receiver.providers.report import decode
-from statemachine.model import (
-    Alive,
-    Answered,
-    Channel,
-    Evidence,
-    Heard,
-    Reason,
-    Rules,
-    Signal,
-    Standing,
-    State,
-)
+from statemachine.model import Channel, Evidence, Reason, Rules, Standing, State
+from statemachine.signals import Alive, Answered, Heard, Signal
 from statemachine.step import step
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -1,0 +1,128 @@
+"""What goes into a channel (signals) and what comes out of it (effects), as frozen values.
+
+`received_at` and everything else ending in `_at` is our own clock; only `Heard.at` is the gateway's.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from statemachine.model import Incident, Reason, Rules, Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A webhook. `trigger` None: an event that says nothing about the session."""
+
+    received_at: datetime
+    at: datetime
+    """The gateway's own time of the event."""
+    emitted_at: datetime
+    """`at` by our clock, as far as the gateway's offset is known."""
+    trigger: Trigger | None
+    reason: Reason | None = None
+    status: int | None = None
+    fresh: bool = True
+    """False for a redelivery."""
+    doubtful: bool = False
+    """The gateway is known to send this by mistake: a probe should confirm it at once."""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Live inbound traffic: proof that messages arrive."""
+
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What one probe answered; it may need others like it before it counts."""
+
+    received_at: datetime
+    began_at: datetime
+    version: int
+    """The channel's version when the probe began."""
+    trigger: Trigger
+    reason: Reason | None = None
+    status: int | None = None
+    certain: bool = False
+    """True when this answer needs no second one like it."""
+    session_lost: bool = False
+    """A drop that does not heal by itself: a restart may bring it back, otherwise a new scan."""
+    jitter: float = 1.0
+    """Stretches the gap to the next probe, so that channels do not march in step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the answers of probes amount to; dated when counting began."""
+
+    received_at: datetime
+    dated_at: datetime
+    began_at: datetime
+    trigger: Trigger
+    reason: Reason | None = None
+    status: int | None = None
+    session_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The clock's word: what was due by now is due."""
+
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """An operator's word: these rules hold from now on."""
+
+    received_at: datetime
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOpened:
+    """Another application opened or changed the incident through the public SQL function."""
+
+    received_at: datetime
+    kind: str
+    last_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentResolved:
+    """Another application resolved the incident through the public SQL function."""
+
+    received_at: datetime
+
+
+Signal = Heard | Alive | Answered | Verdict | Deadline | Configured | IncidentOpened | IncidentResolved
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Effect: this incident opens now."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Effect: the open incident is of another kind or for another reason now."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Effect: the open incident ends. `why` is `recovered`, `stable` or `channel_removed`."""
+
+    incident: Incident
+    resolved_at: datetime
+    why: str
+    tell: bool = True
+
+
+Effect = Open | Change | Resolve
