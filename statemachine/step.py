@@ -214,7 +214,6 @@ def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channe
         first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
         terminal_at=(channel.terminal_at or dated_at) if after.standing.terminal else None,
         departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
-        awaiting_probe_since=None if healthy else channel.awaiting_probe_since,
         probes=0 if healthy else channel.probes,
     )
 

@@ -225,7 +225,8 @@ def test_gaps_between_probes_double_up_to_five_minutes() -> None:
     gaps = []
     channel, _ = after(dropped)
     for number in range(1, 9):
-        probe = answer(number * 1000, Trigger.DROPPED, Reason.DISCONNECTED, version=channel.version)
+        word = Trigger.CONNECTING if number % 2 else Trigger.DROPPED
+        probe = answer(number * 1000, word, Reason.DISCONNECTED, version=channel.version, certain=True)
         channel, _ = step(channel, probe)
         assert channel.probe_due_at is not None
         gaps.append((channel.probe_due_at - probe.received_at).total_seconds())
@@ -435,3 +436,96 @@ def test_redelivery_neither_moves_nor_freshens() -> None:
     assert (again.standing, again.fresh_at) == (channel.standing, channel.fresh_at)
     assert again.evidence == channel.evidence
     assert isinstance(again.evidence, Evidence)
+
+
+def test_webhook_that_arrived_while_the_probe_ran_stands_on_its_verdict() -> None:
+    connecting = told(0, Trigger.CONNECTING, Reason.CONNECTING)
+    meanwhile = told(100.5, Trigger.CONNECTING, Reason.CONNECTING)
+    before, _ = after(connecting)
+
+    channel, _ = after(
+        connecting, meanwhile, answer(100, Trigger.DROPPED, version=before.version, certain=True)
+    )
+
+    assert channel.evidence.base.state is State.DROPPED
+    assert channel.state is State.CONNECTING
+
+
+def test_answer_that_began_before_the_last_verdict_is_dropped() -> None:
+    channel, _ = after(OPENED, answer(100, Trigger.OPENED), answer(90, Trigger.DROPPED))
+
+    assert channel.state is State.OPEN
+
+
+def test_the_most_telling_reason_of_a_logout_is_shown_whichever_comes_last() -> None:
+    events = [
+        told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT_BY_API, status=401),
+        told(10.002, Trigger.UNPAIRED, Reason.LOGGED_OUT),
+        told(10.004, Trigger.UNPAIRED, Reason.LOGGED_OUT, status=401),
+    ]
+
+    forward, _ = after(OPENED, *events)
+    backward, _ = after(OPENED, *reversed(events))
+
+    assert forward.standing == backward.standing == Standing(State.UNPAIRED, Reason.LOGGED_OUT_BY_API, 401)
+
+
+def test_the_gateways_number_is_kept_when_a_later_event_of_the_logout_has_none() -> None:
+    numbered = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT, status=401)
+    bare = told(10.002, Trigger.UNPAIRED, Reason.LOGGED_OUT)
+
+    channel, _ = after(OPENED, numbered, bare)
+
+    assert channel.standing.status == 401
+
+
+def test_nobody_is_told_of_the_end_of_an_incident_of_a_paused_channel() -> None:
+    lost: list[Signal] = [OPENED, told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), Deadline(at(25))]
+
+    _, effects = after(
+        *lost, Configured(at(30), Rules(monitoring=Monitoring.PAUSED)), told(40, Trigger.OPENED)
+    )
+
+    assert isinstance(effects[-1], Resolve)
+    assert (effects[-1].why, effects[-1].tell) == ("recovered", False)
+
+
+def test_incident_of_another_application_keeps_its_start_when_its_kind_changes() -> None:
+    opened = IncidentOpened(at(20), "error")
+
+    _, effects = after(OPENED, told(10, Trigger.CONNECTING), opened, told(30, Trigger.DROPPED))
+
+    assert isinstance(effects[-1], Change)
+    assert (effects[-1].incident.kind, effects[-1].incident.started_at) == ("disconnected", at(20))
+
+
+def test_grace_of_a_terminal_state_is_counted_from_its_first_event() -> None:
+    lost = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)
+
+    channel, _ = after(OPENED, lost, told(20, Trigger.QR_ISSUED, Reason.QR_SHOWN))
+
+    assert (channel.standing.reason, channel.due_at) == (Reason.SCAN_NEEDED, at(25))
+
+
+def test_change_of_reason_alone_is_a_change_for_probes() -> None:
+    first = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+    before, _ = after(OPENED, first)
+
+    channel, _ = step(before, told(20, Trigger.DROPPED, Reason.CONNECTION_CLOSED))
+
+    assert (channel.state, channel.version) == (State.DROPPED, before.version + 1)
+
+
+def test_world_sees_one_disconnection_when_a_drop_turns_out_terminal() -> None:
+    dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+
+    channel, _ = after(OPENED, dropped, told(20, Trigger.UNPAIRED, Reason.LOGGED_OUT))
+
+    assert (channel.since, channel.terminal_at) == (at(10), at(20))
+
+
+def test_repeated_connecting_is_no_fresh_evidence_and_a_renewed_qr_is() -> None:
+    flood, _ = after(OPENED, told(10, Trigger.CONNECTING), told(50, Trigger.CONNECTING))
+    qr, _ = after(OPENED, told(10, Trigger.QR_ISSUED), told(50, Trigger.QR_ISSUED))
+
+    assert (flood.fresh_at, qr.fresh_at) == (at(10), at(50))
