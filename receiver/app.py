@@ -22,6 +22,7 @@ from db.adopt import adopt
 from db.apply import acknowledge
 from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.entry import Entry, Source
+from db.lodging import lodge
 from db.migrate import MigrationError, migrate
 from db.pool import TRANSIENT, connect, connect_writer, open_pool
 from db.vault import Vault, VaultError, kept_keys
@@ -34,7 +35,7 @@ from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
 from receiver.logs import AccessLog, configure
 from receiver.metrics import Metrics
-from receiver.settings import Settings
+from receiver.settings import DEFAULT_DATA_DIR, Settings
 from statemachine.model import Rules
 from statemachine.signals import Deadline
 
@@ -57,6 +58,8 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str | No
     async with AsyncExitStack() as stack:
         dsn, embedded = settings.database_url, None
         if dsn is None:
+            if settings.data_dir == DEFAULT_DATA_DIR:
+                lodge(settings.data_dir)
             embedded = await stack.enter_async_context(run_embedded(settings.data_dir))
             dsn = embedded.dsn
             settings = replace(

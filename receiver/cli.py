@@ -21,6 +21,7 @@ from rich.table import Table
 from db import reads
 from db.connections import Connection, Pool
 from db.embedded import EmbeddedError
+from db.lodging import lodge
 from db.migrate import MigrationError
 from db.migrate import migrate as apply_migrations
 from db.pool import TRANSIENT, connect, open_pool
@@ -31,7 +32,15 @@ from receiver.api import views
 from receiver.api.channels import SHOWN_STATES
 from receiver.api.endpoint import Json
 from receiver.logs import redact
-from receiver.settings import DECLARED, PREFIX, Settings, SettingsError, load_settings, variable
+from receiver.settings import (
+    DECLARED,
+    DEFAULT_DATA_DIR,
+    PREFIX,
+    Settings,
+    SettingsError,
+    load_settings,
+    variable,
+)
 
 WRONG_SETTINGS: Final = 2
 PAGE: Final = 500
@@ -87,6 +96,8 @@ async def _dsn(settings: Settings) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
         return
+    if settings.data_dir == DEFAULT_DATA_DIR:
+        lodge(settings.data_dir)
     async with embedded_or_running(settings.data_dir) as dsn:
         yield dsn
 

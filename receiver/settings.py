@@ -19,6 +19,7 @@ PREFIX: Final = "ZAPWATCH_"
 FILE_SUFFIX: Final = "_FILE"
 KEY_BYTES: Final = 32
 LONGEST: Final = timedelta(days=365)
+DEFAULT_DATA_DIR: Final = Path(".zapwatch")
 
 Network = IPv4Network | IPv6Network
 LogFormat = Literal["text", "json"]
@@ -141,8 +142,8 @@ class Settings:
     database_url: Annotated[
         str | None, Setting(_database_url, "PostgreSQL to use; unset: the embedded one", secret=True)
     ] = field(default=None, repr=False)
-    data_dir: Annotated[Path, Setting(_path, "folder of the embedded database and its keys")] = Path(
-        ".zapwatch"
+    data_dir: Annotated[Path, Setting(_path, "folder of the embedded database and its keys")] = (
+        DEFAULT_DATA_DIR
     )
     host: Annotated[str, Setting(_text, "address to listen on")] = "127.0.0.1"
     port: Annotated[int, Setting(_whole(0, 65535), "port to listen on")] = 8080
