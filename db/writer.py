@@ -94,6 +94,13 @@ class Writer:
         except TimeoutError:
             raise Unavailable("the database did not commit in time") from None
 
+    async def submit_each(self, entries: Sequence[Entry]) -> None:
+        """Submit entries that may fail apart; raise the `Unavailable` of one only when the rest is done."""
+        outcomes = await asyncio.gather(*(self.submit([entry]) for entry in entries), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
     async def run(self) -> None:
         """Commit batch after batch, for ever."""
         try:

@@ -218,4 +218,7 @@ def serve(settings: Settings) -> int:
     except TRANSIENT as error:
         log.error("can't start or go on: %s", error)
         return 1
+    except BaseExceptionGroup as group:
+        log.critical("a part that the service can't do without has failed", exc_info=group)
+        return 1
     return 0

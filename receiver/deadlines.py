@@ -26,20 +26,19 @@ async def fire_deadlines(pool: Pool, writer: Writer, on_lag: Callable[[float], N
     async with pool.acquire() as connection:
         due = await claim_deadlines(connection, now, AT_ONCE)
     on_lag(max(((now - due_at).total_seconds() for _, due_at in due), default=0.0))
-    if due:
-        await writer.submit(
-            [Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now)) for channel_id, _ in due]
-        )
+    await writer.submit_each(
+        [Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now)) for channel_id, _ in due]
+    )
     return len(due)
 
 
 async def run(pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:
-    """Fire deadlines for ever; while the database is away, wait for it."""
+    """Fire deadlines for ever; those that can't be stored now are tried again."""
     while True:
         try:
             fired = await fire_deadlines(pool, writer, on_lag)
         except (*TRANSIENT, Unavailable) as error:
-            log.warning("deadlines wait for the database: %r", error)
+            log.warning("some deadlines wait: %r", error)
             fired = 0
         if fired < AT_ONCE:
             await asyncio.sleep(EVERY.total_seconds())

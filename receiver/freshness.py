@@ -31,7 +31,7 @@ class Freshness:
         entries = [Entry(id, Source.WEBHOOK, "alive", at, Alive(at)) for id, at in noted.items()]
         try:
             for start in range(0, len(entries), AT_ONCE):
-                await self._writer.submit(entries[start : start + AT_ONCE])
+                await self._writer.submit_each(entries[start : start + AT_ONCE])
         except Unavailable:
             return
 

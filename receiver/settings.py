@@ -160,7 +160,7 @@ class Settings:
         Setting(_operator_token, "an operator's token; unset: one is made on first start", secret=True),
     ] = field(default=None, repr=False)
     stale_after: Annotated[
-        timedelta, _duration(1, "a channel without fresh evidence for longer is probed")
+        timedelta, _duration(0.1, "a channel without fresh evidence for longer is probed")
     ] = timedelta(seconds=120)
     retry_after: Annotated[
         timedelta, _duration(0.1, "first gap between probes of a doubtful or unhealthy channel")

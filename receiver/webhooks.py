@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
+from db.pool import TRANSIENT
 from db.writer import Unavailable
 from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
@@ -50,6 +51,10 @@ async def receive(request: Request) -> Response:
     except Unavailable as unavailable:
         status = 503
         raise UnavailableAnswer(str(unavailable)) from None
+    except TRANSIENT as error:
+        status = 503
+        log.warning("a webhook was not accepted: %r", error)
+        raise UnavailableAnswer from None
     finally:
         name = "unknown" if provider is None else provider.name
         request.app.state.metrics.webhook_answers.labels(name, str(int(status))).inc()

@@ -61,7 +61,6 @@ SILENT: Final = frozenset(
         "contacts.update",
         "contacts.upsert",
         "error",
-        "group-participants.update",
         "group.participants.update",
         "group.update",
         "groups.update",
@@ -72,15 +71,15 @@ SILENT: Final = frozenset(
         "messages.delete",
         "messages.edited",
         "messages.set",
-        "messaging-history.set",
+        "messaging.history.set",
         "new.jwt.token",
         "send.message",
         "send.message.update",
-        "typebot.change-status",
+        "typebot.change.status",
         "typebot.start",
     }
 )
-"""Events that say nothing about the connection."""
+"""Events that say nothing about the connection, written in dots as `_event_name` does."""
 
 
 class Evolution:
@@ -128,7 +127,7 @@ def _event_name(value: object) -> str:
     name = clean(value)
     if name is None:
         raise Unreadable("no event name")
-    return name.lower().replace("_", ".")
+    return name.lower().replace("_", ".").replace("-", ".")
 
 
 def _said(

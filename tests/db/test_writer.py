@@ -71,6 +71,24 @@ async def test_bad_entry_fails_alone(dsn: str, connection: Connection) -> None:
     assert set((await states(connection)).values()) == {"open"}
 
 
+async def test_one_bad_deadline_holds_up_no_other(dsn: str, connection: Connection) -> None:
+    good, bad = Of(await register(connection, "good")), Of(await register(connection, "bad"))
+    await connection.execute(
+        """create function refuse() returns trigger language plpgsql as 'begin raise ''not this one''; end'"""
+    )
+    await connection.execute(
+        "create trigger refuse before update on notification_channels for each row "
+        f"when (old.id = '{bad.channel_id}') execute function refuse()"
+    )
+    async with running(dsn) as writer:
+        entries = [of.told(0, Trigger.OPENED) for of in (bad, good)]
+
+        with pytest.raises(Unavailable):
+            await writer.submit_each(entries)
+
+    assert await states(connection) == {good.channel_id: "open", bad.channel_id: "unknown"}
+
+
 async def test_lost_connection_is_replaced_and_nothing_is_lost(dsn: str) -> None:
     async with connected(dsn) as connection, running(dsn) as writer:
         of = Of(await register(connection))
