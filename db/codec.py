@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from db import documents
 from statemachine.clock import Clock
 from statemachine.model import (
     Channel,
@@ -141,7 +142,7 @@ def incident_of(row: Row) -> Incident | None:
     """Return the open incident joined to a channel's row, whoever opened it."""
     if row["incident_kind"] is None:
         return None
-    details = orjson.loads(row["incident_details"] or "{}")
+    details = documents.load(row["incident_details"])  # other applications write it too
     details = details if isinstance(details, dict) else {}
     reason, status = details.get("reason"), details.get("status")
     return Incident(

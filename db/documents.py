@@ -1,10 +1,14 @@
 """JSON columns, read and written as text so that a connection's codecs don't matter, and merge patches."""
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
+
+DEEPEST: Final = 200
+"""Levels that are read: orjson reads 1,024 and writes only 254."""
 
 
 def load(text: str | bytes | None) -> Any:
@@ -12,7 +16,7 @@ def load(text: str | bytes | None) -> Any:
 
     Applications beside us write these columns too: jsonb takes numbers and depths that JSON parsers refuse.
     """
-    if text is None:
+    if text is None or _is_too_deep(text):
         return None
     try:
         return orjson.loads(text)
@@ -36,6 +40,19 @@ def merge_patch(target: Any, patch: Any) -> Any:
         else:
             merged[name] = merge_patch(merged.get(name), value)
     return merged
+
+
+def _is_too_deep(text: str | bytes) -> bool:
+    """Tell whether a valid document nests deeper than `DEEPEST`, without following its nesting."""
+    text = text if isinstance(text, str) else text.decode()
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket, 0)
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def _load_leniently(text: str | bytes) -> Any:

@@ -33,17 +33,19 @@ async def quarantine(
 ) -> None:
     """Keep the beginning of an unreadable body, sealed; a token's thousandth is its last."""
     sealed = vault.seal(body[:KEPT_OF_BODY], f"quarantine:{token_hash.hex()}")
-    await connection.execute(
-        sql.quarantine,
-        token_hash,
-        tenant_id,
-        provider,
-        suffix or None,
-        sealed,
-        len(body),
-        problem,
-        received_at,
-    )
+    async with connection.transaction():
+        await connection.execute(sql.lock_quarantine, token_hash)
+        await connection.execute(
+            sql.quarantine,
+            token_hash,
+            tenant_id,
+            provider,
+            suffix,
+            sealed,
+            len(body),
+            problem,
+            received_at,
+        )
 
 
 async def prune(connection: Connection, now: datetime) -> None:

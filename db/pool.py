@@ -10,14 +10,18 @@ from db.connections import Connection, Pool
 
 COMMAND_TIMEOUT: Final = timedelta(seconds=5)
 """Longest wait for one statement; a connection that timed out is terminated, never used again."""
-LOCK_TIMEOUT: Final = timedelta(milliseconds=500)
+LOCK_TIMEOUT: Final = timedelta(milliseconds=200)
 """Longest wait of the writer for a lock. Below PostgreSQL's deadlock_timeout (1 s): an application beside us
 locks `notification_channels` before our trigger touches `zapwatch_states`, the writer the other way round,
 and of the two it is the writer that must give way."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 POOL_SIZE: Final = 10
 
+LOCKED: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""Somebody else has a row; whoever needs it must wait, others need not."""
+
 TRANSIENT: Final = (
+    *LOCKED,
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -27,9 +31,7 @@ TRANSIENT: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TargetServerAttributeNotMatched,
-    asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,

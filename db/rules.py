@@ -5,8 +5,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Final
 
-import orjson
-
+from db import documents
 from statemachine.model import Monitoring, Rules
 
 LONGEST_THRESHOLD: Final = 1440
@@ -38,10 +37,7 @@ def rules_of(
 
 def _wishes(text: str | None) -> dict[str, float]:
     """Return the settings of a JSON object that have a sensible value."""
-    try:
-        document = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        return {}
+    document = documents.load(text)
     if not isinstance(document, dict):
         return {}
     wishes = {

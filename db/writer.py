@@ -17,7 +17,7 @@ from uuid import UUID
 from db.apply import Applied, apply
 from db.connections import Connection
 from db.entry import Entry
-from db.pool import TRANSIENT
+from db.pool import LOCKED, TRANSIENT
 from statemachine.model import Rules, State
 
 PATIENCE: Final = timedelta(seconds=5)
@@ -27,6 +27,8 @@ BATCH: Final = 500
 HIGH_WATER: Final = 20_000
 """Entries waiting, above which new ones are refused at once, until `LOW_WATER` is reached."""
 LOW_WATER: Final = 10_000
+HOLD: Final = timedelta(milliseconds=250)
+"""How long a channel that somebody else keeps locked is left alone, so that others need not wait for it."""
 FIRST_PAUSE: Final = timedelta(milliseconds=50)
 LONGEST_PAUSE: Final = timedelta(seconds=1)
 STATES_KEPT: Final = 200_000
@@ -68,6 +70,7 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._states: OrderedDict[UUID, State] = OrderedDict()
+        self._held: dict[UUID, float] = {}
 
     @property
     def depth(self) -> int:
@@ -84,10 +87,7 @@ class Writer:
         if self._refusing:
             raise Unavailable("too many events are waiting for the database")
         submission = Submission(entries, asyncio.get_running_loop().create_future())
-        self._waiting.append(submission)
-        self._size += len(entries)
-        self._wake.set()
-        self._idle.clear()
+        self._enqueue(submission)
         try:
             async with asyncio.timeout(self._patience):
                 await submission.done
@@ -106,7 +106,11 @@ class Writer:
         try:
             while True:
                 await self._wake.wait()
-                await self._commit(self._take())
+                batch = self._take()
+                if batch:
+                    await self._commit(batch)
+                elif self._waiting:
+                    await asyncio.sleep(HOLD.total_seconds() / 5)
                 if not self._waiting:
                     self._wake.clear()
                     self._idle.set()
@@ -117,22 +121,55 @@ class Writer:
         """Return when nothing waits any more."""
         await self._idle.wait()
 
+    def _enqueue(self, submission: Submission) -> None:
+        self._waiting.append(submission)
+        self._size += len(submission.entries)
+        self._wake.set()
+        self._idle.clear()
+
     def _take(self) -> list[Submission]:
+        """Return the next batch: what waits, in its order, but for channels that are held."""
         batch: list[Submission] = []
         size = 0
-        while self._waiting and (not batch or size + len(self._waiting[0].entries) <= BATCH):
+        for _ in range(len(self._waiting)):
             submission = self._waiting.popleft()
-            size += len(submission.entries)
-            batch.append(submission)
+            if self._is_held(submission):
+                self._waiting.append(submission)
+            elif batch and size + len(submission.entries) > BATCH:
+                self._waiting.appendleft(submission)
+                break
+            else:
+                size += len(submission.entries)
+                batch.append(submission)
         self._size -= size
         return batch
 
+    def _is_held(self, submission: Submission) -> bool:
+        if not self._held or submission.done.done():
+            return False
+        now = asyncio.get_running_loop().time()
+        return any(self._held.get(entry.channel_id, 0) > now for entry in submission.entries)
+
+    def _hold(self, submission: Submission) -> None:
+        """Put a submission back, and leave its channels alone for a moment."""
+        now = asyncio.get_running_loop().time()
+        self._held = {channel_id: until for channel_id, until in self._held.items() if until > now}
+        for entry in submission.entries:
+            self._held[entry.channel_id] = now + HOLD.total_seconds()
+        self._enqueue(submission)
+
     async def _commit(self, batch: Sequence[Submission]) -> None:
-        """Commit a batch, as often as it takes while somebody waits; one by one when its data fails."""
+        """Commit a batch, as often as it takes while somebody waits; one by one when data or a lock fails."""
         pause = FIRST_PAUSE.total_seconds()
         while batch := [submission for submission in batch if not submission.done.done()]:
             try:
                 await self._apply(batch)
+            except LOCKED:
+                if len(batch) == 1:
+                    self._hold(batch[0])
+                else:
+                    await self._commit_apart(batch)
+                return
             except TRANSIENT as error:
                 log.warning("a batch of %d was not committed, trying again: %r", len(batch), error)
                 self._drop_connection()
@@ -145,8 +182,15 @@ class Writer:
                         Unavailable(f"it could not be stored: {type(error).__name__}")
                     )
                     return
-                for submission in batch:
-                    await self._commit([submission])
+                await self._commit_apart(batch)
+                return
+
+    async def _commit_apart(self, batch: Sequence[Submission]) -> None:
+        for submission in batch:
+            if self._is_held(submission):
+                self._enqueue(submission)
+            else:
+                await self._commit([submission])
 
     async def _apply(self, batch: Sequence[Submission]) -> None:
         loop = asyncio.get_running_loop()

@@ -1,5 +1,6 @@
 """The one place that imports httpx: how Zapwatch calls gateways."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,26 +28,28 @@ class Unanswered(Exception):
 class Client:
     """Calls gateways; made by `open_client`."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, timeout: timedelta) -> None:
         self._http = http
+        self._seconds = timeout.total_seconds()
 
     async def get(self, url: str) -> Reply:
         """Return the answer to a GET, its body cut at `ANSWER_LIMIT`; raise `Unanswered`."""
         try:
-            async with self._http.stream("GET", url) as response:
+            async with asyncio.timeout(self._seconds), self._http.stream("GET", url) as response:
                 body = b""
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > ANSWER_LIMIT:
                         break
                 return Reply(response.status_code, body[:ANSWER_LIMIT])
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # ValueError: a host that IDNA refuses, in the address or in a redirect, escapes httpx's own errors.
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, TimeoutError) as error:
             raise Unanswered(type(error).__name__) from None
 
 
 @asynccontextmanager
 async def open_client(timeout: timedelta) -> AsyncIterator[Client]:
-    """Yield a client that waits this long for each step of an exchange and follows no redirect."""
+    """Yield a client that waits this long for a whole exchange and follows no redirect."""
     seconds = timeout.total_seconds()
     async with httpx.AsyncClient(timeout=seconds, headers={"User-Agent": "zapwatch"}) as http:
-        yield Client(http)
+        yield Client(http, timeout)

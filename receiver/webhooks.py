@@ -4,11 +4,13 @@ Never 400, 403, 404, 422 or 5xx but 503 to a valid token: gateways take those fo
 event. Nothing of a body is logged; what can't be applied is noted (202).
 """
 
+import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.datastructures import State as AppState
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,13 +18,12 @@ from starlette.routing import Route
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
-from db.pool import TRANSIENT
 from db.writer import Unavailable
 from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
 from receiver.errors import Unavailable as UnavailableAnswer
 from receiver.providers import PROVIDERS, Provider
-from receiver.providers.report import Report, Unreadable, clean, decode
+from receiver.providers.report import Report, Unreadable, clean
 from statemachine.model import State
 from statemachine.signals import Alive
 
@@ -30,6 +31,8 @@ BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that is read whole."""
 GLIMPSE: Final = 64 * 1024
 """Bytes of a larger one that are looked at."""
+READ_TIMEOUT: Final = timedelta(seconds=15)
+"""How long a body may take to arrive; its sender is told to send it again."""
 DRAINED: Final = 160 * 1024 * 1024
 """Bytes of a larger one that are read and thrown away, so that its sender hears the answer."""
 
@@ -51,10 +54,11 @@ async def receive(request: Request) -> Response:
     except Unavailable as unavailable:
         status = 503
         raise UnavailableAnswer(str(unavailable)) from None
-    except TRANSIENT as error:
+    except Exception as error:
+        # Whatever it is, the gateway must keep the event; only the kind of error may be told.
         status = 503
-        log.warning("a webhook was not accepted: %r", error)
-        raise UnavailableAnswer from None
+        log.error("a webhook was not accepted: %s", type(error).__name__)
+        raise UnavailableAnswer("The event was not stored; send it again.") from None
     finally:
         name = "unknown" if provider is None else provider.name
         request.app.state.metrics.webhook_answers.labels(name, str(int(status))).inc()
@@ -82,18 +86,19 @@ async def _read(request: Request) -> tuple[bytes, bool]:
     """Return the body, or the beginning of one over the limit, and whether it is whole."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        if size <= BODY_LIMIT:
-            chunks.append(chunk)
-        size += len(chunk)
-        if size > DRAINED:
-            break
+    async with asyncio.timeout(READ_TIMEOUT.total_seconds()):
+        async for chunk in request.stream():
+            if size <= BODY_LIMIT:
+                chunks.append(chunk)
+            size += len(chunk)
+            if size > DRAINED:
+                break
     return b"".join(chunks), size <= BODY_LIMIT
 
 
 def _parse(provider: Provider, target: Target, body: bytes, now: datetime) -> Report:
     try:
-        return provider.parse(decode(body), target.version, now)
+        return provider.parse(body, target.version, now)
     except Unreadable:
         raise
     except Exception as error:
@@ -103,11 +108,13 @@ def _parse(provider: Provider, target: Target, body: bytes, now: datetime) -> Re
 
 
 async def _take(request: Request, target: Target, report: Report, body: bytes, received_at: datetime) -> int:
-    if report.said is None and not report.alive:
+    says_nothing = report.said is None and not report.alive
+    if says_nothing and (target.kind == "channel" or report.instance is None):
         return 204
     channel_id = await _channel(request.app.state, target, report)
     if channel_id is not None:
-        await _apply(request.app.state, channel_id, report, received_at)
+        if not says_nothing:
+            await _apply(request.app.state, channel_id, report, received_at)
         return 204
     if report.instance is None:
         await _quarantine(request, target, body, "no instance name", received_at)
@@ -146,20 +153,29 @@ async def _quarantine(
     request: Request, target: Target, body: bytes, problem: str, received_at: datetime
 ) -> None:
     app = request.app.state
-    await quarantine(
-        app.pool,
-        app.vault,
-        token_hash=target.token_hash,
-        tenant_id=target.tenant_id,
-        provider=target.provider,
-        suffix=clean(request.path_params.get("suffix")),
-        body=body,
-        problem=problem,
-        received_at=received_at,
-    )
+    async with app.pool.acquire() as connection:
+        await quarantine(
+            connection,
+            app.vault,
+            token_hash=target.token_hash,
+            tenant_id=target.tenant_id,
+            provider=target.provider,
+            suffix=clean(request.path_params.get("suffix")),
+            body=body,
+            problem=problem,
+            received_at=received_at,
+        )
 
+
+class AnythingConvertor(PathConvertor):
+    """What Starlette's `path` takes and line breaks besides: a valid token is never answered with 404."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("anything", AnythingConvertor())
 
 routes: Final = [
     Route("/webhooks/{provider}/{token}", receive, methods=["POST"]),
-    Route("/webhooks/{provider}/{token}/{suffix:path}", receive, methods=["POST"]),
+    Route("/webhooks/{provider}/{token}/{suffix:anything}", receive, methods=["POST"]),
 ]

@@ -14,6 +14,8 @@ QUARTER: Final = timedelta(minutes=15)
 """Time zones differ by whole quarters of an hour."""
 STEP_TOLERANCE: Final = timedelta(seconds=5)
 """How far from whole quarters a step may be: deliveries take time."""
+JUMP: Final = timedelta(minutes=1)
+"""An event stamped ahead by more than this is believed only when the next one is, too."""
 FARTHEST: Final = timedelta(hours=26)
 """Time zones reach 14 hours either way; a stamp farther off than this is a broken clock or a lie."""
 WORTH_KEEPING: Final = timedelta(milliseconds=100)
@@ -31,18 +33,20 @@ class Clock:
     window_at: datetime | None = None
     """When the present window began, by our clock."""
     suspect: timedelta | None = None
-    """A step of whole quarters that one event showed and another must confirm."""
+    """A step that one event showed and another must confirm."""
     epoch: int = 0
-    """Counts confirmed steps: times of different epochs can't be compared."""
+    """Counts settings of the clock, from the first event on: times of different ones can't be compared."""
 
     def read(self, at: datetime | None, received_at: datetime) -> tuple[datetime, datetime]:
         """Return an event's time by the gateway's clock and by ours.
 
-        An event without a believable time counts as emitted when it arrived.
+        An event without a believable time counts as emitted when it arrived, and so does one stamped
+        far ahead: it must not outrank all that follows.
         """
         offset = self.offset or timedelta(0)
-        if at is None or not is_believable(at, received_at):
-            return received_at + offset, received_at
+        arrived = received_at + offset
+        if at is None or not is_believable(at, received_at) or at > arrived + JUMP:
+            return arrived, received_at
         return at, at - offset
 
 
@@ -54,19 +58,24 @@ def is_believable(at: datetime, received_at: datetime) -> bool:
 def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
     """Return the clock after one event stamped `at` reached us; the same one when it taught nothing.
 
-    A step of whole quarters of an hour in two events in a row is a change of the gateway's clock.
+    A step of whole quarters of an hour, or a jump ahead, in two events in a row is a change of the
+    gateway's clock. A step back of another size can't be told from lateness.
     """
     if not is_believable(at, received_at):
         return clock
     seen = at - received_at
     if clock.offset is None:
-        return Clock(offset=seen, best=seen, window_at=received_at)
-    step = _quarters(seen - clock.offset)
-    if step and step == clock.suspect:
-        return Clock(offset=seen, best=seen, window_at=received_at, epoch=clock.epoch + 1)
-    if step:
-        return replace(clock, suspect=step)
-    return _follow(replace(clock, suspect=None) if clock.suspect else clock, seen, received_at)
+        return _begin(clock, seen, received_at)
+    step = _step(seen - clock.offset)
+    if step is None:
+        return _follow(replace(clock, suspect=None) if clock.suspect else clock, seen, received_at)
+    if clock.suspect is not None and abs(step - clock.suspect) <= STEP_TOLERANCE:
+        return _begin(clock, seen, received_at)
+    return replace(clock, suspect=step)
+
+
+def _begin(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
+    return Clock(offset=seen, best=seen, window_at=received_at, epoch=clock.epoch + 1)
 
 
 def _follow(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
@@ -82,8 +91,9 @@ def _follow(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
     return clock
 
 
-def _quarters(difference: timedelta) -> timedelta | None:
-    """Return the difference as whole quarters of an hour, or None when it is not one (or is zero)."""
-    count = round(difference / QUARTER)
-    nearest = count * QUARTER
-    return nearest if count and abs(difference - nearest) <= STEP_TOLERANCE else None
+def _step(difference: timedelta) -> timedelta | None:
+    """Return the difference when it may be a change of clock: whole quarters either way, or a jump ahead."""
+    quarters = round(difference / QUARTER) * QUARTER
+    if quarters and abs(difference - quarters) <= STEP_TOLERANCE:
+        return quarters
+    return difference if difference > JUMP else None

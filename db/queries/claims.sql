@@ -42,6 +42,10 @@ set
   last_at = greatest(zapwatch_unknown_instances.last_at, excluded.last_at),
   last_state = coalesce(excluded.last_state, zapwatch_unknown_instances.last_state);
 
+-- name: lock_quarantine
+-- Let one body at a time be counted against its token's thousand.
+select pg_advisory_xact_lock(hashtextextended('zapwatch quarantine ' || encode($1::bytea, 'hex'), 0));
+
 -- name: quarantine
 -- Keep an unreadable body, sealed, unless its token has a thousand already.
 insert into zapwatch_quarantine (token_hash, tenant_id, provider, suffix, body, size, problem, received_at)

@@ -80,7 +80,7 @@ class Query:
 
     def before_number(self) -> int | None:
         """Return where the page begins in a list ordered by number, newest first."""
-        return self._cursor(lambda values: min(int(values[0]), 2**63 - 1))
+        return self._cursor(lambda values: max(0, min(int(values[0]), 2**63 - 1)))
 
     def before_time(self) -> tuple[datetime, UUID] | None:
         """Return where the page begins in a list ordered by time and id, newest first."""

@@ -1,7 +1,7 @@
 """The gateways that Zapwatch understands: one file each, named nowhere else but here."""
 
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from receiver.providers.evolution import Evolution
 from receiver.providers.report import Answer, Report
@@ -21,7 +21,7 @@ class Provider(Protocol):
     def has_version(self) -> bool:
         """Whether `GET /` tells a version that the meaning of its events depends on."""
 
-    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+    def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says, or raise `Unreadable`."""
 
     def glimpse(self, head: bytes) -> Report | None:

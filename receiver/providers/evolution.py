@@ -17,6 +17,7 @@ from receiver.providers.report import (
     Unreadable,
     by_status,
     clean,
+    decode,
     document_of,
     event_key,
     from_epoch,
@@ -88,18 +89,19 @@ class Evolution:
     name: Final = "evolution_api"
     has_version: Final = True
 
-    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+    def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
-        event = _event_name(body.get("event"))
-        instance = instance_of(body.get("instance"))
-        data = body.get("data")
+        document = decode(body)
+        event = _event_name(document.get("event"))
+        instance = instance_of(document.get("instance"))
+        data = document.get("data")
         if event in SILENT:
             return Report(event, instance)
         if event in LIVE or event == "messages.upsert":
             return Report(event, instance, alive=event in LIVE or _is_live(data, now))
-        at = from_text(body.get("date_time"))
+        at = from_text(document.get("date_time"))
         said, word = _said(event, data if isinstance(data, dict) else {}, at, version)
-        key = None if at is None else event_key(event, body["date_time"], data)
+        key = None if at is None else event_key(event, document["date_time"], data)
         return Report(event, instance, said, word=word, key=key)
 
     def glimpse(self, head: bytes) -> Report | None:

@@ -52,7 +52,7 @@ class Answer:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a webhook's body, leniently: lone surrogates and stray bytes lose nothing."""
+    """Return the JSON object in a webhook's body; lone surrogates, a BOM and stray bytes lose nothing."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -66,7 +66,7 @@ def _decode_leniently(body: bytes) -> Any:
     if not body.strip():
         raise Unreadable("empty body")
     try:
-        return json.loads(body.decode("utf-8", "replace"))
+        return json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         raise Unreadable("not JSON") from None
 

@@ -4,7 +4,7 @@ Source: twilio-oai twilio_messaging_v2.json (commit 218b7821).
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from receiver.providers.report import Answer, Report, by_status, document_of
 from statemachine.model import Reason, Trigger
@@ -19,8 +19,8 @@ class Twilio:
     name: Final = "twilio"
     has_version: Final = False
 
-    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
-        """Return that a webhook says nothing: message callbacks are about delivery."""
+    def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
+        """Return that a webhook says nothing, unread: callbacks are forms about messages."""
         return Report("callback")
 
     def glimpse(self, head: bytes) -> Report | None:

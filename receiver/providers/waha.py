@@ -4,7 +4,7 @@ Source: waha-docs how-to/events and how-to/sessions (commit 1a6f1c4); the passke
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from db.entry import Told
 from receiver.providers.report import (
@@ -13,6 +13,7 @@ from receiver.providers.report import (
     Unreadable,
     by_status,
     clean,
+    decode,
     document_of,
     event_key,
     from_epoch,
@@ -39,23 +40,24 @@ class Waha:
     name: Final = "waha"
     has_version: Final = False
 
-    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+    def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""
-        event = clean(body.get("event"))
+        document = decode(body)
+        event = clean(document.get("event"))
         if event is None:
             raise Unreadable("no event name")
-        instance = instance_of(body.get("session"))
+        instance = instance_of(document.get("session"))
         if event in LIVE:
             return Report(event, instance, alive=True)
         if event != "session.status":
             return Report(event, instance)
-        payload = body.get("payload")
+        payload = document.get("payload")
         word = payload.get("status") if isinstance(payload, dict) else None
         if not isinstance(word, str) or word not in WORDS:
             raise Unreadable("session.status with an unknown status")
         trigger, reason = WORDS[word]
-        at = from_epoch(body.get("timestamp"))
-        key = None if at is None else event_key(event, body["timestamp"], payload)
+        at = from_epoch(document.get("timestamp"))
+        key = None if at is None else event_key(event, document["timestamp"], payload)
         return Report(event, instance, Told(trigger, reason, None, at), word=word, key=key)
 
     def glimpse(self, head: bytes) -> Report | None:

@@ -14,6 +14,7 @@ from receiver.providers.report import (
     Unreadable,
     by_status,
     clean,
+    decode,
     document_of,
     event_key,
     from_epoch,
@@ -36,19 +37,20 @@ class Wapi:
     name: Final = "wapi"
     has_version: Final = False
 
-    def parse(self, body: dict[str, Any], version: str | None, now: datetime) -> Report:
+    def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
-        instance = instance_of(body.get("instanceId"))
-        event = clean(body.get("event")) or (ACK if "event" not in body and instance else None)
+        document = decode(body)
+        instance = instance_of(document.get("instanceId"))
+        event = clean(document.get("event")) or (ACK if "event" not in document and instance else None)
         if event is None:
             raise Unreadable("no event name")
         if event in LIVE:
             return Report(event, instance, alive=True)
         if event in SILENT or event == ACK:
             return Report(event, instance)
-        at = from_epoch(body.get("moment"))
-        said, word = _said(event, body, at)
-        key = None if at is None else event_key(event, body["moment"], body)
+        at = from_epoch(document.get("moment"))
+        said, word = _said(event, document, at)
+        key = None if at is None else event_key(event, document["moment"], document)
         return Report(event, instance, said, word=word, key=key)
 
     def glimpse(self, head: bytes) -> Report | None:

@@ -42,8 +42,8 @@ def test_two_events_a_time_zone_away_are_a_change_of_clock(step: timedelta) -> N
     one = after((MINUTE, BEHIND), (2 * MINUTE, BEHIND + step))
     two = after((MINUTE, BEHIND), (2 * MINUTE, BEHIND + step), (3 * MINUTE, BEHIND + step))
 
-    assert (one.epoch, one.offset) == (0, BEHIND)
-    assert (two.epoch, two.offset) == (1, BEHIND + step)
+    assert (one.epoch, one.offset) == (1, BEHIND)
+    assert (two.epoch, two.offset) == (2, BEHIND + step)
 
 
 def test_one_late_event_between_others_is_no_change_of_clock() -> None:
@@ -51,7 +51,25 @@ def test_one_late_event_between_others_is_no_change_of_clock() -> None:
 
     clock = after((MINUTE, BEHIND), (2 * MINUTE, quarter), (3 * MINUTE, BEHIND), (4 * MINUTE, quarter))
 
-    assert (clock.epoch, clock.offset) == (0, BEHIND)
+    assert (clock.epoch, clock.offset) == (1, BEHIND)
+
+
+def test_one_event_stamped_ahead_counts_as_now_and_is_forgotten() -> None:
+    ahead = BEHIND + timedelta(minutes=40, seconds=9)
+
+    clock = after((MINUTE, BEHIND), (2 * MINUTE, ahead))
+
+    assert clock.offset == BEHIND
+    assert clock.read(T0 + 2 * MINUTE + ahead, T0 + 2 * MINUTE) == (T0 + 2 * MINUTE + BEHIND, T0 + 2 * MINUTE)
+    assert learn(clock, T0 + 3 * MINUTE + BEHIND, T0 + 3 * MINUTE).suspect is None
+
+
+def test_two_events_stamped_ahead_are_a_change_of_clock() -> None:
+    ahead = BEHIND + timedelta(minutes=40, seconds=9)
+
+    clock = after((MINUTE, BEHIND), (2 * MINUTE, ahead), (3 * MINUTE, ahead - timedelta(seconds=2)))
+
+    assert (clock.epoch, clock.offset) == (2, ahead - timedelta(seconds=2))
 
 
 def test_slow_drift_is_followed_within_two_windows() -> None:

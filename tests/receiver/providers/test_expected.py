@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 
 from receiver.providers import PROVIDERS
-from receiver.providers.report import decode
 from statemachine.model import Channel, Evidence, Reason, Rules, Standing, State
 from statemachine.signals import Alive, Answered, Heard, Signal
 from statemachine.step import step
@@ -52,10 +52,10 @@ def heard(row: dict[str, str], body: bytes) -> Signal | None:
     """The signal that a webhook becomes; None when it says nothing."""
     version = "2.4.0-rc2" if row["note"] == "gateway 2.4.0 or newer" else None
     provider = PROVIDERS[NAMES.get(row["provider"], row["provider"])]
-    document = decode(body)
+    document = orjson.loads(body)
     if row["file"] == "messages_upsert.json":
         document["data"]["messageTimestamp"] = int(NOW.timestamp()) - 59
-    report = provider.parse(document, version, NOW)
+    report = provider.parse(orjson.dumps(document), version, NOW)
     if report.alive:
         return Alive(NOW)
     if report.said is None:
