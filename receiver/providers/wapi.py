@@ -4,7 +4,7 @@ Facts are from users' captures. Event names are matched whole: acks carry the wo
 A disconnect names no reason and may be false, so it asks for a probe. A 404 has no known wording.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from db.entry import Told
@@ -48,7 +48,7 @@ class Wapi:
             return Report(event, instance, alive=True)
         if event in SILENT or event == ACK:
             return Report(event, instance)
-        at = from_epoch(document.get("moment"))
+        at = _moment(document.get("moment"), now)
         said, word = _said(event, document, at)
         key = None if at is None else event_key(event, document["moment"], document)
         return Report(event, instance, said, word=word, key=key)
@@ -80,6 +80,18 @@ class Wapi:
     def read_version(self, body: bytes) -> str | None:
         """Return None: W-API is a hosted service without versions."""
         return None
+
+
+def _moment(value: object, now: datetime) -> datetime | None:
+    """Return when an event was emitted; of a whole second its end, or now when that is not over yet.
+
+    `webhookConnected` may come without a moment and counts as emitted when it arrived: a disconnect
+    later in the same second must not seem older for having been cut to seconds.
+    """
+    at = from_epoch(value)
+    if at is None or at.microsecond or at > now:
+        return at
+    return min(at + timedelta(milliseconds=999), now)
 
 
 def _said(event: str, body: dict[str, Any], at: datetime | None) -> tuple[Told, str | None]:

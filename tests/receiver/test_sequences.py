@@ -297,3 +297,15 @@ async def test_wapi_connected_without_a_phone_is_incomplete(dsn: str) -> None:
         await z.hear(channel, wapi("webhookConnected", connected=True))
 
         assert await z.stands(channel) == ("connecting", "incomplete_session", False)
+
+
+async def test_wapi_disconnect_within_the_second_of_a_connect_without_moment_is_newer(dsn: str) -> None:
+    async with zapwatch(dsn) as z:
+        channel = await z.channel("LITE-ABC123-XYZ789", "wapi", api_key="k")
+        connected = wapi("webhookConnected", connected=True, connectedPhone="5511900000001")
+        moment = int(datetime.now(UTC).timestamp())
+        await z.hear(channel, {**connected, "moment": moment}, connected)
+
+        await z.hear(channel, wapi("webhookDisconnected", disconnected=True, moment=moment))
+
+        assert (await z.stands(channel))[0] == "disconnected"

@@ -1,0 +1,85 @@
+"""The invariants of ARCHITECTURE.md that are about the code; the others are tested where they happen."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db.queries import sql
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {path: path.read_text() for room in ("db", "receiver") for path in (ROOT / room).rglob("*.py")}
+PURE = [path for path in (ROOT / "statemachine").glob("*.py") if path.name != "diagram.py"]
+PURE_IMPORTS = {"collections", "dataclasses", "datetime", "enum", "statemachine", "transitions", "typing"}
+IMPURE_CALLS = {"now", "utcnow", "today", "open", "print", "input", "time", "monotonic", "uuid4"}
+WRITTEN = re.compile(
+    r"(?:insert into|update|delete from)\s+(zapwatch_states|zapwatch_events|whatsapp_connection_incidents)\b"
+    r"|zapwatch_incidents_\w+\("
+)
+BESIDE_THE_STATE = {"channel_id", "tenant_id", "claimed_until", "due_at", "probe_due_at", "memory"}
+"""Columns that claims, registration and adoption may write; `memory` only into a new row."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the first names of all modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
+def test_machine_imports_nothing_that_reaches_out_and_reads_no_clock(path: Path) -> None:
+    calls = {
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    }
+
+    assert set(imports(path)) <= PURE_IMPORTS
+    assert not calls & IMPURE_CALLS
+
+
+def test_only_apply_uses_statements_that_write_state_events_or_incidents() -> None:
+    writing = {name for name, statement in sql.statements.items() if WRITTEN.search(statement)}
+
+    elsewhere = {
+        name
+        for path, text in SOURCES.items()
+        for name in re.findall(r"\bsql\.(\w+)", text)
+        if name in writing and path != ROOT / "db/apply.py"
+    }
+
+    assert {"save_states", "insert_events", "open_incidents", "acknowledge_incident"} <= writing
+    for name in elsewhere:
+        statement = sql.statements[name]
+        assert WRITTEN.findall(statement) == ["zapwatch_states"], name
+        written = re.findall(r"(?:set|,)\s+(\w+)\s*=", statement) + [
+            column.strip()
+            for columns in re.findall(r"insert into zapwatch_states\s*\(([^)]*)\)", statement)
+            for column in columns.split(",")
+        ]
+        assert written, name
+        assert set(written) <= BESIDE_THE_STATE, name
+
+
+@pytest.mark.parametrize("provider", ["evolution", "wapi", "twilio", "waha"])
+def test_no_provider_is_named_outside_its_file_and_the_registry(provider: str) -> None:
+    named = {
+        str(path.relative_to(ROOT))
+        for path, text in SOURCES.items()
+        if re.search(rf"\b(import .*{provider}|{provider.title()}\(\))", text)
+    }
+
+    assert named <= {"receiver/providers/__init__.py"}
+
+
+def test_only_one_module_imports_httpx() -> None:
+    importing = {
+        path.name for path, text in SOURCES.items() if re.search(r"^\s*(import|from) httpx", text, re.M)
+    }
+
+    assert importing == {"client.py"}
