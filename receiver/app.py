@@ -19,7 +19,6 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from db.adopt import adopt
 from db.apply import acknowledge
 from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.entry import Entry, Source
@@ -85,7 +84,7 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
     try:
         for name in await migrate(connection):
             log.info("applied migration %s", name)
-        await adopt(connection, vault)
+        await housekeeping.keep(connection, vault)
         return await first_token(connection, settings)
     finally:
         connection.terminate()

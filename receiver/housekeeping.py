@@ -5,8 +5,10 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import asyncpg
+
 from db.adopt import adopt
-from db.connections import Pool
+from db.connections import Connection, Pool
 from db.intake import prune
 from db.pool import TRANSIENT
 from db.vault import Vault
@@ -16,13 +18,21 @@ EVERY: Final = timedelta(seconds=30)
 log = logging.getLogger(__name__)
 
 
+async def keep(connection: Connection, vault: Vault) -> None:
+    """Do all of it once; nothing here is worth the service's life, least of all a row of somebody else's."""
+    try:
+        await adopt(connection, vault)
+        await prune(connection, datetime.now(UTC))
+    except asyncpg.PostgresError as error:
+        log.error("housekeeping did not finish: %s", error)
+
+
 async def run(pool: Pool, vault: Vault) -> None:
     """Keep house for ever; while the database is away, wait for it."""
     while True:
         await asyncio.sleep(EVERY.total_seconds())
         try:
             async with pool.acquire() as connection:
-                await adopt(connection, vault)
-                await prune(connection, datetime.now(UTC))
+                await keep(connection, vault)
         except TRANSIENT as error:
             log.warning("housekeeping waits for the database: %r", error)

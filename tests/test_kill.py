@@ -135,3 +135,13 @@ async def test_sigterm_answers_what_was_accepted_and_exits_with_0() -> None:
             await load
         assert set(answered) <= await stored_times(folder / "data", made["id"])
         assert not (folder / "data" / "postgres" / "postmaster.pid").exists()
+
+
+async def test_service_ends_loudly_when_its_database_dies() -> None:
+    with reachable_folder() as folder:
+        async with serving(folder / "data", free_port()) as (process, _):
+            postgres = int((folder / "data" / "postgres" / "postmaster.pid").read_text().split()[0])
+
+            os.kill(postgres, signal.SIGKILL)
+
+            assert await asyncio.wait_for(process.wait(), 30) == 1

@@ -188,9 +188,9 @@ on conflict do nothing
 returning channel_id;
 
 -- name: adopt_states
--- Gives found channels their state: they have been open before, and are probed when they can be.
-insert into zapwatch_states (channel_id, tenant_id, memory, probe_due_at)
-select c.channel_id, c.tenant_id, '{"has_been_open": true}',
+-- Gives found channels their state: they have been open before, their rules are looked at, and who can be is probed.
+insert into zapwatch_states (channel_id, tenant_id, memory, due_at, probe_due_at)
+select c.channel_id, c.tenant_id, '{"has_been_open": true}', now(),
   case when g.base_url <> '' and c.instance is not null and coalesce(c.api_key, g.api_key) is not null then now() end
 from zapwatch_channels c left join zapwatch_gateways g on g.id = c.gateway_id
 where c.channel_id = any($1::uuid[])
