@@ -1,8 +1,8 @@
 """Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from db.batch import Batch, Track
@@ -12,6 +12,14 @@ from db.entry import Entry
 from db.events import EventRow, json_of
 from db.queries import sql
 from statemachine.model import Incident, Rules, State
+
+
+class Locked(Exception):
+    """Somebody else has rows of these channels; nothing was applied, and nothing was waited for."""
+
+    def __init__(self, channel_ids: Collection[UUID]) -> None:
+        super().__init__(f"{len(channel_ids)} channels are locked by somebody else")
+        self.channel_ids: Final = frozenset(channel_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +38,15 @@ async def apply(connection: Connection, entries: Sequence[Entry], installation: 
     """Apply entries in their order, commit, and return what came of it.
 
     Entries for channels that are gone are passed over. Applying the same entries again is harmless:
-    webhooks are recognised by key, everything else looks at what is there. Locks the channels in
-    order of id. Raises what asyncpg raises; then nothing was written, or, when the connection was
-    lost during COMMIT, everything may have been.
+    webhooks are recognised by key, everything else looks at what is there. Locks channels without
+    waiting, and raises `Locked` naming those that somebody else has. Raises what asyncpg raises;
+    then nothing was written, or, when the connection was lost during COMMIT, everything may have been.
     """
     async with connection.transaction():
         ids = sorted({entry.channel_id for entry in entries})
-        await connection.fetch(sql.lock_states, ids)
+        locked = {row["channel_id"] for row in await connection.fetch(sql.lock_states, ids)}
         batch = Batch(await connection.fetch(sql.read_channels, ids), installation)
+        _expect_all(batch.tracks.keys(), locked)
         known = await _redelivered(connection, entries)
         for entry in entries:
             batch.take(entry, (entry.channel_id, entry.key) in known)
@@ -93,7 +102,16 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
     await _run(connection, sql.save_states, 13, saved)
-    await _run(connection, sql.show_states, 4, shown)
+    if shown:
+        ids = [row[0] for row in shown]
+        _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
+        await _run(connection, sql.show_states, 4, shown)
+
+
+def _expect_all(wanted: Iterable[Any], locked: Collection[Any]) -> None:
+    missing = set(wanted).difference(locked)
+    if missing:
+        raise Locked(missing)
 
 
 async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> None:
@@ -104,7 +122,7 @@ async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> No
     for track in tracks:
         channel_id, now = track.row["channel_id"], track.channel.incident
         if (old := track.old_incident) is not None and old != track.before.incident:
-            changed.append(_incident(channel_id, old))
+            changed.append(_incident(channel_id, old)[:4])
         for past in track.past:
             if past.stored:
                 ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.tell))
@@ -112,7 +130,7 @@ async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> No
                 whole.append((*_incident(channel_id, past.incident, past.why), past.resolved_at))
         if now is not None and not track.incident_stored:
             opened.append(_incident(channel_id, now))
-    await _run(connection, sql.open_incidents, 6, changed)
+    await _run(connection, sql.change_incidents, 4, changed)
     await _run(connection, sql.resolve_incidents, 4, ended)
     await _run(connection, sql.record_incidents, 7, whole)
     await _run(connection, sql.open_incidents, 6, opened)

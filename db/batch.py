@@ -138,8 +138,11 @@ class Batch:
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
-                if track.step(entry.said):
-                    track.store(event_of(entry))
+                effects = track.step(entry.said)
+                if effects:
+                    event = event_of(entry)
+                    event.data = {"opened": any(isinstance(effect, Open) for effect in effects) or None}
+                    track.store(event)
             case _:
                 track.step(entry.said)
 
@@ -197,9 +200,8 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
     before = track.channel
     effects = track.step(said)
     if isinstance(verdict, Verdict) and track.channel.evidence != before.evidence:
-        event = event_of(entry, verdict.trigger, verdict.reason, verdict.status)
+        event = event_of(entry, verdict.trigger, verdict.reason, verdict.status, verdict.began_at)
         event.data = {
-            "began_at": verdict.began_at,
             "dated_at": verdict.dated_at,
             "session_lost": verdict.session_lost or None,
         }

@@ -64,7 +64,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
         since=row["since"],
         first_unhealthy_at=row["first_unhealthy_at"],
         terminal_at=when(memory.get("terminal_at")),
-        has_been_open=memory.get("has_been_open", False),
+        has_been_open=memory.get("has_been_open", False) or row["incident_kind"] is not None,
         departures=tuple(datetime.fromisoformat(at) for at in memory.get("departures", ())),
         suspicion=None if suspicion is None else suspicion_of(suspicion),
         probes=memory.get("probes", 0),
@@ -104,11 +104,12 @@ def evidence_of(document: dict[str, Any] | None, standing: Standing) -> Evidence
             Witness(
                 datetime.fromisoformat(at),
                 datetime.fromisoformat(received_at),
+                datetime.fromisoformat(emitted_at),
                 TRIGGERS[trigger],
                 REASONS.get(reason),
                 status,
             )
-            for at, received_at, trigger, reason, status in document.get("witnesses", ())
+            for at, received_at, emitted_at, trigger, reason, status in document.get("witnesses", ())
         ),
         settled_at=when(document.get("settled_at")),
         qr_at=when(document.get("qr_at")),

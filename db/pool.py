@@ -11,9 +11,9 @@ from db.connections import Connection, Pool
 COMMAND_TIMEOUT: Final = timedelta(seconds=5)
 """Longest wait for one statement; a connection that timed out is terminated, never used again."""
 LOCK_TIMEOUT: Final = timedelta(milliseconds=200)
-"""Longest wait of the writer for a lock. Below PostgreSQL's deadlock_timeout (1 s): an application beside us
-locks `notification_channels` before our trigger touches `zapwatch_states`, the writer the other way round,
-and of the two it is the writer that must give way."""
+"""Longest wait of the writer for a lock that it can't skip. Below PostgreSQL's deadlock_timeout (1 s): an
+application beside us locks `notification_channels` before our trigger touches `zapwatch_states`, the writer
+the other way round, and of the two it is the writer that must give way."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 POOL_SIZE: Final = 10
 
@@ -28,7 +28,7 @@ TRANSIENT: Final = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TargetServerAttributeNotMatched,
     asyncpg.SerializationError,

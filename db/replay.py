@@ -45,9 +45,11 @@ def signals_of(row: Row) -> Iterator[Signal]:
         yield Configured(received_at, rules_of_json(data["rules"]))
     match row["source"], row["name"]:
         case Source.DEADLINE, _:
-            yield Deadline(received_at)
+            yield Deadline(received_at, certain=data.get("opened", False))
         case Source.PROBE, _:
-            yield _verdict(row, data)
+            yield _verdict(row, data, received_at, row["at"])
+            if row["count"] > 1:
+                yield _verdict(row, data, row["last_received_at"], row["last_at"])
         case Source.OPERATOR, "incident_opened":
             yield IncidentOpened(received_at, data["kind"], data.get("last_state"))
         case Source.OPERATOR, "incident_resolved":
@@ -72,11 +74,11 @@ def _heard(row: Row, data: dict[str, Any], received_at: datetime, at: datetime) 
     )
 
 
-def _verdict(row: Row, data: dict[str, Any]) -> Verdict:
+def _verdict(row: Row, data: dict[str, Any], received_at: datetime, began_at: datetime) -> Verdict:
     return Verdict(
-        received_at=row["received_at"],
+        received_at=received_at,
         dated_at=datetime.fromisoformat(data["dated_at"]),
-        began_at=datetime.fromisoformat(data["began_at"]),
+        began_at=began_at,
         trigger=TRIGGERS[row["trigger"]],
         reason=REASONS.get(row["reason"]),
         status=row["status"],

@@ -8,13 +8,13 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from db.apply import Applied, apply
+from db.apply import Applied, Locked, apply
 from db.connections import Connection
 from db.entry import Entry
 from db.pool import LOCKED, TRANSIENT
@@ -27,7 +27,7 @@ BATCH: Final = 500
 HIGH_WATER: Final = 20_000
 """Entries waiting, above which new ones are refused at once, until `LOW_WATER` is reached."""
 LOW_WATER: Final = 10_000
-HOLD: Final = timedelta(milliseconds=250)
+HOLD: Final = timedelta(milliseconds=50)
 """How long a channel that somebody else keeps locked is left alone, so that others need not wait for it."""
 FIRST_PAUSE: Final = timedelta(milliseconds=50)
 LONGEST_PAUSE: Final = timedelta(seconds=1)
@@ -150,13 +150,16 @@ class Writer:
         now = asyncio.get_running_loop().time()
         return any(self._held.get(entry.channel_id, 0) > now for entry in submission.entries)
 
-    def _hold(self, submission: Submission) -> None:
-        """Put a submission back, and leave its channels alone for a moment."""
+    def _hold(self, batch: Sequence[Submission], channel_ids: Collection[UUID]) -> list[Submission]:
+        """Leave channels alone for a moment, put their submissions back, and return the others."""
         now = asyncio.get_running_loop().time()
         self._held = {channel_id: until for channel_id, until in self._held.items() if until > now}
-        for entry in submission.entries:
-            self._held[entry.channel_id] = now + HOLD.total_seconds()
-        self._enqueue(submission)
+        self._held |= dict.fromkeys(channel_ids, now + HOLD.total_seconds())
+        others = [submission for submission in batch if not self._is_held(submission)]
+        for submission in batch:
+            if self._is_held(submission):
+                self._enqueue(submission)
+        return others
 
     async def _commit(self, batch: Sequence[Submission]) -> None:
         """Commit a batch, as often as it takes while somebody waits; one by one when data or a lock fails."""
@@ -164,11 +167,13 @@ class Writer:
         while batch := [submission for submission in batch if not submission.done.done()]:
             try:
                 await self._apply(batch)
+            except Locked as locked:
+                batch = self._hold(batch, locked.channel_ids)
             except LOCKED:
-                if len(batch) == 1:
-                    self._hold(batch[0])
-                else:
+                if len(batch) > 1:
                     await self._commit_apart(batch)
+                else:
+                    self._hold(batch, {entry.channel_id for entry in batch[0].entries})
                 return
             except TRANSIENT as error:
                 log.warning("a batch of %d was not committed, trying again: %r", len(batch), error)

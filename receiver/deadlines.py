@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from db.claims import claim_deadlines
 from db.connections import Pool
@@ -21,24 +22,35 @@ log = logging.getLogger(__name__)
 
 
 async def fire_deadlines(pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> int:
-    """Submit the deadlines that have come, oldest first; return how many."""
+    """Submit the deadlines that have come, oldest first, and return how many.
+
+    Doesn't wait for the slow ones: a channel that somebody keeps locked delays no other. Their lease
+    keeps them from being claimed again meanwhile.
+    """
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due = await claim_deadlines(connection, now, AT_ONCE)
     on_lag(max(((now - due_at).total_seconds() for _, due_at in due), default=0.0))
-    await writer.submit_each(
-        [Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now)) for channel_id, _ in due]
-    )
+    submitted = [asyncio.create_task(_submit(writer, channel_id, now)) for channel_id, _ in due]
+    if submitted:
+        await asyncio.wait(submitted, timeout=EVERY.total_seconds())
     return len(due)
 
 
+async def _submit(writer: Writer, channel_id: UUID, now: datetime) -> None:
+    try:
+        await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now))])
+    except Unavailable as error:
+        log.warning("the deadline of channel %s waits: %s", channel_id, error)
+
+
 async def run(pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:
-    """Fire deadlines for ever; those that can't be stored now are tried again."""
+    """Fire deadlines for ever; while the database is away, wait for it."""
     while True:
         try:
             fired = await fire_deadlines(pool, writer, on_lag)
-        except (*TRANSIENT, Unavailable) as error:
-            log.warning("some deadlines wait: %r", error)
+        except TRANSIENT as error:
+            log.warning("deadlines wait for the database: %r", error)
             fired = 0
         if fired < AT_ONCE:
             await asyncio.sleep(EVERY.total_seconds())

@@ -1,6 +1,7 @@
 """Notes live traffic of open channels in memory and writes it within seconds; losing it costs one probe."""
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -29,11 +30,9 @@ class Freshness:
         """Write what is noted; what could not be written is forgotten, traffic goes on."""
         noted, self._noted = self._noted, {}
         entries = [Entry(id, Source.WEBHOOK, "alive", at, Alive(at)) for id, at in noted.items()]
-        try:
-            for start in range(0, len(entries), AT_ONCE):
+        for start in range(0, len(entries), AT_ONCE):
+            with contextlib.suppress(Unavailable):
                 await self._writer.submit_each(entries[start : start + AT_ONCE])
-        except Unavailable:
-            return
 
     async def run(self) -> None:
         """Write every few seconds, for ever."""

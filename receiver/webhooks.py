@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
-from db.writer import Unavailable
+from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
 from receiver.errors import Unavailable as UnavailableAnswer
@@ -67,8 +67,11 @@ async def receive(request: Request) -> Response:
 
 async def _receive(request: Request, provider: Provider | None) -> int:
     token = request.path_params["token"]
-    target = None if provider is None else await request.app.state.tokens.resolve(provider.name, token)
-    if provider is None or target is None:
+    if provider is None:
+        raise Unauthorized("Nobody has this webhook address.")
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        target = await request.app.state.tokens.resolve(provider.name, token)
+    if target is None:
         raise Unauthorized("Nobody has this webhook address.")
     received_at = datetime.now(UTC)
     body, whole = await _read(request)

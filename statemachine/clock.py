@@ -12,6 +12,8 @@ WINDOW: Final = timedelta(minutes=30)
 """The largest difference is kept for one to two of these, so that a slow drift is followed."""
 QUARTER: Final = timedelta(minutes=15)
 """Time zones differ by whole quarters of an hour."""
+AGREEMENT: Final = timedelta(seconds=1)
+"""How near two events must show the same step back: retries of one long outage come minutes apart."""
 STEP_TOLERANCE: Final = timedelta(seconds=5)
 """How far from whole quarters a step may be: deliveries take time."""
 JUMP: Final = timedelta(minutes=1)
@@ -69,7 +71,8 @@ def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
     step = _step(seen - clock.offset)
     if step is None:
         return _follow(replace(clock, suspect=None) if clock.suspect else clock, seen, received_at)
-    if clock.suspect is not None and abs(step - clock.suspect) <= STEP_TOLERANCE:
+    tolerance = STEP_TOLERANCE if step > timedelta(0) else AGREEMENT
+    if clock.suspect is not None and abs(step - clock.suspect) <= tolerance:
         return _begin(clock, seen, received_at)
     return replace(clock, suspect=step)
 
@@ -94,6 +97,5 @@ def _follow(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
 def _step(difference: timedelta) -> timedelta | None:
     """Return the difference when it may be a change of clock: whole quarters either way, or a jump ahead."""
     quarters = round(difference / QUARTER) * QUARTER
-    if quarters and abs(difference - quarters) <= STEP_TOLERANCE:
-        return quarters
-    return difference if difference > JUMP else None
+    is_zone = bool(quarters) and abs(difference - quarters) <= STEP_TOLERANCE
+    return difference if is_zone or difference > JUMP else None

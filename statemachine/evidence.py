@@ -101,12 +101,14 @@ def merge(evidence: Evidence, heard: Heard) -> Evidence:
         evidence = Evidence(state_of(evidence), (), evidence.settled_at, evidence.qr_at, heard.epoch)
     if heard.trigger is None or not heard.fresh or is_older_than_probe(evidence, heard.emitted_at):
         return evidence
-    witness = Witness(heard.at, heard.received_at, heard.trigger, heard.reason, heard.status)
+    witness = Witness(
+        heard.at, heard.received_at, heard.emitted_at, heard.trigger, heard.reason, heard.status
+    )
     kept = [w for w in evidence.witnesses if _kind(w) != _kind(witness)]
     rival = next((w for w in evidence.witnesses if _kind(w) == _kind(witness)), witness)
     newest = max(witness, rival, key=lambda w: (w.at, w.received_at))
     qr_at = evidence.qr_at
-    if heard.trigger is Trigger.QR_ISSUED:
+    if heard.trigger is Trigger.QR_ISSUED and newest is witness:
         qr_at = heard.received_at if qr_at is None else max(qr_at, heard.received_at)
     return Evidence(evidence.base, (*kept, newest), evidence.settled_at, qr_at, evidence.epoch)
 
@@ -129,7 +131,10 @@ def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
         standing = Standing(State.CONNECTING, verdict.reason, verdict.status)
     if verdict.trigger in GATEWAY_TROUBLE and standing == before:
         return evidence
-    younger = tuple(w for w in evidence.witnesses if w.received_at > verdict.began_at)
+    oldest = verdict.began_at - PROBE_TOLERANCE
+    younger = tuple(
+        w for w in evidence.witnesses if w.received_at > verdict.began_at and w.emitted_at >= oldest
+    )
     return replace(evidence, base=standing, witnesses=younger, settled_at=verdict.began_at)
 
 
@@ -143,4 +148,4 @@ def came_out_of_turn(evidence: Evidence, heard: Heard) -> bool:
     """True when a webhook was late, doubled or equal in time to another one, as seen before merging it."""
     if not heard.fresh or is_older_than_probe(evidence, heard.emitted_at):
         return True
-    return any(w.at >= heard.at for w in evidence.witnesses)
+    return heard.epoch <= evidence.epoch and any(w.at >= heard.at for w in evidence.witnesses)

@@ -97,10 +97,14 @@ class Standing(NamedTuple):
 
 
 class Witness(NamedTuple):
-    """The newest webhook of one kind: what it said, when by the gateway's clock, when it reached us."""
+    """The newest webhook of one kind: what it said, and when.
+
+    `at` is the gateway's clock, `emitted_at` the same moment by ours as far as that is known.
+    """
 
     at: datetime
     received_at: datetime
+    emitted_at: datetime
     trigger: Trigger
     reason: Reason | None
     status: int | None

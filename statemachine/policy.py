@@ -25,7 +25,7 @@ def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tup
     if after.rules.monitoring is Monitoring.REMOVED:
         return _removed(after, now)
     if after.state is State.OPEN:
-        after, effects = _recovered(after, now)
+        after, effects = _recovered(before, after, now)
     else:
         after, effects = _unhealthy(before, after, now)
     return replace(after, due_at=next_due(after)), effects
@@ -38,12 +38,16 @@ def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ..
     return replace(channel, incident=None, due_at=None, probe_due_at=None, awaiting_probe_since=None), effects
 
 
-def _recovered(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     incident = channel.incident
     if incident is None:
         return channel, ()
     tell = channel.rules.monitoring is Monitoring.WATCHED
     if not incident.flapping:
+        newer = channel.fresh_at is not None and channel.fresh_at > incident.opened_at
+        if before.state is State.OPEN and not newer:
+            # Another application says so of a channel that is open to us; only new evidence answers it.
+            return channel, ()
         return replace(channel, incident=None), (Resolve(incident, now, "recovered", tell),)
     if channel.since is not None and now >= channel.since + STABLE_AFTER:
         return replace(channel, incident=None, departures=()), (Resolve(incident, now, "stable", tell),)
@@ -72,7 +76,8 @@ def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tupl
 
 def _opened(channel: Channel, now: datetime, flapping: bool = False) -> tuple[Channel, tuple[Effect, ...]]:
     incident = describe(channel, now, flapping)
-    return replace(channel, incident=incident, awaiting_probe_since=None), (Open(incident),)
+    after = replace(channel, incident=incident, awaiting_probe_since=None, has_been_open=True)
+    return after, (Open(incident),)
 
 
 def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> Incident:
@@ -82,16 +87,17 @@ def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> I
     return Incident(state.shown, state.value, started_at, opened_at, reason, status, flapping)
 
 
-def fall_due(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+def fall_due(channel: Channel, now: datetime, certain: bool) -> tuple[Channel, tuple[Effect, ...]]:
     """Return the channel after its deadline, and the incident that opens if its evidence is fresh.
 
     On old evidence a probe comes first; the incident then opens unless that says open, or when it
-    can't be made within `rules.probe_wait`.
+    can't be made within `rules.probe_wait`. `certain`: that was seen to before.
     """
     grace_ends_at = incident_due(channel)
     if grace_ends_at is None or now < grace_ends_at:
         return channel, ()
-    if channel.fresh_at is not None and now - channel.fresh_at <= channel.rules.stale_after:
+    is_fresh = channel.fresh_at is not None and now - channel.fresh_at <= channel.rules.stale_after
+    if certain or is_fresh:
         return _opened(channel, now)
     since = channel.awaiting_probe_since or now
     wait = channel.rules.probe_wait

@@ -72,6 +72,8 @@ class Deadline:
     """The clock's word: what was due by now is due."""
 
     received_at: datetime
+    certain: bool = False
+    """The evidence was found good enough: a replay of the deadline that opened an incident."""
 
 
 @dataclass(frozen=True, slots=True)

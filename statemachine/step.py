@@ -56,7 +56,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
         case IncidentResolved():
             after = replace(channel, incident=None)
         case Deadline():
-            due, opened = policy.fall_due(channel, signal.received_at)
+            due, opened = policy.fall_due(channel, signal.received_at, signal.certain)
             after, effects = policy.decide(due, due, signal.received_at)
             return after, opened + effects
         case _:
@@ -91,8 +91,9 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     ):
         after = replace(after, suspicion=None)
     if heard.fresh and (changed or not (late or heard.trigger is Trigger.CONNECTING)):
-        after = _refreshed(after, now)
-    if heard.doubtful or (late and NAMES[heard.trigger] is not after.state):
+        after = _refreshed(after, now, moved=changed)
+    clock_changed = heard.epoch > channel.evidence.epoch > 0
+    if heard.doubtful or clock_changed or (late and NAMES[heard.trigger] is not after.state):
         after = policy.probe_at(after, now)
     return after
 
@@ -101,6 +102,9 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
     now = alive.received_at
     after = replace(channel, last_event_at=_later(channel.last_event_at, now))
     if channel.state is State.OPEN:
+        if channel.last_event_at is not None and now < channel.last_event_at:
+            # Noted before an event that may have made a probe due: that stays due.
+            return replace(after, fresh_at=_later(after.fresh_at, now))
         return _refreshed(after, now)
     if channel.state is State.ERROR and (channel.probed_at is None or now > channel.probed_at):
         evidence = Evidence(Standing(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
@@ -193,10 +197,8 @@ def _configured(channel: Channel, configured: Configured) -> Channel:
 def _opened_outside(channel: Channel, signal: IncidentOpened) -> Channel:
     if channel.incident is not None:
         return replace(channel, incident=replace(channel.incident, kind=signal.kind))
-    return replace(
-        channel,
-        incident=Incident(signal.kind, signal.last_state, signal.received_at, signal.received_at),
-    )
+    incident = Incident(signal.kind, signal.last_state, signal.received_at, signal.received_at)
+    return replace(channel, incident=incident, has_been_open=True)
 
 
 def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:
@@ -223,14 +225,19 @@ def _departures(channel: Channel, now: datetime) -> tuple[datetime, ...]:
     return (*recent, now)[-policy.FLAPS :]
 
 
-def _refreshed(channel: Channel, now: datetime) -> Channel:
-    """Return the channel with fresh evidence: a due incident need not wait for a probe any longer."""
+def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
+    """Return the channel with fresh evidence: a due incident need not wait for a probe any longer.
+
+    In an unhealthy stretch only evidence that moved something brings the next probe nearer.
+    """
     after = replace(channel, fresh_at=_later(channel.fresh_at, now), awaiting_probe_since=None)
     if channel.state is State.OPEN:
         return replace(
             after, probe_due_at=now + channel.rules.stale_after if policy.is_probed(channel) else None
         )
-    return policy.probe_at(after, now + channel.rules.retry_after)
+    if moved or channel.probe_due_at is None:
+        return policy.probe_at(after, now + channel.rules.retry_after)
+    return after
 
 
 def _later(one: datetime | None, other: datetime) -> datetime:

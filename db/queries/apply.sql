@@ -1,10 +1,21 @@
 -- name: lock_states
--- Lock the channels of a batch, in one order everywhere; what hangs on them is read after, in a new snapshot.
-select channel_id
-from zapwatch_states
-where channel_id = any ($1::uuid[])
-order by channel_id
-for no key update;
+-- Lock the channels of a batch that nobody else has; what hangs on them is read after, in a new snapshot.
+-- The row that others share is locked as its foreign keys will lock it anyway.
+select s.channel_id
+from zapwatch_states s
+join notification_channels n on n.id = s.channel_id
+where s.channel_id = any ($1::uuid[])
+order by s.channel_id
+for no key update of s skip locked
+for key share of n skip locked;
+
+-- name: lock_shown
+-- Lock the rows that show channels to the applications beside us, those that nobody else has.
+select id
+from notification_channels
+where id = any ($1::uuid[])
+order by id
+for no key update skip locked;
 
 -- name: read_channels
 -- Read all that a step needs to know of the locked channels, with their open incident and newest event.
@@ -97,14 +108,24 @@ from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) as u (channel
 where n.id = u.channel_id;
 
 -- name: save_clocks
--- Save what was learnt of gateways' clocks, unless another replica learnt meanwhile.
+-- Save what was learnt of gateways' clocks, unless another replica learnt meanwhile or has the row: it is learnt again.
 update zapwatch_gateways g
 set clock = u.clock
 from unnest($1::uuid[], $2::jsonb[], $3::jsonb[]) as u (id, known, clock)
-where g.id = u.id and g.clock = u.known;
+where g.id = u.id and g.clock = u.known
+  and g.id in (select id from zapwatch_gateways where id = any ($1::uuid[]) order by id for no key update skip locked);
+
+-- name: change_incidents
+-- Bring open incidents up to date; what another application wrote into the details stays.
+update whatsapp_connection_incidents i
+set
+  kind = u.kind, last_state = u.last_state,
+  details = (coalesce(i.details, '{}') - array['reason', 'status', 'flapping']) || u.details
+from unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[]) as u (channel_id, kind, last_state, details)
+where i.channel_id = u.channel_id and i.resolved_at is null;
 
 -- name: open_incidents
--- Open incidents, or bring open ones up to date; at most one for each channel.
+-- Open incidents; at most one for each channel.
 select channel_id
 from zapwatch_incidents_open($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[])
 where opened;

@@ -1,20 +1,23 @@
 """One transaction a batch, the same rows however the batch is cut, and a replay that gives them again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
-from db.apply import acknowledge, apply
+from db.apply import Locked, acknowledge, apply
 from db.connections import Connection
 from db.entry import Entry, Source
 from db.pool import connect_writer
 from db.queries import sql
 from db.replay import replay
-from statemachine.model import Reason, State, Trigger
+from statemachine.model import Reason, Rules, State, Trigger
 from statemachine.signals import Alive, Answered, Open, Resolve
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
@@ -102,11 +105,17 @@ async def test_how_a_batch_is_cut_has_no_meaning(connection: Connection, seed: i
 
 
 @pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "rules", [RULES, replace(RULES, stale_after=timedelta(seconds=60))], ids=["fresh", "stale"]
+)
+@pytest.mark.parametrize("configured", [True, False], ids=["keyed", "keyless"])
 async def test_replaying_the_events_gives_the_same_channel_and_incidents(
-    connection: Connection, seed: int
+    connection: Connection, seed: int, rules: Rules, configured: bool
 ) -> None:
     channel_id = await register(connection)
-    await apply(connection, story(Of(channel_id), seed), RULES)
+    if not configured:
+        await connection.execute("update zapwatch_channels set api_key = null")
+    await apply(connection, story(Of(channel_id), seed), rules)
 
     channel, effects = await replay(connection, channel_id)
 
@@ -121,6 +130,7 @@ async def test_replaying_the_events_gives_the_same_channel_and_incidents(
     assert [i.started_at for i in opened] == [i["started_at"] for i in incidents]
     assert [i.opened_at for i in opened] == [i["opened_at"] for i in incidents]
     assert resolved == [i["resolved_at"] for i in incidents if i["resolved_at"] is not None]
+    assert channel.has_been_open == ('"has_been_open": true' in row["memory"])
 
 
 async def test_applying_a_batch_again_after_an_unknown_outcome_is_harmless(connection: Connection) -> None:
@@ -177,6 +187,23 @@ async def test_incident_that_another_application_opened_ends_with_the_channel_op
     row = await connection.fetchrow("select * from whatsapp_connection_incidents where id = $1", opened)
     assert row is not None
     assert row["resolved_at"] is not None
+
+
+async def test_details_that_another_application_wrote_stay_when_the_incident_changes(
+    connection: Connection,
+) -> None:
+    of = Of(await register(connection))
+    await apply(connection, [of.told(0, Trigger.OPENED), of.told(10, Trigger.CONNECTING)], RULES)
+    await connection.execute(
+        """select whatsapp_heartbeat_open_incident($1, 'connecting', null, '{"ticket": 77}')""", of.channel_id
+    )
+
+    await apply(connection, [of.told(20, Trigger.DROPPED, Reason.CONNECTION_LOST, 408)], RULES)
+
+    row = await connection.fetchrow("select kind, details from whatsapp_connection_incidents")
+    assert row is not None
+    assert row["kind"] == "disconnected"
+    assert orjson.loads(row["details"]) == {"ticket": 77, "reason": "connection_lost", "status": 408}
 
 
 async def test_state_change_is_shown_to_the_applications_beside_us(connection: Connection) -> None:
@@ -248,7 +275,7 @@ async def test_writer_gives_way_before_an_application_beside_us_is_killed(dsn: s
                 "select 1 from notification_channels where id = $1 for update", of.channel_id
             )
 
-            with pytest.raises(asyncpg.LockNotAvailableError):
+            with pytest.raises(Locked):
                 await apply(writer, [of.told(0, Trigger.OPENED)], RULES)
 
             await beside.execute(

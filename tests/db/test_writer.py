@@ -89,6 +89,45 @@ async def test_one_bad_deadline_holds_up_no_other(dsn: str, connection: Connecti
     assert await states(connection) == {good.channel_id: "open", bad.channel_id: "unknown"}
 
 
+@pytest.mark.parametrize("how", ["for update", "for no key update"])
+async def test_many_rows_locked_by_another_application_hold_up_no_other_channel(
+    dsn: str, connection: Connection, how: str
+) -> None:
+    channels = [Of(await register(connection, f"loja-{number}")) for number in range(60)]
+    free = Of(await register(connection, "free"))
+    loop = asyncio.get_running_loop()
+    async with running(dsn) as writer, connected(dsn) as other:
+        async with other.transaction():
+            await other.execute(
+                f"select 1 from notification_channels where id = any($1) {how}",
+                [of.channel_id for of in channels],
+            )
+            stuck = [asyncio.create_task(writer.submit([of.told(0, Trigger.OPENED)])) for of in channels]
+            began = loop.time()
+
+            for number in range(5):
+                await writer.submit([free.told(number, Trigger.OPENED)])
+
+            assert loop.time() - began < 2
+            assert not any(task.done() for task in stuck)
+        await asyncio.gather(*stuck)
+
+    assert set((await states(connection)).values()) == {"open"}
+
+
+async def test_locked_gateway_holds_up_nobody(dsn: str, connection: Connection) -> None:
+    of = Of(await register(connection))
+    loop = asyncio.get_running_loop()
+    async with running(dsn) as writer, connected(dsn) as other, other.transaction():
+        await other.execute("select 1 from zapwatch_gateways for update")
+        began = loop.time()
+
+        await writer.submit([of.told(0, Trigger.OPENED)])
+
+        assert loop.time() - began < 1
+        assert await states(connection) == {of.channel_id: "open"}
+
+
 async def test_lost_connection_is_replaced_and_nothing_is_lost(dsn: str) -> None:
     async with connected(dsn) as connection, running(dsn) as writer:
         of = Of(await register(connection))

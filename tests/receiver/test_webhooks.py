@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -256,3 +257,27 @@ async def test_incident_on_old_evidence_waits_marked(dsn: str) -> None:
         # New evidence ends the waiting: the grace is over already.
         await z.hear(waiting, Evolution("waits").update("close", 428))
         assert (await z.incident(waiting))["kind"] == "disconnected"
+
+
+async def test_channel_that_somebody_keeps_locked_delays_no_other_incident(
+    dsn: str, connection: Connection
+) -> None:
+    async with zapwatch(dsn) as z:
+        locked, free = await z.channel("locked"), await z.channel("free")
+        one, other = Evolution("locked"), Evolution("free")
+        await z.hear(locked, one.update("open"))
+        await z.hear(free, other.update("open"))
+        async with connection.transaction():
+            await z.hear(locked, one.update("close", 401))
+            await connection.execute(
+                "select 1 from notification_channels where id = $1 for update", UUID(locked)
+            )
+            await z.hear(free, other.update("close", 401))
+
+            opened = await z.incident(free)
+
+            (incident,) = await z.incidents(free)
+            late = time(incident["opened_at"]) - time(opened["started_at"])
+            assert late < timedelta(seconds=4)
+            assert (await z.state(locked))["incident"] is None
+        assert (await z.incident(locked))["kind"] == "disconnected"

@@ -72,6 +72,14 @@ def test_two_events_stamped_ahead_are_a_change_of_clock() -> None:
     assert (clock.epoch, clock.offset) == (2, ahead - timedelta(seconds=2))
 
 
+def test_two_retries_a_quarter_late_and_seconds_apart_are_no_change_of_clock() -> None:
+    quarter = BEHIND - timedelta(minutes=15)
+
+    clock = after((MINUTE, BEHIND), (2 * MINUTE, quarter), (3 * MINUTE, quarter - timedelta(seconds=3)))
+
+    assert (clock.epoch, clock.offset) == (1, BEHIND)
+
+
 def test_slow_drift_is_followed_within_two_windows() -> None:
     slower = BEHIND - timedelta(seconds=20)
     clock = after((MINUTE, BEHIND), *((number * 10 * MINUTE, slower) for number in range(1, 12)))

@@ -529,3 +529,64 @@ def test_repeated_connecting_is_no_fresh_evidence_and_a_renewed_qr_is() -> None:
     qr, _ = after(OPENED, told(10, Trigger.QR_ISSUED), told(50, Trigger.QR_ISSUED))
 
     assert (flood.fresh_at, qr.fresh_at) == (at(10), at(50))
+
+
+def test_late_webhook_that_arrived_while_the_probe_ran_does_not_overrule_it() -> None:
+    connecting = told(0, Trigger.CONNECTING, Reason.CONNECTING)
+    late = Heard(at(100.5), at(50), at(50), Trigger.CONNECTING, Reason.CONNECTING)
+    opened = answer(100, Trigger.OPENED)
+
+    before, _ = after(connecting, late, opened)
+    behind, _ = after(connecting, opened, late)
+
+    assert before.state is behind.state is State.OPEN
+
+
+def test_older_traffic_does_not_put_off_a_probe_that_is_due_at_once() -> None:
+    late = Heard(at(20), at(-50), at(-50), Trigger.UNPAIRED, Reason.LOGGED_OUT)
+
+    channel, _ = after(OPENED, told(5, Trigger.OPENED), late, Alive(at(18)))
+
+    assert channel.probe_due_at == at(20)
+
+
+def test_repeated_evidence_does_not_undo_the_growing_gaps() -> None:
+    shown = told(0, Trigger.QR_ISSUED, Reason.QR_SHOWN)
+    channel, _ = after(shown)
+    for number in range(1, 7):
+        probe = answer(number * 100, Trigger.QR_ISSUED, Reason.QR_SHOWN, version=channel.version)
+        channel, _ = step(channel, probe)
+
+    renewed, _ = step(channel, told(610, Trigger.QR_ISSUED, Reason.QR_SHOWN))
+
+    assert renewed.probe_due_at == channel.probe_due_at == at(601 + 300)
+
+
+def test_incident_that_another_application_says_of_an_open_channel_waits_for_new_evidence() -> None:
+    said = IncidentOpened(at(20), "error")
+
+    unmoved, nothing = after(OPENED, said, Deadline(at(21)))
+    _, effects = after(OPENED, said, Deadline(at(21)), told(30, Trigger.OPENED))
+
+    assert (unmoved.incident is not None, nothing) == (True, [])
+    assert [type(effect) for effect in effects] == [Resolve]
+
+
+def test_earlier_incident_makes_a_shown_qr_a_loss() -> None:
+    dropped = told(0, Trigger.DROPPED, Reason.CONNECTION_LOST)
+    rules = Rules(threshold=timedelta(seconds=10))
+
+    channel, _ = after(
+        dropped, Deadline(at(10)), IncidentResolved(at(11)), told(20, Trigger.QR_ISSUED), rules=rules
+    )
+
+    assert channel.standing.reason is Reason.SCAN_NEEDED
+
+
+def test_change_of_clock_asks_for_a_probe() -> None:
+    first = replace(told(10, Trigger.OPENED), epoch=1)
+    second = replace(told(5, Trigger.OPENED), received_at=at(20), epoch=2)
+
+    channel, _ = after(first, second)
+
+    assert channel.probe_due_at == at(20)
