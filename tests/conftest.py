@@ -4,6 +4,7 @@ The databases belong to the service's ordinary role, as in production. Only this
 superuser.
 """
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,10 +15,15 @@ from urllib.parse import quote, urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from db.connections import Connection
 from db.embedded import run_embedded
 from db.migrate import migrate
+
+# Noisy machines make single examples slow; CI tries the same ones each time, a developer new ones.
+settings.register_profile("zapwatch", deadline=None, derandomize="CI" in os.environ, max_examples=200)
+settings.load_profile("zapwatch")
 
 
 @dataclass(frozen=True, slots=True)
