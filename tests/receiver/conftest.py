@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -19,8 +20,11 @@ from receiver.api import routes
 from receiver.auth import Tokens
 from receiver.errors import exception_handlers
 from receiver.metrics import Metrics
+from receiver.providers import PROVIDERS
 from receiver.settings import Settings
-from tests.conftest import Server
+from tests.conftest import Server, connected
+from tests.receiver.hostile import Rig, served
+from tests.receiver.service import zapwatch
 
 KEY = bytes(range(32))
 
@@ -111,3 +115,21 @@ async def running_api(dsn: str) -> AsyncIterator[Api]:
             token = await create_operator_token(connection)
         async with client_of(app, token) as client:
             yield Api(app, client, pool, applied)
+
+
+@pytest.fixture(scope="module")
+async def rig(server: Server, template: str) -> AsyncIterator[Rig]:
+    """The service of these tests; each of them registers channels of its own."""
+    async with (
+        server.database(template) as name,
+        connected(server.dsn(name)) as connection,
+        zapwatch(server.dsn(name)) as z,
+        served(z.app) as port,
+    ):
+        gateways = {}
+        for provider in PROVIDERS:
+            url = f"http://127.0.0.1:9/{provider}"
+            body = {"provider": provider, "base_url": url, "api_key": "k"}
+            answer = await z.client.post("/gateways", json=body)
+            gateways[provider] = url, answer.json()["webhook_url"]
+        yield Rig(z, connection, port, gateways, count())
