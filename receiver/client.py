@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -51,5 +52,8 @@ class Client:
 async def open_client(timeout: timedelta) -> AsyncIterator[Client]:
     """Yield a client that waits this long for a whole exchange and follows no redirect."""
     seconds = timeout.total_seconds()
-    async with httpx.AsyncClient(timeout=seconds, headers={"User-Agent": "zapwatch"}) as http:
+    # A cookie of one gateway is none of another's on the same host, and an odd one would spoil its requests.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    headers = {"User-Agent": "zapwatch"}
+    async with httpx.AsyncClient(timeout=seconds, headers=headers, cookies=no_cookies) as http:
         yield Client(http, timeout)

@@ -20,7 +20,7 @@ from tests.receiver.hostile import (
     MIB,
     Rig,
 )
-from tests.receiver.service import zapwatch
+from tests.receiver.service import Zapwatch, zapwatch
 
 GUARDED: Final = [
     (method, route.path)
@@ -611,18 +611,31 @@ async def answering(answer: bytes, drip: bool = False) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    gateway = await asyncio.start_server(talk, "127.0.0.1", 0)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
     try:
-        yield f"http://127.0.0.1:{gateway.sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        gateway.close()
+        server.close()
+
+
+async def until_asked(z: Zapwatch, dsn: str) -> None:
+    """Return when every gateway has been claimed for its version to be asked."""
+    claimed = "select bool_and(version_due_at > now()) from zapwatch_gateways"
+    async with connected(dsn) as connection:
+        await z.until(lambda: connection.fetchval(claimed), lambda done: done)
 
 
 @pytest.mark.parametrize("answer", GREETINGS.values(), ids=GREETINGS.keys())
 async def test_gateway_that_answers_oddly_stops_no_loop(dsn: str, answer: bytes) -> None:
     async with answering(answer) as odd, zapwatch(dsn, probe_timeout=timedelta(seconds=0.5)) as z:
         await z.channel(api_url=odd)
-        await asyncio.sleep(2)  # its version is asked for within a second, and an answer takes half a one
+        await until_asked(z, dsn)
+        # The next round begins when this one is over: another gateway's version shows that it was survived.
+        async with gateway("2.3.7") as sound:
+            await z.channel("loja-02", api_url=sound)
+            await z.until(
+                lambda: z.get("/gateways"), lambda found: "2.3.7" in [g["version"] for g in found["items"]]
+            )
 
         assert (await z.client.get("/readyz")).status_code == 200
         assert (await z.client.get("/gateways")).status_code == 200
@@ -636,7 +649,7 @@ async def test_gateway_that_drips_keeps_no_other_waiting(dsn: str) -> None:
         zapwatch(dsn, probe_timeout=timedelta(seconds=0.5)) as z,
     ):
         await z.channel(api_url=slow)
-        await asyncio.sleep(1.5)  # it's being asked
+        await until_asked(z, dsn)
         await z.channel(api_url=quick)
 
         async def versions() -> set[str | None]:
