@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,6 +13,9 @@ from db.entry import Entry
 from db.events import EventRow, json_of
 from db.queries import sql
 from statemachine.model import Incident, Rules, State
+
+SHOWN_EVERY: Final = timedelta(minutes=1)
+"""How often the applications beside us are shown that a channel was probed: the table is theirs, too."""
 
 
 class Locked(Exception):
@@ -93,6 +97,7 @@ async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
 async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
     saved: list[tuple[object, ...]] = []
     shown: list[tuple[object, ...]] = []
+    probed: list[tuple[object, ...]] = []
     for track in tracks:
         c = track.channel
         if c == track.before and not track.must_save:
@@ -101,11 +106,19 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
         if c.standing[:2] != track.before.standing[:2]:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
-    await _run(connection, sql.save_states, 13, saved)
+        elif track.answered and _is_shown_long_ago(track):
+            probed.append((track.row["channel_id"], c.probed_at))
+    await _run(connection, sql.save_states, 14, saved)
     if shown:
         ids = [row[0] for row in shown]
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
         await _run(connection, sql.show_states, 4, shown)
+    await _run(connection, sql.show_probes, 2, probed)
+
+
+def _is_shown_long_ago(track: Track) -> bool:
+    shown_at, probed_at = track.row["last_health_check"], track.channel.probed_at
+    return probed_at is not None and (shown_at is None or probed_at - shown_at >= SHOWN_EVERY)
 
 
 def _expect_all(wanted: Iterable[Any], locked: Collection[Any]) -> None:
@@ -122,14 +135,14 @@ async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> No
     for track in tracks:
         channel_id, now = track.row["channel_id"], track.channel.incident
         if (old := track.old_incident) is not None and old != track.before.incident:
-            changed.append(_incident(channel_id, old)[:4])
+            changed.append(_incident(track, old)[:4])
         for past in track.past:
             if past.stored:
                 ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.tell))
             else:
-                whole.append((*_incident(channel_id, past.incident, past.why), past.resolved_at))
+                whole.append((*_incident(track, past.incident, past.why), past.resolved_at))
         if now is not None and not track.incident_stored:
-            opened.append(_incident(channel_id, now))
+            opened.append(_incident(track, now))
     await _run(connection, sql.change_incidents, 4, changed)
     await _run(connection, sql.resolve_incidents, 4, ended)
     await _run(connection, sql.record_incidents, 7, whole)
@@ -172,16 +185,17 @@ def _state(track: Track) -> tuple[object, ...]:
         channel.probed_at,
         channel.due_at,
         channel.probe_due_at,
-        memory_of(channel, track.told_rules),
+        memory_of(channel, track.told_rules, track.details),
+        track.answered,
     )
 
 
-def _incident(channel_id: UUID, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
+def _incident(track: Track, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
     return (
-        channel_id,
+        track.row["channel_id"],
         incident.kind,
         incident.last_state,
-        details_of(incident, resolved),
+        details_of(incident, track.details, resolved),
         incident.started_at,
         incident.opened_at,
     )

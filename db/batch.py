@@ -1,7 +1,7 @@
 """Folds the entries of one transaction into channels, and collects the rows that result; does no I/O."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -28,6 +28,9 @@ from statemachine.signals import (
     Verdict,
 )
 from statemachine.step import step, verdict_of
+
+OF_ANOTHER_GATEWAY: Final = -1
+"""A version that no channel has: an answer of the gateway of before is dropped, and asked for anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class Track:
         self.incident_stored = self.before.incident is not None
         self.past: list[Past] = []
         self.must_save = False
+        self.details: Mapping[str, object] = memory.get("details", {})
+        self.answered = False
+        """Whether a probe was answered, so that its claim ends."""
 
     @property
     def last_event(self) -> EventRow | None:
@@ -134,7 +140,13 @@ class Batch:
         match entry.said:
             case Told():
                 self._hear(track, entry, entry.said, redelivered)
-            case Alive() | Answered() | Verdict():
+            case Answered():
+                track.must_save = track.answered = True
+                if entry.gateway_id is not None and entry.gateway_id != track.row["gateway_id"]:
+                    track.step(replace(entry.said, version=OF_ANOTHER_GATEWAY))
+                    return
+                _answer(track, entry, entry.said)
+            case Alive() | Verdict():
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
@@ -201,7 +213,9 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
     effects = track.step(said)
     if isinstance(verdict, Verdict) and track.channel.evidence != before.evidence:
         event = event_of(entry, verdict.trigger, verdict.reason, verdict.status, verdict.began_at)
+        track.details = entry.details
         event.data = {
+            **entry.details,
             "dated_at": verdict.dated_at,
             "session_lost": verdict.session_lost or None,
         }

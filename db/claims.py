@@ -1,5 +1,6 @@
 """Claims what is due, each for one replica at a time (SKIP LOCKED and a lease), and settles it."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -9,6 +10,27 @@ from db.queries import sql
 
 LEASE: Final = timedelta(seconds=10)
 """How long a claimed deadline is left to the replica that claimed it."""
+
+
+class Target(NamedTuple):
+    """A channel to be probed: where, with whose key, and what was known of it when it was read."""
+
+    channel_id: UUID
+    version: int
+    due_at: datetime
+    gateway_id: UUID | None
+    provider: str
+    base_url: str
+    instance: str | None
+    channel_key: bytes | None
+    """Sealed, as is `gateway_key`, which serves channels without one of their own."""
+    gateway_key: bytes | None
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is an address, an instance and a key to ask with."""
+        keyed = self.channel_key is not None or self.gateway_key is not None
+        return bool(self.base_url and self.instance) and keyed
 
 
 class DueGateway(NamedTuple):
@@ -23,6 +45,43 @@ async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> 
     """Return channels whose deadline has come, with it; applying the deadline settles the claim."""
     rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit)
     return [(row["channel_id"], row["due_at"]) for row in rows]
+
+
+async def claim_probes(
+    connection: Connection, now: datetime, lease: timedelta, per_gateway: int, limit: int
+) -> list[Target]:
+    """Return channels that are due to be probed, of each gateway the longest due first.
+
+    No gateway has more than `per_gateway` claims at a time, whoever holds them: claimed channels keep
+    their place among those that are due. The answer ends a claim, or else the lease does.
+    """
+    rows = await connection.fetch(sql.claim_probes, now, now + lease, per_gateway, limit)
+    return [Target(**row) for row in rows]
+
+
+async def put_off_probes(connection: Connection, channel_ids: Iterable[UUID], until: datetime) -> None:
+    """Have channels probed later, and end their claims."""
+    await connection.execute(sql.put_off_probes, list(channel_ids), until)
+
+
+async def probe_target(
+    connection: Connection, channel_id: UUID, tenant_id: UUID | None
+) -> tuple[Target, bool] | None:
+    """Return whom to ask about a channel, and whether it is paused; None: no such channel of this tenant."""
+    row = await connection.fetchrow(sql.probe_target, channel_id, tenant_id)
+    if row is None:
+        return None
+    fields = dict(row)
+    paused = fields.pop("paused")
+    return Target(**fields), paused
+
+
+async def control_targets(
+    connection: Connection, gateway_id: UUID, channel_id: UUID, limit: int
+) -> list[Target]:
+    """Return other channels of the gateway, open ones first."""
+    rows = await connection.fetch(sql.control_targets, gateway_id, channel_id, limit)
+    return [Target(**row) for row in rows]
 
 
 async def claim_versions(

@@ -4,6 +4,7 @@ The hot row keeps what is queried in columns and the rest in `memory`, one JSON 
 readable at three in the morning: evidence, departures, suspicion and the rules last seen.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Protocol
@@ -78,7 +79,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
     )
 
 
-def memory_of(channel: Channel, told_rules: Rules | None) -> str:
+def memory_of(channel: Channel, told_rules: Rules | None, details: Mapping[str, object]) -> str:
     """Return as JSON what a channel has no column for, empty fields left out."""
     memory = {
         "rules": None if told_rules is None else json_of_rules(told_rules),
@@ -89,6 +90,7 @@ def memory_of(channel: Channel, told_rules: Rules | None) -> str:
         "suspicion": channel.suspicion,
         "probes": channel.probes,
         "awaiting_probe_since": channel.awaiting_probe_since,
+        "details": details,
     }
     return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
 
@@ -157,9 +159,10 @@ def incident_of(row: Row) -> Incident | None:
     )
 
 
-def details_of(incident: Incident, resolved: str | None = None) -> str:
-    """Return the incident's details as JSON, with why it was resolved if it was."""
+def details_of(incident: Incident, told: Mapping[str, object], resolved: str | None = None) -> str:
+    """Return the details as JSON: what the gateway told besides, and why the incident was resolved."""
     details = {
+        **told,
         "reason": incident.reason,
         "status": incident.status,
         "flapping": incident.flapping or None,

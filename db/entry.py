@@ -1,6 +1,7 @@
 """What is handed to the writer: one signal on its way into one channel, with what its event row needs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -40,3 +41,7 @@ class Entry:
     received_at: datetime
     said: Told | Signal
     key: bytes | None = None
+    gateway_id: UUID | None = None
+    """Which gateway answered a probe: the channel may have been moved to another one meanwhile."""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """What a probe's answer adds for people; it goes into the details of an incident."""

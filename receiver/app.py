@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from db.apply import acknowledge
+from db.claims import Target
 from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.entry import Entry, Source
 from db.lodging import lodge
@@ -28,13 +29,16 @@ from db.pool import TRANSIENT, connect, connect_writer, open_pool
 from db.vault import Vault, VaultError, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
-from receiver import api, deadlines, housekeeping, versions, webhooks
+from receiver import api, checks, deadlines, housekeeping, versions, webhooks
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
+from receiver.container import localhost
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
 from receiver.logs import AccessLog, configure
 from receiver.metrics import Metrics
+from receiver.probe import Probed, Prober
+from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
 from statemachine.model import Rules
 from statemachine.signals import Deadline
@@ -93,7 +97,7 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
 async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Settings) -> Starlette:
     metrics = Metrics()
     pool = await stack.enter_async_context(await open_pool(dsn))
-    client = await stack.enter_async_context(open_client(settings.probe_timeout))
+    client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     writer = Writer(partial(connect_writer, dsn), installation_rules(settings), metrics.committed)
     metrics.queue_entries.set_function(lambda: writer.depth)
     app = Starlette(
@@ -103,8 +107,12 @@ async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Sett
     )
     app.state.settings, app.state.vault, app.state.pool = settings, vault, pool
     app.state.metrics, app.state.client, app.state.writer = metrics, client, writer
+    # A control must not serve two answers that count in a row.
+    app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
+    metrics.probes_in_flight.set_function(lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(writer)
     app.state.apply_now = partial(_apply_now, writer)
+    app.state.check_now = partial(_check_now, app.state.prober, writer)
     app.state.acknowledge = partial(_acknowledge, app)
     return app
 
@@ -112,14 +120,12 @@ async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Sett
 def installation_rules(settings: Settings) -> Rules:
     """Return the rules that hold for every channel whose tenant wishes nothing else.
 
-    Nothing probes and nothing recovers yet: what needs a probe waits for new evidence, marked by a
-    `next_check_at` in the past, and a session that only a restart could save counts as unpaired.
+    Nothing recovers yet: a session that only a restart could save counts as unpaired.
     """
     return Rules(
         stale_after=settings.stale_after,
         retry_after=settings.retry_after,
         terminal_grace=settings.terminal_grace,
-        probe_wait=None,
         recovery=False,
     )
 
@@ -129,8 +135,11 @@ def _loops(app: Starlette, embedded: Embedded | None) -> Iterator[tuple[str, Cor
     yield "writer", state.writer.run()
     yield "freshness", state.freshness.run()
     yield "deadlines", deadlines.run(state.pool, state.writer, state.metrics.deadline_lag_seconds.set)
+    yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
+    yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
+    yield "event loop lag", state.metrics.watch_event_loop()
     if embedded is not None:
         yield "postgres", _watch(embedded)
 
@@ -145,6 +154,15 @@ async def _apply_now(writer: Writer, channel_id: UUID) -> None:
         await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now))])
     except NotCommitted as error:
         raise Unavailable(str(error)) from None
+
+
+async def _check_now(prober: Prober, writer: Writer, target: Target) -> Probed:
+    probed = await prober.probe(target)
+    try:
+        await writer.submit([probed.entry])
+    except NotCommitted as error:
+        raise Unavailable(str(error)) from None
+    return probed
 
 
 async def _acknowledge(app: Starlette, incident_id: UUID) -> None:

@@ -14,11 +14,13 @@ from uuid import UUID
 
 from starlette.requests import Request
 
+from db.codec import clock_of
 from db.connections import Connection, Pool
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
 from receiver.errors import Unauthorized
 from receiver.settings import Settings
+from statemachine.clock import Clock
 
 Entry = TypeVar("Entry")
 Key = TypeVar("Key")
@@ -49,6 +51,7 @@ class Target:
     provider: str
     instance: str | None
     version: str | None
+    clock: Clock
 
 
 class ChannelRef(NamedTuple):
@@ -107,7 +110,8 @@ class Tokens:
             row = await self._pool.fetchrow(sql.find_webhook_target, digest)
             if row is None:
                 return None
-            target = Target(token_hash=digest, **dict(row))
+            fields = {**row, "clock": clock_of(row["clock"])}
+            target = Target(token_hash=digest, **fields)
             self._targets.put(digest, target)
         return target if target.provider == provider else None
 

@@ -1,7 +1,13 @@
-"""The one place that imports httpx: how Zapwatch calls gateways."""
+"""How Zapwatch calls gateways: the one place of the service that imports httpx.
+
+Each origin has small pools of connections of its own, so that a slow gateway holds no other up: httpx looks
+through the whole of a pool twice with each request. Connections are kept open between probes.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +18,13 @@ import httpx
 
 ANSWER_LIMIT: Final = 256 * 1024
 """Bytes of an answer that are read; a gateway's own are a few hundred."""
+ORIGINS_KEPT: Final = 4096
+"""Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
+POOL_CALLS: Final = 5
+"""Calls at a time through one pool, and idle connections that it keeps; for more calls there are more."""
+KEPT_FOR: Final = timedelta(seconds=4)
+"""How long an idle connection is kept: Node, which Evolution runs on, closes it after 5 s."""
+NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +38,124 @@ class Reply:
 class Unanswered(Exception):
     """No answer: refused, timed out, cut off, or not HTTP. Says which, never with what credentials."""
 
+    def __init__(self, kind: str, *, timed_out: bool = False) -> None:
+        super().__init__(kind)
+        self.timed_out: Final = timed_out
+
+
+@dataclass(slots=True)
+class _Pool:
+    http: httpx.AsyncClient
+    calls: int = 0
+
+
+Origin = tuple[str, str, int | None]
+"""Scheme, host and port."""
+
 
 class Client:
     """Calls gateways; made by `open_client`."""
 
-    def __init__(self, http: httpx.AsyncClient, timeout: timedelta) -> None:
-        self._http = http
-        self._seconds = timeout.total_seconds()
+    def __init__(self, timeout: timedelta, localhost: str) -> None:
+        self.seconds: Final = timeout.total_seconds()
+        self._localhost = localhost
+        self._tls = ssl.create_default_context()
+        self._origins: OrderedDict[Origin, list[_Pool]] = OrderedDict()
 
-    async def get(self, url: str) -> Reply:
+    async def get(self, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
         """Return the answer to a GET, its body cut at `ANSWER_LIMIT`; raise `Unanswered`."""
         try:
-            async with asyncio.timeout(self._seconds), self._http.stream("GET", url) as response:
-                body = b""
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > ANSWER_LIMIT:
-                        break
-                return Reply(response.status_code, body[:ANSWER_LIMIT])
+            async with asyncio.timeout(self.seconds):
+                return await self._get(self._reachable(httpx.URL(url)), headers)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise Unanswered(type(error).__name__, timed_out=True) from None
         # ValueError: a host that IDNA refuses, in the address or in a redirect, escapes httpx's own errors.
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError) as error:
             raise Unanswered(type(error).__name__) from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for pools in self._origins.values():
+            await _close(pools)
+
+    async def _get(self, url: httpx.URL, headers: Mapping[str, str]) -> Reply:
+        pool = self._pool((url.scheme, url.host, url.port))
+        pool.calls += 1
+        try:
+            await self._close_oldest()
+            try:
+                return await _exchange(pool.http, url, headers)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # The gateway may have closed a kept connection just now, which says nothing about it.
+                return await _exchange(pool.http, url, headers)
+        finally:
+            pool.calls -= 1
+
+    def _reachable(self, url: httpx.URL) -> httpx.URL:
+        return url.copy_with(host=self._localhost) if url.host == "localhost" else url
+
+    def _pool(self, origin: Origin) -> _Pool:
+        pools = self._origins.setdefault(origin, [])
+        self._origins.move_to_end(origin)
+        pool = next((pool for pool in pools if pool.calls < POOL_CALLS), None)
+        if pool is None:
+            pool = _Pool(_http(self._tls, self.seconds))
+            pools.append(pool)
+        return pool
+
+    async def _close_oldest(self) -> None:
+        while len(self._origins) > ORIGINS_KEPT:
+            idle = next(
+                (key for key, pools in self._origins.items() if not any(pool.calls for pool in pools)), None
+            )
+            if idle is None:
+                return
+            await _close(self._origins.pop(idle))
+
+
+async def _close(pools: Iterable[_Pool]) -> None:
+    for pool in pools:
+        await pool.http.aclose()
+
+
+async def _exchange(http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str]) -> Reply:
+    async with http.stream("GET", url, headers=headers) as response:
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Unanswered("Encoded")
+        body = b""
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > ANSWER_LIMIT:
+                break
+        return Reply(response.status_code, body[:ANSWER_LIMIT])
+
+
+def _http(tls: ssl.SSLContext, seconds: float) -> httpx.AsyncClient:
+    limits = httpx.Limits(
+        max_connections=None,
+        max_keepalive_connections=POOL_CALLS,
+        keepalive_expiry=KEPT_FOR.total_seconds(),
+    )
+    # A cookie of one gateway is none of another's on the same host, and an odd one would spoil its requests.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(
+        verify=tls,
+        timeout=seconds,
+        limits=limits,
+        # Uncompressed: what looks small may be gigabytes.
+        headers={"User-Agent": "zapwatch", "Accept": "application/json", "Accept-Encoding": "identity"},
+        cookies=no_cookies,
+    )
 
 
 @asynccontextmanager
-async def open_client(timeout: timedelta) -> AsyncIterator[Client]:
-    """Yield a client that waits this long for a whole exchange and follows no redirect."""
-    seconds = timeout.total_seconds()
-    # A cookie of one gateway is none of another's on the same host, and an odd one would spoil its requests.
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    headers = {"User-Agent": "zapwatch"}
-    async with httpx.AsyncClient(timeout=seconds, headers=headers, cookies=no_cookies) as http:
-        yield Client(http, timeout)
+async def open_client(timeout: timedelta, localhost: str = "localhost") -> AsyncIterator[Client]:
+    """Yield a client that waits this long for a whole exchange and follows no redirect.
+
+    `localhost` is the host that an address's `localhost` means: not our own inside a container.
+    """
+    client = Client(timeout, localhost)
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -14,7 +14,7 @@ from db.pool import TRANSIENT
 from db.writer import Unavailable, Writer
 from statemachine.signals import Deadline
 
-EVERY: Final = timedelta(seconds=1)
+EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds; incidents open this much late at most, while the database keeps up."""
 AT_ONCE: Final = 500
 

@@ -8,6 +8,7 @@ from typing import Final
 import asyncpg
 
 from db.adopt import adopt
+from db.checks import prune_checks
 from db.connections import Connection, Pool
 from db.intake import prune
 from db.pool import TRANSIENT
@@ -23,6 +24,7 @@ async def keep(connection: Connection, vault: Vault) -> None:
     try:
         await adopt(connection, vault)
         await prune(connection, datetime.now(UTC))
+        await prune_checks(connection, datetime.now(UTC))
     except asyncpg.PostgresError as error:
         log.error("housekeeping did not finish: %s", error)
 

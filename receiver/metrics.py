@@ -1,10 +1,14 @@
 """What Prometheus reads at `/metrics`; no label names a channel, a tenant or a gateway."""
 
+import asyncio
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
-from typing import Final
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
 
+import asyncpg
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -12,12 +16,30 @@ from prometheus_client.registry import Collector
 from db.apply import Applied
 from db.connections import Pool
 from db.pool import TRANSIENT
-from db.reads import count_channels
+from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
+from receiver.probe import Probed
+from receiver.providers import PROVIDERS
 from statemachine.model import State
 
-# How old the numbers of channels by state may be: counting them reads every channel.
+Samples = Mapping[Any, float]
+"""Values by the values of their labels, in order."""
 COUNTED_FOR: Final = timedelta(seconds=15)
+"""How old the figures from the database may be: counting reads every channel."""
+PATIENCE: Final = timedelta(seconds=1)
+"""How long a scrape waits for new figures; then it gets the last ones, and the next scrape the new."""
+LAG_EVERY: Final = timedelta(seconds=0.25)
+"""Pause between two measurements of the event loop's lag; each costs some microseconds."""
 STATES: Final = tuple(dict.fromkeys(state.shown for state in State))
+COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "zapwatch_channels": ("Channels by state.", ("state",)),
+    "zapwatch_provider_channels": ("The same channels by provider and state.", ("provider", "state")),
+    "zapwatch_incidents_open": ("Open incidents by provider.", ("provider",)),
+    "zapwatch_oldest_due_seconds": (
+        "How long the longest due probe (until its answer is kept) and deadline wait; 0: none is due.",
+        ("kind",),
+    ),
+}
+"""What is counted in the database: names, documentation and labels."""
 
 
 class Metrics:
@@ -52,6 +74,13 @@ class Metrics:
         self.incidents_resolved: Final = Counter(
             "zapwatch_incidents_resolved", "Incidents resolved.", registry=self.registry
         )
+        self.probe_seconds: Final = Histogram(
+            "zapwatch_probe_seconds",
+            "Time from asking a gateway about a channel to its answer, by provider and outcome.",
+            ["provider", "outcome"],
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            registry=self.registry,
+        )
         self.queue_entries: Final = Gauge(
             "zapwatch_queue_entries", "Entries that wait for their transaction.", registry=self.registry
         )
@@ -60,10 +89,22 @@ class Metrics:
             "How late the last deadline that was claimed was.",
             registry=self.registry,
         )
-        self._channels = _Channels()
-        self.registry.register(self._channels)
+        self.probes_in_flight: Final = Gauge(
+            "zapwatch_probes_in_flight",
+            "Probes that wait for their gateway's answer.",
+            registry=self.registry,
+        )
+        self.event_loop_lag_seconds: Final = Histogram(
+            "zapwatch_event_loop_lag_seconds",
+            "How late a pause of this process's event loop ended, measured four times a second.",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+            registry=self.registry,
+        )
+        self._counted = _Counted()
+        self.registry.register(self._counted)
         self._clock = clock
         self._counted_until = 0.0
+        self._counting: asyncio.Task[None] | None = None
 
     def committed(self, applied: Applied, entries: int, seconds: float) -> None:
         """Note one batch; fits `Writer(on_commit=...)`."""
@@ -74,29 +115,82 @@ class Metrics:
         self.commit_seconds.observe(seconds)
         self.entries_applied.inc(entries)
 
+    def probed(self, probed: Probed) -> None:
+        """Note one probe; fits `Prober(on_probe=...)`."""
+        labels = probed.target.provider, probed.outcome
+        self.probe_seconds.labels(*labels).observe(probed.took.total_seconds())
+
     async def expose(self, pool: Pool) -> bytes:
-        """Return everything in Prometheus' text format; without a database the channels are left out."""
-        if self._counted_until <= self._clock():
-            self._channels.counts = await _count(pool)
-            self._counted_until = self._clock() + COUNTED_FOR.total_seconds()
+        """Return everything in Prometheus' text format; without a database its figures are left out.
+
+        Quick even when counting is slow: then the figures are those of the count before.
+        """
+        if self._counting is None and self._counted_until <= self._clock():
+            self._counting = asyncio.create_task(self._count(pool))
+        if self._counting is not None:
+            await asyncio.wait([self._counting], timeout=PATIENCE.total_seconds())
         return generate_latest(self.registry)
 
+    async def watch_event_loop(self) -> None:
+        """Measure how late the event loop is, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY.total_seconds()
+            await asyncio.sleep(LAG_EVERY.total_seconds())
+            self.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
 
-class _Channels(Collector):
-    """Channels by state, as last counted; unlike a gauge it can know nothing."""
+    async def _count(self, pool: Pool) -> None:
+        try:
+            self._counted.figures = await _Figures.read(pool)
+        except (*TRANSIENT, asyncpg.PostgresError):
+            self._counted.figures = None
+        finally:
+            self._counted_until = self._clock() + COUNTED_FOR.total_seconds()
+            self._counting = None
 
-    counts: Mapping[str, int] | None = None
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What the database knew at one moment."""
+
+    channels: list[ChannelCount]
+    due: OldestDue
+    at: datetime
+
+    @classmethod
+    async def read(cls, pool: Pool) -> Self:
+        async with pool.acquire() as connection:
+            channels = await count_channels(connection)
+            now = datetime.now(UTC)
+            return cls(channels, await read_oldest_due(connection, now), now)
+
+    def samples(self) -> dict[str, Samples]:
+        """Return the samples of each of `COUNTED`, nought where there is nothing."""
+        # A replica of another version may know words that this one doesn't.
+        states = Tally({(state,): 0 for state in STATES})
+        both = Tally({(provider, state): 0 for provider in PROVIDERS for state in STATES})
+        incidents = Tally({(provider,): 0 for provider in PROVIDERS})
+        for provider, state, channels, opened in self.channels:
+            states[state,] += channels
+            both[provider, state] += channels
+            incidents[provider,] += opened
+        due = {
+            (kind,): 0.0 if since is None else (self.at - since).total_seconds()
+            for kind, since in self.due._asdict().items()
+        }
+        by_metric: tuple[Samples, ...] = states, both, incidents, due
+        return dict(zip(COUNTED, by_metric, strict=True))
+
+
+class _Counted(Collector):
+    """The metrics of `COUNTED`, as last read; unlike a gauge they can know nothing."""
+
+    figures: _Figures | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("zapwatch_channels", "Channels by state.", labels=["state"])
-        for state in STATES if self.counts is not None else ():
-            family.add_metric([state], (self.counts or {}).get(state, 0))
-        yield family
-
-
-async def _count(pool: Pool) -> Mapping[str, int] | None:
-    try:
-        async with pool.acquire() as connection:
-            return await count_channels(connection)
-    except TRANSIENT:
-        return None
+        samples = {} if self.figures is None else self.figures.samples()
+        for name, (documentation, labels) in COUNTED.items():
+            family = GaugeMetricFamily(name, documentation, labels=labels)
+            for label_values, value in samples.get(name, {}).items():
+                family.add_metric(label_values, value)
+            yield family

@@ -23,7 +23,7 @@ from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
 from receiver.errors import Unavailable as UnavailableAnswer
 from receiver.providers import PROVIDERS, Provider
-from receiver.providers.report import Report, Unreadable, clean
+from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
 from statemachine.model import State
 from statemachine.signals import Alive
 
@@ -117,7 +117,7 @@ async def _take(request: Request, target: Target, report: Report, body: bytes, r
     channel_id = await _channel(request.app.state, target, report)
     if channel_id is not None:
         if not says_nothing:
-            await _apply(request.app.state, channel_id, report, received_at)
+            await _apply(request.app.state, target, channel_id, report, received_at)
         return 204
     if report.instance is None:
         await _quarantine(request, target, body, "no instance name", received_at)
@@ -141,15 +141,28 @@ async def _channel(app: AppState, target: Target, report: Report) -> UUID | None
     return None if channel is None else channel.channel_id
 
 
-async def _apply(app: AppState, channel_id: UUID, report: Report, received_at: datetime) -> None:
+async def _apply(
+    app: AppState, target: Target, channel_id: UUID, report: Report, received_at: datetime
+) -> None:
     if report.said is not None:
         entry = Entry(channel_id, Source.WEBHOOK, report.name, received_at, report.said, report.key)
-    elif app.writer.state_of(channel_id) is State.OPEN:
-        app.freshness.note(channel_id, received_at)
+        await app.writer.submit([entry])
         return
+    emitted_at = _emitted_at(target, report, received_at)
+    if received_at - emitted_at > LIVE_FOR:
+        return
+    if app.writer.state_of(channel_id) is State.OPEN:
+        app.freshness.note(channel_id, received_at)
     else:
-        entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, Alive(received_at))
-    await app.writer.submit([entry])
+        alive = Alive(received_at, emitted_at)
+        await app.writer.submit([Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive)])
+
+
+def _emitted_at(target: Target, report: Report, received_at: datetime) -> datetime:
+    """Return when live traffic was sent, by our clock; until its gateway's clock is learnt, when it came."""
+    if report.at is None or target.clock.offset is None:
+        return received_at
+    return target.clock.read(report.at, received_at)[1]
 
 
 async def _quarantine(

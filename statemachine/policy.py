@@ -18,6 +18,8 @@ STABLE_AFTER: Final = timedelta(minutes=10)
 """How long a flapping channel must stay open before its incident ends."""
 LONGEST_GAP: Final = timedelta(seconds=300)
 """The largest gap between probes of one unhealthy channel."""
+OPEN_SHARE_OF_JITTER: Final = 0.25
+"""How much of the jitter applies to an open channel: its silence should not outlast STALE_AFTER by much."""
 
 
 def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -99,8 +101,11 @@ def fall_due(channel: Channel, now: datetime, certain: bool) -> tuple[Channel, t
     is_fresh = channel.fresh_at is not None and now - channel.fresh_at <= channel.rules.stale_after
     if certain or is_fresh:
         return _opened(channel, now)
-    since = channel.awaiting_probe_since or now
     wait = channel.rules.probe_wait
+    since = channel.awaiting_probe_since or now
+    if wait is not None and now >= since + 2 * wait:
+        # Nobody watched meanwhile: a stop of ours, or a pause. The wait begins anew.
+        since = now
     if wait is not None and now >= since + wait:
         return _opened(channel, now)
     return probe_at(replace(channel, awaiting_probe_since=since), since), ()
@@ -156,7 +161,7 @@ def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channe
     if channel.suspicion is not None:
         gap = rules.retry_after
     elif channel.state is State.OPEN:
-        gap = rules.stale_after
+        gap, jitter = rules.stale_after, 1 + (jitter - 1) * OPEN_SHARE_OF_JITTER
     else:
         gap = min(rules.retry_after * 2 ** min(channel.probes, 10), LONGEST_GAP)
     return replace(channel, probe_due_at=now + gap * jitter)

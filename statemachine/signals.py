@@ -33,6 +33,8 @@ class Alive:
     """Live inbound traffic: proof that messages arrive."""
 
     received_at: datetime
+    emitted_at: datetime | None = None
+    """When the gateway sent it, by our clock, as far as that is known; None: when it arrived."""
 
 
 @dataclass(frozen=True, slots=True)

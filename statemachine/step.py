@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar, assert_never
 
 from statemachine import policy
-from statemachine.evidence import NAMES, came_out_of_turn, merge, qr_is_old, settle, state_of
+from statemachine.evidence import NAMES, advance, came_out_of_turn, merge, qr_is_old, settle, state_of
+from statemachine.machine import GATEWAY_TROUBLE
 from statemachine.model import Channel, Evidence, Incident, Standing, State, Suspicion, Trigger
 from statemachine.signals import (
     Alive,
@@ -106,7 +107,8 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
             # Noted before an event that may have made a probe due: that stays due.
             return replace(after, fresh_at=_later(after.fresh_at, now))
         return _refreshed(after, now)
-    if channel.state is State.ERROR and (channel.probed_at is None or now > channel.probed_at):
+    emitted_at = min(alive.emitted_at or now, now)
+    if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
         evidence = Evidence(Standing(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
         return _refreshed(_restand(replace(after, has_been_open=True), evidence, now), now)
     return policy.probe_at(
@@ -121,7 +123,9 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
         return policy.probe_at(replace(after, probe_due_at=None), now)
     verdict = verdict_of(channel, answer)
     suspicion = None if verdict else _count(channel, answer)[0]
-    after = replace(after, suspicion=suspicion, probes=channel.probes + 1)
+    # The answer that begins a stretch is the first; the gaps grow with those that follow.
+    probes = channel.probes + 1 if channel.first_unhealthy_at is not None else 0
+    after = replace(after, suspicion=suspicion, probes=probes)
     if verdict is not None:
         after = _judged(after, verdict)
     elif channel.awaiting_probe_since is not None:
@@ -150,7 +154,7 @@ def _count(channel: Channel, answer: Answered) -> tuple[Suspicion, bool]:
     kind, needed = FAMILY.get(answer.trigger, (answer.trigger.value, 1))
     if answer.trigger is Trigger.DROPPED and _may_lie_closed(channel, answer.began_at):
         kind, needed = "closed", 2
-    if answer.certain:
+    if answer.certain or _says_nothing_new(channel, answer):
         needed = 1
     old = channel.suspicion
     if old is None or old.kind != kind:
@@ -160,6 +164,12 @@ def _count(channel: Channel, answer: Answered) -> tuple[Suspicion, bool]:
     else:
         new = Suspicion(kind, old.count + 1, old.first_at, answer.began_at)
     return new, new.count >= needed
+
+
+def _says_nothing_new(channel: Channel, answer: Answered) -> bool:
+    """True when the answer's verdict would leave the channel standing where it does."""
+    standing = advance(channel.standing, answer.trigger, answer.reason, answer.status)
+    return standing[:2] == channel.standing[:2]
 
 
 def _may_lie_closed(channel: Channel, now: datetime) -> bool:
@@ -182,6 +192,9 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
         probed_at=_later(channel.probed_at, verdict.began_at),
     )
     after = _restand(after, settle(channel.evidence, verdict), verdict.dated_at)
+    is_about_session = verdict.trigger not in GATEWAY_TROUBLE or after.state is State.ERROR
+    if not is_about_session and channel.awaiting_probe_since is None:
+        return after
     return _refreshed(after, verdict.received_at)
 
 
@@ -232,6 +245,9 @@ def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
     """
     after = replace(channel, fresh_at=_later(channel.fresh_at, now), awaiting_probe_since=None)
     if channel.state is State.OPEN:
+        if channel.suspicion is not None and now > channel.suspicion.last_at:
+            # Life between two odd answers: they are not in a row.
+            after = replace(after, suspicion=None)
         return replace(
             after, probe_due_at=now + channel.rules.stale_after if policy.is_probed(channel) else None
         )

@@ -4,6 +4,7 @@ The databases belong to the service's ordinary role, as in production. Only this
 superuser.
 """
 
+import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -33,6 +34,7 @@ class Server:
     owner: str = field(repr=False)
     superuser: str = field(repr=False)
     numbers: "count[int]" = field(default_factory=count)
+    drops: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def dsn(self, database: str) -> str:
         """Return the DSN of the service's role."""
@@ -45,13 +47,28 @@ class Server:
     @asynccontextmanager
     async def database(self, template: str = "template1", owner: str = "zapwatch") -> AsyncIterator[str]:
         """Yield the name of a new database; it's dropped afterwards, with whoever is still in it."""
+        name = await self.create(template, owner)
+        try:
+            yield name
+        finally:
+            self.drop(name)
+
+    async def create(self, template: str, owner: str = "zapwatch") -> str:
+        """Make a database and return its name."""
         name = f"test_{next(self.numbers)}"
         async with connected(self.admin_dsn("postgres")) as admin:
             await admin.execute(f"create database {name} template {template} owner {owner}")
-            try:
-                yield name
-            finally:
-                await admin.execute(f"drop database {name} with (force)")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Have a database dropped, while the next test runs already."""
+        task = asyncio.create_task(self._drop(name))
+        self.drops.add(task)
+        task.add_done_callback(self.drops.discard)
+
+    async def _drop(self, name: str) -> None:
+        async with connected(self.admin_dsn("postgres")) as admin:
+            await admin.execute(f"drop database {name} with (force)")
 
 
 @asynccontextmanager
@@ -84,7 +101,9 @@ async def running_server() -> AsyncIterator[Server]:
     """Yield a server of its own, in a folder that is removed afterwards."""
     with reachable_folder() as folder:
         async with run_embedded(folder / "data") as embedded:
-            yield Server(embedded.dsn, superuser_dsn(embedded.dsn, folder / "data"))
+            server = Server(embedded.dsn, superuser_dsn(embedded.dsn, folder / "data"))
+            yield server
+            await asyncio.gather(*server.drops)
 
 
 @pytest.fixture(scope="session")
@@ -103,11 +122,26 @@ async def template(server: Server) -> AsyncIterator[str]:
         yield name
 
 
+@pytest.fixture(scope="session")
+async def spare(server: Server, template: str) -> AsyncIterator["asyncio.Queue[str]"]:
+    """A migrated database, made while the test before runs: making one takes longer than most tests."""
+    queue: asyncio.Queue[str] = asyncio.Queue(1)
+
+    async def fill() -> None:
+        while True:
+            await queue.put(await server.create(template))
+
+    task = asyncio.create_task(fill())
+    yield queue
+    task.cancel()
+
+
 @pytest.fixture
-async def dsn(server: Server, template: str) -> AsyncIterator[str]:
+async def dsn(server: Server, spare: "asyncio.Queue[str]") -> AsyncIterator[str]:
     """A migrated database without rows."""
-    async with server.database(template) as name:
-        yield server.dsn(name)
+    name = await spare.get()
+    yield server.dsn(name)
+    server.drop(name)
 
 
 @pytest.fixture

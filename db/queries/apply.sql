@@ -24,7 +24,7 @@ select
   s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.memory,
   z.gateway_id, z.paused_at is not null as paused, z.removed or n.deleted_at is not null or not n.is_active as removed,
   coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
-  n.provider, n.metadata, t.defaults, g.clock,
+  n.provider, n.metadata, n.last_health_check, t.defaults, g.clock,
   i.kind as incident_kind, i.last_state as incident_last_state, i.details as incident_details,
   i.started_at as incident_started_at, i.opened_at as incident_opened_at,
   e.id as event_id, e.source as event_source, e.name as event_name, e.trigger as event_trigger,
@@ -86,13 +86,15 @@ update zapwatch_states s
 set
   version = u.version, state = u.state, reason = u.reason, status = u.status, since = u.since,
   first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
-  probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, memory = u.memory, claimed_until = null
+  probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, memory = u.memory, claimed_until = null,
+  probe_claimed_until = case when not u.answered then s.probe_claimed_until end
 from unnest(
   $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::timestamptz[], $7::timestamptz[],
-  $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::jsonb[]
+  $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::jsonb[],
+  $14::boolean[]
 ) as u (
   channel_id, version, state, reason, status, since, first_unhealthy_at, last_event_at, fresh_at, probed_at,
-  due_at, probe_due_at, memory
+  due_at, probe_due_at, memory, answered
 )
 where s.channel_id = u.channel_id;
 
@@ -107,6 +109,14 @@ set
 from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) as u (channel_id, state, reason, at)
 where n.id = u.channel_id;
 
+-- name: show_probes
+-- Show the applications beside us when channels were probed; those whose row somebody has are shown next time.
+update notification_channels n
+set last_health_check = u.at
+from unnest($1::uuid[], $2::timestamptz[]) as u (id, at)
+where n.id = u.id
+  and n.id in (select id from notification_channels where id = any ($1::uuid[]) order by id for no key update skip locked);
+
 -- name: save_clocks
 -- Save what was learnt of gateways' clocks, unless another replica learnt meanwhile or has the row: it is learnt again.
 update zapwatch_gateways g
@@ -120,7 +130,7 @@ where g.id = u.id and g.clock = u.known
 update whatsapp_connection_incidents i
 set
   kind = u.kind, last_state = u.last_state,
-  details = (coalesce(i.details, '{}') - array['reason', 'status', 'flapping']) || u.details
+  details = (coalesce(i.details, '{}') - array['reason', 'status', 'flapping', 'offline_reasons']) || u.details
 from unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[]) as u (channel_id, kind, last_state, details)
 where i.channel_id = u.channel_id and i.resolved_at is null;
 

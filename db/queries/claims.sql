@@ -12,6 +12,71 @@ where channel_id in (
 )
 returning channel_id, due_at;
 
+-- name: claim_probes
+-- Claim channels that are due to be probed, each for one replica until the lease ends: of each gateway the longest due
+-- ones that are not yet asked, no more than its places. Gateways take turns, so that none waits behind another.
+with due as (
+  select w.channel_id
+  from zapwatch_gateways g
+  cross join lateral (
+    select s.channel_id, s.probe_due_at, s.probe_claimed_until, row_number() over (order by s.probe_due_at) as place
+    from zapwatch_states s
+    where s.gateway_id = g.id and s.probe_due_at <= $1
+    order by s.probe_due_at
+    limit $3
+  ) w
+  where w.probe_claimed_until is null or w.probe_claimed_until <= $1
+  order by w.place, w.probe_due_at
+  limit $4
+), mine as (
+  select s.channel_id
+  from zapwatch_states s
+  join due using (channel_id)
+  where s.probe_claimed_until is null or s.probe_claimed_until <= $1
+  for no key update of s skip locked
+)
+update zapwatch_states s
+set probe_claimed_until = $2
+from mine
+join zapwatch_channels c on c.channel_id = mine.channel_id
+join zapwatch_gateways g on g.id = c.gateway_id
+where s.channel_id = mine.channel_id
+returning s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
+  c.api_key as channel_key, g.api_key as gateway_key;
+
+-- name: put_off_probes
+-- Have channels probed later: they can't be asked now, for a reason of ours. A claim until then marks it.
+update zapwatch_states set probe_due_at = $2, probe_claimed_until = $2
+where channel_id = any ($1::uuid[]) and probe_due_at is not null;
+
+-- name: probe_target
+-- Whom to ask about a channel, whether or not it is due; `paused`: it may not be.
+select s.channel_id, s.version, coalesce(s.probe_due_at, now()) as due_at, c.gateway_id, c.provider,
+  coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key,
+  c.paused_at is not null or not n.is_active as paused
+from zapwatch_states s
+join zapwatch_channels c using (channel_id)
+join notification_channels n on n.id = c.channel_id
+left join zapwatch_gateways g on g.id = c.gateway_id
+where s.channel_id = $1 and ($2::uuid is null or c.tenant_id = $2) and not c.removed and n.deleted_at is null;
+
+-- name: control_targets
+-- Other channels of a gateway, open ones first: do they share one channel's fate?
+select s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
+  c.api_key as channel_key, g.api_key as gateway_key
+from (
+  (select channel_id, version, probe_due_at, 1 as turn from zapwatch_states
+   where gateway_id = $1 and channel_id <> $2 and probe_due_at is not null and state = 'open' limit $3)
+  union all
+  (select channel_id, version, probe_due_at, 2 as turn from zapwatch_states
+   where gateway_id = $1 and channel_id <> $2 and probe_due_at is not null and state <> 'open' limit $3)
+  order by turn
+  limit $3
+) s
+join zapwatch_channels c using (channel_id)
+join zapwatch_gateways g on g.id = c.gateway_id
+order by s.turn;
+
 -- name: claim_versions
 -- Claim gateways whose version is to be read, and put off the next reading.
 update zapwatch_gateways

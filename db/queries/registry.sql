@@ -21,7 +21,7 @@ select tenant_id, name from zapwatch_tokens where hash = $1 and kind = 'operator
 
 -- name: find_webhook_target
 -- Which channel or gateway a webhook token belongs to; removed channels have none.
-select t.kind, c.tenant_id, c.channel_id, g.id as gateway_id, g.provider, c.instance, g.version
+select t.kind, c.tenant_id, c.channel_id, g.id as gateway_id, g.provider, c.instance, g.version, g.clock
 from zapwatch_tokens t
 left join zapwatch_channels c on c.channel_id = t.channel_id and not c.removed
 join zapwatch_gateways g on g.id = coalesce(c.gateway_id, t.gateway_id)

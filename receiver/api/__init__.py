@@ -4,10 +4,11 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import channels, gateways, incidents, openapi, service, tenants
+from receiver.api import channels, checks, gateways, incidents, openapi, service, tenants
 
 _described: Final = [
     *channels.routes,
+    *checks.routes,
     *gateways.routes,
     *incidents.routes,
     *tenants.routes,

@@ -9,11 +9,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from db.claims import Target
 from db.connections import Pool
 from db.vault import Vault
 from receiver.auth import Operator, Tokens, require_operator
 from receiver.errors import Forbidden, NotFound
 from receiver.metrics import Metrics
+from receiver.probe import Probed
 from receiver.settings import Settings
 
 Endpoint = Callable[["Call"], Awaitable[Response]]
@@ -29,6 +31,8 @@ class Services:
     metrics: Metrics
     apply_now: Callable[[UUID], Awaitable[None]]
     """Applies what is due on a channel at once: its rules changed."""
+    check_now: Callable[[Target], Awaitable[Probed]]
+    """Probes a channel and has the answer applied; raises `Unaskable` and `Unavailable`."""
     acknowledge: Callable[[UUID], Awaitable[None]]
     """Notes that an operator has seen an incident; the first time counts."""
 

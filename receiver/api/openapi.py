@@ -28,8 +28,8 @@ _PAGE: Final = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
     "cursor": {"type": "string", "description": "`next` of the page before"},
 }
-_QUERIES: Final[dict[str, dict[str, Any]]] = {
-    "/channels": {
+_QUERIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("GET", "/channels"): {
         "state": {"type": "string", "enum": list(channels.SHOWN_STATES)},
         "incident": {"type": "string", "enum": ["open"]},
         "tenant_id": _ID,
@@ -37,9 +37,9 @@ _QUERIES: Final[dict[str, dict[str, Any]]] = {
         "q": {"type": "string", "description": "part of name, instance or phone number"},
         **_PAGE,
     },
-    "/channels/{id}/events": _PAGE,
-    "/channels/{id}/incidents": {"days": {"type": "number", "default": 7}, **_PAGE},
-    "/incidents": {
+    ("GET", "/channels/{id}/events"): _PAGE,
+    ("GET", "/channels/{id}/incidents"): {"days": {"type": "number", "default": 7}, **_PAGE},
+    ("GET", "/incidents"): {
         "status": {"type": "string", "enum": ["open", "resolved", "all"], "default": "all"},
         "tenant_id": _ID,
         "channel_id": _ID,
@@ -49,8 +49,9 @@ _QUERIES: Final[dict[str, dict[str, Any]]] = {
         "until": _TIME,
         **_PAGE,
     },
-    "/gateways": _PAGE,
-    "/tenants": _PAGE,
+    ("POST", "/check"): {"channel_id": _ID},
+    ("GET", "/gateways"): _PAGE,
+    ("GET", "/tenants"): _PAGE,
 }
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _PROBLEM: Final = {"description": "What is wrong", "content": {"application/problem+json": {"schema": {
@@ -107,7 +108,7 @@ def _parameters(path: str, method: str) -> Sequence[dict[str, Any]]:
     found = [
         {"name": name, "in": "path", "required": True, "schema": _ID} for name in re.findall(r"{(\w+)}", path)
     ]
-    query = _QUERIES.get(path, {}) if method == "GET" else {}
+    query = _QUERIES.get((method, path), {})
     return found + [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
 
 

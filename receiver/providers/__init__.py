@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from receiver.providers.evolution import Evolution
-from receiver.providers.report import Answer, Report
+from receiver.providers.report import Answer, Question, Report
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
@@ -27,11 +27,23 @@ class Provider(Protocol):
     def glimpse(self, head: bytes) -> Report | None:
         """Return what the beginning of an oversized body shows, or None when that is nothing known."""
 
+    def ask(self, instance: str, key: str) -> Question:
+        """Return how to ask for a channel's state; it changes nothing on the gateway."""
+
     def read(self, status: int, body: bytes) -> Answer:
         """Return what a probe's answer says."""
 
     def read_version(self, body: bytes) -> str | None:
         """Return the version in an answer of `GET /`, or None."""
+
+    def ask_webhooks(self, instance: str, key: str) -> Question | None:
+        """Return how to ask where a channel's state events go; None when the gateway can't be asked."""
+
+    def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
+        """Return the addresses that are told of a channel's state, none when losses are told to nobody.
+
+        None: this is no answer to the question.
+        """
 
 
 PROVIDERS: Final[dict[str, Provider]] = {

@@ -5,14 +5,16 @@ for 401, 402, 403 and 406; older ones for every code. `date_time` is local time 
 """
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from db.entry import Told
 from receiver.providers.report import (
+    LIVE_FOR,
     Answer,
+    Question,
     Report,
     Unreadable,
     by_status,
@@ -25,11 +27,9 @@ from receiver.providers.report import (
     glimpse,
     instance_of,
     number,
+    segment,
 )
 from statemachine.model import Reason, Trigger
-
-LIVE_FOR: Final = timedelta(seconds=60)
-"""A message older than this by its own timestamp is history, not life."""
 
 CLOSE_REASONS: Final = {
     401: Reason.LOGGED_OUT,
@@ -97,9 +97,9 @@ class Evolution:
         data = document.get("data")
         if event in SILENT:
             return Report(event, instance)
-        if event in LIVE or event == "messages.upsert":
-            return Report(event, instance, alive=event in LIVE or _is_live(data, now))
         at = from_text(document.get("date_time"))
+        if event in LIVE or event == "messages.upsert":
+            return Report(event, instance, alive=event in LIVE or _is_live(data, now), at=at)
         said, word = _said(event, data if isinstance(data, dict) else {}, at, version)
         key = None if at is None else event_key(event, document["date_time"], data)
         return Report(event, instance, said, word=word, key=key)
@@ -110,6 +110,10 @@ class Evolution:
         if event is None or (event not in LIVE and event not in SILENT and event != "messages.upsert"):
             return None
         return Report(event, instance, alive=event not in SILENT)
+
+    def ask(self, instance: str, key: str) -> Question:
+        """Return the question connectionState: memory only, without side effects (BS, 1.8.2 to 2.4.0-rc2)."""
+        return Question(f"/instance/connectionState/{segment(instance)}", {"apikey": key})
 
     def read(self, status: int, body: bytes) -> Answer:
         """Return what an answer of connectionState says; `status` is the HTTP status."""
@@ -123,6 +127,23 @@ class Evolution:
     def read_version(self, body: bytes) -> str | None:
         """Return the version in an answer of `GET /`, or None."""
         return clean((document_of(body) or {}).get("version"))
+
+    def ask_webhooks(self, instance: str, key: str) -> Question:
+        """Return the question webhook/find."""
+        return Question(f"/webhook/find/{segment(instance)}", {"apikey": key})
+
+    def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
+        """Return the instance's one address; v2 answers with its row or `null`, v1 with a flat object."""
+        if status != 200:
+            return None
+        if body.strip() == b"null":
+            return ()
+        document = document_of(body)
+        if document is None or "enabled" not in document:
+            return None
+        url, events = document.get("url"), document.get("events")
+        told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
+        return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
 
 
 def _event_name(value: object) -> str:

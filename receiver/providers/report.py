@@ -2,10 +2,12 @@
 
 import json
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 
@@ -16,6 +18,8 @@ NAME_LENGTH: Final = 64
 """Characters kept of a gateway's word for an event; real ones have at most 28."""
 INSTANCE_LENGTH: Final = 255
 """Characters kept of an instance's name."""
+LIVE_FOR: Final = timedelta(seconds=60)
+"""Traffic older than this is history, not life."""
 MILLISECONDS_FROM: Final = 100_000_000_000
 """Epoch numbers above this are milliseconds, below seconds (W-API sends both)."""
 
@@ -38,6 +42,16 @@ class Report:
     """The gateway's own word for the state it names."""
     key: bytes | None = None
     """Recognises a redelivery; None when the event carries no time, for then nothing tells twins apart."""
+    at: datetime | None = None
+    """The gateway's own time of live traffic; None when it gave none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How to ask a gateway about one channel: a GET of this path below its address, with these headers."""
+
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,10 @@ class Answer:
     status: int | None = None
     certain: bool = False
     session_lost: bool = False
+    details: Mapping[str, object] = field(default_factory=dict)
+    """What it adds for people; kept in the details of an incident, so it holds no secret."""
+    ambiguous: bool = False
+    """A whole gateway may answer so: it means the loss of the channel only if others get another answer."""
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -89,6 +107,11 @@ def by_status(status: int) -> Answer:
             return Answer(Trigger.UNREACHABLE, Reason.PROVIDER_UNAVAILABLE, status)
         case _:
             return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
+
+
+def segment(name: str) -> str:
+    """Return a name as one segment of a path; `.` and `..`, which a client would resolve, are escaped too."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 
 
 def event_key(name: str, time: object, data: object) -> bytes:

@@ -3,14 +3,19 @@
 Source: twilio-oai twilio_messaging_v2.json (commit 218b7821).
 """
 
+from base64 import b64encode
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from receiver.providers.report import Answer, Report, by_status, document_of
+from receiver.providers.report import Answer, Question, Report, by_status, clean, document_of, segment
 from statemachine.model import Reason, Trigger
 
 OPEN: Final = frozenset({"ONLINE", "ONLINE:UPDATING"})
 CONNECTING: Final = frozenset({"CREATING", "VERIFYING", "TWILIO_REVIEW", "DRAFT", "PENDING_VERIFICATION"})
+
+
+REASONS: Final = 5
+REASON_LENGTH: Final = 300
 
 
 class Twilio:
@@ -27,6 +32,11 @@ class Twilio:
         """Return the same."""
         return Report("callback")
 
+    def ask(self, instance: str, key: str) -> Question:
+        """Return the question for a sender; the key is `AccountSid:AuthToken`, or an API key with secret."""
+        basic = b64encode(key.encode()).decode()
+        return Question(f"/v2/Channels/Senders/{segment(instance)}", {"Authorization": f"Basic {basic}"})
+
     def read(self, status: int, body: bytes) -> Answer:
         """Return what a fetched sender says; `status` is the HTTP status."""
         if status == 404:
@@ -40,7 +50,7 @@ class Twilio:
             case str(word) if word in CONNECTING:
                 return Answer(Trigger.CONNECTING, Reason.CONNECTING, status)
             case "OFFLINE":
-                return Answer(Trigger.DROPPED, Reason.DISCONNECTED, status)
+                return Answer(Trigger.DROPPED, Reason.DISCONNECTED, status, details=_why(document))
             case str():  # STUBBED, and words that are new to us
                 return Answer(Trigger.NOT_LOADED, Reason.UNKNOWN, status, certain=True)
             case _:
@@ -49,3 +59,20 @@ class Twilio:
     def read_version(self, body: bytes) -> str | None:
         """Return None: a hosted service without versions."""
         return None
+
+    def ask_webhooks(self, instance: str, key: str) -> None:
+        """Return None: a sender's state is told to nobody."""
+
+    def read_webhooks(self, status: int, body: bytes) -> None:
+        """Return None, as nothing was asked."""
+
+
+def _why(document: dict[str, Any]) -> dict[str, object]:
+    """Return the reasons that a sender's record gives, as many and as long as people read."""
+    given = document.get("offline_reasons")
+    reasons = [
+        {name: clean(reason.get(name), REASON_LENGTH) for name in ("code", "message", "more_info")}
+        for reason in (given if isinstance(given, list) else [])[:REASONS]
+        if isinstance(reason, dict)
+    ]
+    return {"offline_reasons": reasons} if reasons else {}

@@ -9,6 +9,7 @@ from typing import Final
 from db.entry import Told
 from receiver.providers.report import (
     Answer,
+    Question,
     Report,
     Unreadable,
     by_status,
@@ -19,6 +20,7 @@ from receiver.providers.report import (
     from_epoch,
     glimpse,
     instance_of,
+    segment,
 )
 from statemachine.model import Reason, Trigger
 
@@ -48,7 +50,7 @@ class Waha:
             raise Unreadable("no event name")
         instance = instance_of(document.get("session"))
         if event in LIVE:
-            return Report(event, instance, alive=True)
+            return Report(event, instance, alive=True, at=from_epoch(document.get("timestamp")))
         if event != "session.status":
             return Report(event, instance)
         payload = document.get("payload")
@@ -67,6 +69,10 @@ class Waha:
             return None
         return Report(event, instance, alive=event in LIVE)
 
+    def ask(self, instance: str, key: str) -> Question:
+        """Return the question for a session."""
+        return Question(f"/api/sessions/{segment(instance)}", {"X-Api-Key": key})
+
     def read(self, status: int, body: bytes) -> Answer:
         """Return what a fetched session says; `status` is the HTTP status."""
         if status == 404:
@@ -82,3 +88,9 @@ class Waha:
     def read_version(self, body: bytes) -> str | None:
         """Return None: nothing in WAHA's dialect depends on its version."""
         return None
+
+    def ask_webhooks(self, instance: str, key: str) -> None:
+        """Return None: a session may have many webhooks, and global ones are set in WAHA's environment."""
+
+    def read_webhooks(self, status: int, body: bytes) -> None:
+        """Return None, as nothing was asked."""

@@ -6,10 +6,12 @@ A disconnect names no reason and may be false, so it asks for a probe. A 404 has
 
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import quote
 
 from db.entry import Told
 from receiver.providers.report import (
     Answer,
+    Question,
     Report,
     Unreadable,
     by_status,
@@ -27,6 +29,8 @@ LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
 SILENT: Final = frozenset(
     {"webhookDelivery", "webhookChatPresence", "webhookSent", "webhookError", "webhookRead", "webhookQrCode"}
 )
+LOSSES: Final = "webhookDisconnectedUrl"
+CONNECTIONS: Final = "webhookConnectedUrl"
 ACK: Final = "ack"
 """Our name for the ack-like payload that W-API sends without any `event`."""
 
@@ -45,7 +49,7 @@ class Wapi:
         if event is None:
             raise Unreadable("no event name")
         if event in LIVE:
-            return Report(event, instance, alive=True)
+            return Report(event, instance, alive=True, at=_moment(document.get("moment"), now))
         if event in SILENT or event == ACK:
             return Report(event, instance)
         at = _moment(document.get("moment"), now)
@@ -60,10 +64,15 @@ class Wapi:
             return None
         return Report(event, instance, alive=event in LIVE)
 
+    def ask(self, instance: str, key: str) -> Question:
+        """Return the question status-instance, the one path that is known to exist on every plan."""
+        path = f"/instance/status-instance?instanceId={quote(instance, safe='')}"
+        return Question(path, {"Authorization": f"Bearer {key}"})
+
     def read(self, status: int, body: bytes) -> Answer:
         """Return what an answer of status-instance says; `status` is the HTTP status."""
         if status == 404:
-            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status, ambiguous=True)
         if status != 200:
             return by_status(status)
         document = document_of(body)
@@ -80,6 +89,21 @@ class Wapi:
     def read_version(self, body: bytes) -> str | None:
         """Return None: W-API is a hosted service without versions."""
         return None
+
+    def ask_webhooks(self, instance: str, key: str) -> Question:
+        """Return the question fetch-instance, whose answer names an address for each event."""
+        path = f"/instance/fetch-instance?instanceId={quote(instance, safe='')}"
+        return Question(path, {"Authorization": f"Bearer {key}"})
+
+    def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
+        """Return the addresses for losses and for connections; those for messages may be somebody else's."""
+        document = document_of(body)
+        if status != 200 or document is None or LOSSES not in document:
+            return None
+        lost, connected = document[LOSSES], document.get(CONNECTIONS)
+        if not isinstance(lost, str) or not lost:
+            return ()
+        return (lost, connected) if isinstance(connected, str) and connected else (lost,)
 
 
 def _moment(value: object, now: datetime) -> datetime | None:

@@ -279,7 +279,12 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
     advice = re.search(r"UPDATE .*;", str(seen.value))
     assert advice is not None
     await adopted.execute(advice[0])
-    assert await migrate(adopted) == ["0003_incidents.sql", "0004_validate.sql"]
+    assert await migrate(adopted) == [
+        "0003_incidents.sql",
+        "0004_validate.sql",
+        "0005_probes.sql",
+        "0006_gateways_of_states.sql",
+    ]
     newest = (
         "select count(*) from whatsapp_connection_incidents where resolved_at is null and started_at > $1"
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
@@ -43,7 +43,7 @@ async def rows(connection: Connection, table: str, channel_id: UUID, without: Se
 
 async def stored(connection: Connection, channel_id: UUID) -> dict[str, Any]:
     """All that is stored of a channel but ids and the time of storing."""
-    mine = ("id", "channel_id", "tenant_id", "created_at", "updated_at")
+    mine = ("id", "channel_id", "tenant_id", "gateway_id", "created_at", "updated_at")
     return {
         "states": await rows(connection, "zapwatch_states", channel_id, mine),
         "events": [
@@ -291,3 +291,46 @@ async def test_every_statement_can_be_prepared_and_says_what_it_does(connection:
     for name, statement in sql.statements.items():
         assert statement.startswith("-- "), f"{name} lacks its sentence"
         await connection.prepare(statement)
+
+
+async def test_a_probe_is_shown_beside_us_at_most_once_a_minute(connection: Connection) -> None:
+    channel = Of(await register(connection))
+    shown = []
+
+    for seconds in (0, 59, 60, 119, 120):
+        version = await connection.fetchval("select version from zapwatch_states")
+        said = Answered(at(seconds), at(seconds), version, Trigger.OPENED)
+        await apply(connection, [channel.signal(seconds, Source.PROBE, said)], RULES)
+        shown.append(await connection.fetchval("select last_health_check from notification_channels"))
+
+    assert shown == [at(0), at(0), at(60), at(60), at(120)]
+
+
+async def test_a_row_that_somebody_has_only_delays_the_showing_of_a_probe(
+    connection: Connection, dsn: str
+) -> None:
+    channel = Of(await register(connection))
+    for seconds in (0, 100):
+        version = await connection.fetchval("select version from zapwatch_states")
+        said = Answered(at(seconds), at(seconds), version, Trigger.OPENED)
+        async with connected(dsn) as beside, beside.transaction():
+            if seconds:
+                await beside.execute("update notification_channels set profile_name = 'x'")
+            await apply(connection, [channel.signal(seconds, Source.PROBE, said)], RULES)
+
+    assert await connection.fetchval("select probed_at from zapwatch_states") == at(100)
+    assert await connection.fetchval("select last_health_check from notification_channels") == at(0)
+
+
+async def test_an_answer_of_the_gateway_of_before_is_dropped_and_asked_for_anew(
+    connection: Connection,
+) -> None:
+    channel = Of(await register(connection))
+    said = Answered(at(5), at(5), 0, Trigger.OPENED)
+    entry = replace(channel.signal(5, Source.PROBE, said), gateway_id=uuid4())
+
+    await apply(connection, [entry], RULES)
+
+    row = await connection.fetchrow("select state, probe_due_at from zapwatch_states")
+    assert row is not None
+    assert tuple(row) == ("unknown", at(5))

@@ -12,7 +12,14 @@ from db.connections import Connection
 from db.migrate import MIGRATIONS, MigrationError, migrate, pending
 from tests.conftest import Server, connected, running_server
 
-OURS = ["0001_public.sql", "0002_zapwatch.sql", "0003_incidents.sql", "0004_validate.sql"]
+OURS = [
+    "0001_public.sql",
+    "0002_zapwatch.sql",
+    "0003_incidents.sql",
+    "0004_validate.sql",
+    "0005_probes.sql",
+    "0006_gateways_of_states.sql",
+]
 
 
 async def count_table(connection: Connection, name: str) -> int:

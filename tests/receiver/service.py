@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 
 from receiver.app import running
 from receiver.settings import Settings
+from tests.receiver.serving import address, listening, serving
 
 KEY = bytes(range(32))
 OPERATOR = "an-operator-of-the-tests"
@@ -80,9 +81,11 @@ class Zapwatch:
         """Return the channel's open incident once there is one."""
         return (await self.until(lambda: self.state(channel), lambda shown: shown["incident"]))["incident"]
 
-    async def until(self, ask: Callable[[], Awaitable[Answer]], is_so: Callable[[Answer], Any]) -> Answer:
-        """Ask until the answer is so, and return it; fail after a while."""
-        async with asyncio.timeout(15):
+    async def until(
+        self, ask: Callable[[], Awaitable[Answer]], is_so: Callable[[Answer], Any], within: float = 15
+    ) -> Answer:
+        """Ask until the answer is so, and return it; fail after so many seconds."""
+        async with asyncio.timeout(within):
             while not is_so(answer := await ask()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # the service tells nobody that it has changed
         return answer
@@ -91,21 +94,34 @@ class Zapwatch:
 @asynccontextmanager
 async def zapwatch(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
     """Yield a running service with these settings."""
-    chosen = {
-        "database_url": dsn,
-        "secret_keys": (KEY,),
-        "operator_token": OPERATOR,
-        "public_url": "http://zapwatch",
-        **QUICK,
-        **settings,
-    }
-    async with running(Settings(**chosen)) as (app, _):
-        headers = {"Authorization": f"Bearer {OPERATOR}"}
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://zapwatch", headers=headers
-        ) as client:
-            yield Zapwatch(app, client)
+    chosen = {**QUICK, "public_url": "http://zapwatch", **settings}
+    async with running(Settings(**_common(dsn), **chosen)) as (app, _), _asking(app) as z:
+        yield z
+
+
+@asynccontextmanager
+async def served(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
+    """Yield a running service that gateways reach, on a port of its own."""
+    with listening() as listener:
+        chosen = {**QUICK, "public_url": address(listener), **settings}
+        async with (
+            running(Settings(**_common(dsn), **chosen)) as (app, _),
+            serving(app, listener),
+            _asking(app) as z,
+        ):
+            yield z
+
+
+def _common(dsn: str) -> dict[str, Any]:
+    return {"database_url": dsn, "secret_keys": (KEY,), "operator_token": OPERATOR}
+
+
+@asynccontextmanager
+async def _asking(app: Starlette) -> AsyncIterator[Zapwatch]:
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://zapwatch", headers=headers) as client:
+        yield Zapwatch(app, client)
 
 
 def time(text: str) -> datetime:

@@ -234,6 +234,68 @@ def test_gaps_between_probes_double_up_to_five_minutes() -> None:
     assert gaps == [20, 40, 80, 160, 300, 300, 300, 300]
 
 
+def test_gaps_begin_anew_after_any_number_of_probes_that_said_open() -> None:
+    channel, _ = after(OPENED)
+    for number in range(1, 6):
+        channel, _ = step(channel, answer(number * 1000, Trigger.OPENED, version=channel.version))
+
+    gaps = []
+    for number in range(6, 9):
+        probe = answer(number * 1000, Trigger.DROPPED, Reason.DISCONNECTED, version=channel.version)
+        channel, _ = step(channel, probe)
+        assert channel.probe_due_at is not None
+        gaps.append((channel.probe_due_at - probe.received_at).total_seconds())
+
+    assert gaps == [10, 20, 40]
+
+
+@pytest.mark.parametrize("trigger", [Trigger.UNREACHABLE, Trigger.SESSION_MISSING])
+def test_answers_that_say_nothing_new_let_the_gaps_grow(trigger: Trigger) -> None:
+    reason = Reason(trigger.value)
+    channel, _ = after(OPENED)
+    gaps = []
+    for number in range(1, 9):
+        channel, _ = step(channel, probe := answer(number * 1000, trigger, reason, version=channel.version))
+        assert channel.probe_due_at is not None
+        gaps.append((channel.probe_due_at - probe.received_at).total_seconds())
+
+    needed = {Trigger.UNREACHABLE: 3, Trigger.SESSION_MISSING: 2}[trigger]
+    assert gaps[:needed] == [10] * needed
+    assert gaps[needed : needed + 3] == [20, 40, 80]
+
+
+def test_life_between_two_odd_answers_clears_the_count() -> None:
+    missing = Trigger.SESSION_MISSING, Reason.SESSION_MISSING
+    first, second = answer(100, *missing, version=1), answer(200, *missing, version=1)
+
+    lost, _ = after(OPENED, first, second)
+    kept, _ = after(OPENED, first, Alive(at(150)), second)
+
+    assert (lost.state, kept.state) == (State.UNPAIRED, State.OPEN)
+
+
+def test_a_wait_for_a_probe_that_nobody_watched_begins_anew() -> None:
+    dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+
+    waiting, _ = after(OPENED, dropped, Deadline(at(311)))
+    _, effects = step(waiting, Deadline(at(342)))
+    later, nothing = step(waiting, Deadline(at(90_000)))
+
+    assert [type(effect) for effect in effects] == [Open]
+    assert nothing == ()
+    assert later.awaiting_probe_since == at(90_000)
+
+
+def test_no_answer_says_nothing_fresh_about_a_dropped_channel() -> None:
+    dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+    timeout = answer(200, Trigger.UNREACHABLE, Reason.UNREACHABLE, version=2)
+
+    channel, effects = after(OPENED, dropped, timeout, Deadline(at(311)))
+
+    assert effects == []
+    assert channel.awaiting_probe_since == at(311)
+
+
 def test_incident_opens_on_fresh_evidence_when_its_grace_ends() -> None:
     rules = Rules(threshold=timedelta(seconds=60))
     dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)

@@ -1,0 +1,46 @@
+"""What a database says of an installation's health: what is missing, replaced, overdue, unknown or growing.
+
+Reads only, and repairs nothing: each finding tells an operator what to do. It asks no gateway.
+"""
+
+from db.diagnosis.finding import NAMED, Finding, Report, Severity, about, note, problem, size
+from db.diagnosis.registrations import (
+    TokenOwner,
+    WatchedChannel,
+    WatchedGateway,
+    judge_channels,
+    judge_clocks,
+    judge_versions,
+    read_channels,
+    read_gateways,
+    token_owners,
+)
+from db.diagnosis.schema import check_functions, check_migrations, check_schema
+from db.diagnosis.traffic import check_alerts, check_disk, check_intake, check_overdue
+
+__all__ = [
+    "NAMED",
+    "Finding",
+    "Report",
+    "Severity",
+    "TokenOwner",
+    "WatchedChannel",
+    "WatchedGateway",
+    "about",
+    "check_alerts",
+    "check_disk",
+    "check_functions",
+    "check_intake",
+    "check_migrations",
+    "check_overdue",
+    "check_schema",
+    "judge_channels",
+    "judge_clocks",
+    "judge_versions",
+    "note",
+    "problem",
+    "read_channels",
+    "read_gateways",
+    "size",
+    "token_owners",
+]

@@ -1,0 +1,137 @@
+"""What operators registered, as the doctor needs it, and what is wrong with it. Opens no key."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from db.codec import clock_of
+from db.connections import Connection
+from db.diagnosis.finding import SLOW, Finding, about, note, problem
+from db.queries import sql
+from statemachine.clock import QUARTER, Clock
+
+LONG: Final = timedelta(days=7)
+"""A pause that is longer may have been forgotten."""
+CLOCK_TOLERANCE: Final = timedelta(minutes=2)
+"""How far from a whole quarter of an hour a gateway's clock may be: deliveries take time, too."""
+WIPING: Final = re.compile(r"v?2\.4\.0-?rc")
+"""Evolution API 2.4.0-rc1 and -rc2: issue 2539 and pull request 2612 of evolution-api."""
+
+
+class WatchedChannel(NamedTuple):
+    """A channel and what its gateway is asked with; both keys are sealed."""
+
+    channel_id: UUID
+    name: str | None
+    instance: str | None
+    provider: str
+    gateway_id: UUID | None
+    base_url: str
+    channel_key: bytes | None
+    gateway_key: bytes | None
+    paused_at: datetime | None
+    reason: str | None
+    last_event_at: datetime | None
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is an address, an instance and a key to ask with."""
+        return bool(self.base_url and self.instance) and (self.channel_key or self.gateway_key) is not None
+
+    def __str__(self) -> str:
+        words = ", ".join(word for word in (self.name, self.instance) if word)
+        where = f" at {self.base_url}" if self.base_url else ""
+        return f"{self.channel_id} ({words or self.provider}{where})"
+
+
+class WatchedGateway(NamedTuple):
+    """A gateway with what was learnt of it; its own key is sealed."""
+
+    id: UUID
+    provider: str
+    base_url: str
+    api_key: bytes | None
+    version: str | None
+    clock: Clock
+    has_webhook: bool
+    """Whether there is a webhook address for all channels on it."""
+
+
+class TokenOwner(NamedTuple):
+    """Whose a webhook token is: a channel's or a gateway's."""
+
+    channel_id: UUID | None
+    gateway_id: UUID | None
+
+
+async def read_channels(connection: Connection) -> list[WatchedChannel]:
+    """Return every channel that is watched, first those that have said nothing for longest."""
+    rows = await connection.fetch(sql.diagnosed_channels, timeout=SLOW)
+    return [WatchedChannel(**row) for row in rows]
+
+
+async def read_gateways(connection: Connection) -> list[WatchedGateway]:
+    """Return every gateway that has an address."""
+    rows = await connection.fetch(sql.diagnosed_gateways)
+    return [WatchedGateway(**{**row, "clock": clock_of(row["clock"])}) for row in rows]
+
+
+async def token_owners(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, TokenOwner]:
+    """Return whose these tokens are, by their hashes; unknown and revoked ones are left out."""
+    rows = await connection.fetch(sql.webhook_owners, hashes)
+    return {row["hash"]: TokenOwner(row["channel_id"], row["gateway_id"]) for row in rows}
+
+
+def judge_channels(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
+    """Find channels that can't be asked about, or that were paused and perhaps forgotten."""
+    nameless = [channel for channel in channels if channel.instance is None]
+    bare = [channel for channel in channels if channel.instance and not channel.configured]
+    paused = [channel for channel in channels if channel.paused_at and now - channel.paused_at > LONG]
+    name = "Correct api_url, api_key and instance_name there; two must not name the same instance."
+    give = "Give them: PATCH /channels/{id} with api_url and api_key."
+    return [
+        *about(problem, "unreadable", "The credentials name no instance of their own", nameless, name),
+        *about(problem, "unconfigured", "No address or no key, so never probed", bare, give),
+        *about(note, "paused", f"Paused for over {LONG.days} days", paused, "POST /channels/{id}/resume"),
+    ]
+
+
+def judge_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+    """Find clocks that are wrong, and tell which ones show local time."""
+    wrong, zones = [], defaultdict(list)
+    for gateway in gateways:
+        offset = gateway.clock.offset or timedelta(0)
+        zone = round(offset / QUARTER) * QUARTER
+        if abs(offset - zone) > CLOCK_TOLERANCE:
+            wrong.append(f"{gateway.base_url} by {(offset - zone).total_seconds():+.0f} s")
+        elif zone:
+            zones[_hours(zone)].append(gateway.base_url)
+    do = "Set that machine's clock (NTP); if it is right, its webhooks reach us that late."
+    found = about(problem, "clock", "The gateway's clock is wrong", wrong, do)
+    for hours, urls in zones.items():
+        what = f"The gateway's times say Z and mean UTC{hours}"
+        found += about(note, "zone", what, urls, "Nothing: it is learnt, and harmless.")
+    return found
+
+
+def _hours(zone: timedelta) -> str:
+    minutes = round(abs(zone) / timedelta(minutes=1))
+    return f"{'-' if zone < timedelta(0) else '+'}{minutes // 60:02}:{minutes % 60:02}"
+
+
+def judge_versions(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+    """Find versions that are unknown though their meaning depends on it, or that are known to be bad."""
+    silent = [gateway.base_url for gateway in gateways if gateway.version is None]
+    wiping = [gateway.base_url for gateway in gateways if WIPING.match(gateway.version or "")]
+    ask = "Let GET / through to it: what a lost connection means depends on the version."
+    what = (
+        "A 2.4.0-rc, where a lost connection (408) wipes the session, a logout by API is told to nobody, "
+        "and the same instance can't be paired again"
+    )
+    return [
+        *about(note, "unknown_version", "The gateway has not told its version", silent, ask),
+        *about(note, "release_candidate", what, wiping, "Stay with 2.3.7 until 2.4.0 is released."),
+    ]

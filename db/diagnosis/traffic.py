@@ -1,0 +1,107 @@
+"""What waits, what comes in and is not watched, and what the events take."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db.address import PROVIDERS
+from db.connections import Connection, Record
+from db.diagnosis.finding import SLOW, Finding, about, note, problem, size
+from db.queries import sql
+
+RECENT: Final = timedelta(days=7)
+"""How long ago an unknown instance was heard of at most, to be worth a word."""
+FEW_EVENTS: Final = 1000
+"""With fewer, half-empty pages say nothing about what an event takes."""
+
+
+async def check_alerts(connection: Connection) -> list[Finding]:
+    """Find that nobody is told: destinations of alerts are not built yet."""
+    waiting = await connection.fetchval(sql.waiting_alerts)
+    return [
+        note(
+            "nobody_told",
+            f"This version tells nobody of incidents; alerts that wait in zapwatch_alerts: {waiting:,}.",
+            "Read the incidents with `zapwatch incidents`, or GET /incidents.",
+        )
+    ]
+
+
+async def check_overdue(connection: Connection, patience: timedelta) -> list[Finding]:
+    """Find probes and deadlines that should have been done more than `patience` ago."""
+    now = datetime.now(UTC)
+    row = await connection.fetchrow(sql.overdue, now - patience)
+    assert row is not None
+    found = []
+    if row["probes"]:
+        late = f"{row['probes']:,} channels wait to be probed, one for {_span(now - row['probe_due_at'])}"
+        found.append(_late("probes", late, "probes", at_it=row["probing"]))
+    if row["deadlines"]:
+        late = f"{row['deadlines']:,} channels wait for a decision, one for {_span(now - row['due_at'])}"
+        found.append(_late("deadlines", late, "decides", at_it=row["deciding"]))
+    return found
+
+
+def _late(code: str, late: str, verb: str, *, at_it: bool) -> Finding:
+    if at_it:
+        do = "Look in the service's log for a gateway that hangs or a database that is slow."
+        return problem(f"slow_{code}", f"{late}, though somebody {verb}.", do)
+    do = "Is `zapwatch serve` running, on this database? If it is, its log says why it waits."
+    return problem(f"no_{code}", f"{late}: nobody {verb}.", do)
+
+
+def _span(length: timedelta) -> str:
+    seconds = int(length.total_seconds())
+    return f"{seconds} s" if seconds < 600 else f"{seconds // 60:,} min"
+
+
+async def check_intake(connection: Connection) -> list[Finding]:
+    """Find channels and instances that are not watched, and webhooks that could not be read."""
+    found = []
+    for row in await connection.fetch(sql.unwatched_channels, PROVIDERS):
+        found.append(_unwatched(row))
+    rows = await connection.fetch(sql.unknown_instances, datetime.now(UTC) - RECENT)
+    unknown = [f"{row['instance']} at {row['base_url']}" for row in rows]
+    what = f"Instances that nobody registered, heard of within {RECENT.days} days"
+    found += about(
+        note, "unknown_instances", what, unknown, "Register those that should be watched: POST /channels."
+    )
+    kept = await connection.fetchrow(sql.quarantined)
+    if kept is not None and kept["bodies"]:
+        what = f"Webhooks that could not be read ({kept['bodies']:,}); the newest: {kept['problem']}."
+        found.append(
+            note("quarantine", what, "If a gateway was upgraded just now, look for a newer Zapwatch.")
+        )
+    return found
+
+
+def _unwatched(row: Record) -> Finding:
+    first = ", ".join(row["first"])
+    what = (
+        f"Channels of {row['provider']} in notification_channels that are not watched ({row['channels']:,})"
+    )
+    if row["known"]:
+        do = "A running `zapwatch serve` takes them in within 30 s, if they have a tenant; else see its log."
+        return problem("unwatched_channels", f"{what}: {first}.", do)
+    return note(
+        "foreign_channels", f"{what}: {first}.", "Nothing, unless they should be: it's another provider."
+    )
+
+
+async def check_disk(connection: Connection, keep_days: int) -> list[Finding]:
+    """Tell what database and events take, and what the events come to in `keep_days` days."""
+    now = datetime.now(UTC)
+    day = timedelta(days=1)
+    database = await connection.fetchrow(sql.diagnosed_database)
+    row = await connection.fetchrow(sql.events_size, now - day, timeout=SLOW)
+    assert database is not None
+    assert row is not None
+    events = f"{size(row['bytes'])} of it for {row['events']:,} events"
+    what = f"The database takes {size(database['bytes'])}, {events}"
+    if row["events"] < FEW_EVENTS:
+        return [note("disk", f"{what}: too few to tell what a day takes.", "Nothing.")]
+    span = max(min(now - row["oldest_at"], day), timedelta(minutes=1))
+    daily = row["lately"] * (day / span) * row["bytes"] / row["events"]
+    what += f", at present {size(daily)} a day: {size(daily * keep_days)} in {keep_days} days."
+    return [
+        note("disk", what, "Have that much disk, or keep events for fewer days (ZAPWATCH_EVENTS_KEEP_DAYS).")
+    ]

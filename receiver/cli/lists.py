@@ -1,0 +1,78 @@
+"""`zapwatch channels` and `incidents`: tables of what the database holds; they change nothing."""
+
+from typing import Any, Final
+from uuid import UUID
+
+import click
+from rich.table import Table
+
+from db import reads
+from db.connections import Pool
+from receiver.api import views
+from receiver.api.channels import SHOWN_STATES
+from receiver.cli.command import run, settings_of, settings_options, with_pool
+from receiver.cli.table import add_row, print_json, print_table
+
+PAGE: Final = 500
+
+
+@click.command()
+@click.option("--state", type=click.Choice(SHOWN_STATES), help="only channels in this state")
+@click.option("--tenant", "tenant_id", type=click.UUID, help="only channels of this tenant")
+@click.option("--json", "as_json", is_flag=True, help="print JSON, as the API gives it")
+@settings_options("database_url", "data_dir")
+def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options: Any) -> None:
+    """Show the channels and their states."""
+    wanted = reads.ChannelFilter(state=state, tenant_id=tenant_id)
+
+    async def work(pool: Pool) -> list[dict[str, Any]]:
+        shown: list[dict[str, Any]] = []
+        after = None
+        while rows := await reads.list_channels(pool, None, wanted, after, PAGE):
+            shown += [views.channel_in_list(row) for row in rows]
+            after = rows[-1].row["channel_id"]
+        return shown
+
+    shown = run(with_pool(settings_of(options), work))
+    if as_json:
+        print_json(shown)
+        return
+    table = Table("Channel", "Name", "Instance", "Provider", "State", "Since (UTC)", "Reason", "Incident")
+    for item in sorted(shown, key=lambda item: (item["name"] or "", item["instance"] or "")):
+        reason, incident = item["reason"] or {}, item["incident"] or {}
+        add_row(
+            table,
+            item["channel_id"],
+            item["name"],
+            item["instance"],
+            item["provider"],
+            item["state"],
+            item["since"],
+            reason.get("code"),
+            incident.get("started_at"),
+        )
+    print_table(table)
+
+
+@click.command()
+@click.option("--status", type=click.Choice(("open", "resolved", "all")), default="all", show_default=True)
+@click.option("--tenant", "tenant_id", type=click.UUID, help="only incidents of this tenant")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print JSON, as the API gives it")
+@settings_options("database_url", "data_dir")
+def incidents(status: str, tenant_id: UUID | None, limit: int, as_json: bool, **options: Any) -> None:
+    """Show incidents, newest first."""
+    wanted = reads.IncidentFilter(open={"open": True, "resolved": False}.get(status), tenant_id=tenant_id)
+
+    async def work(pool: Pool) -> list[dict[str, Any]]:
+        return [views.incident(row) for row in await reads.list_incidents(pool, None, wanted, None, limit)]
+
+    shown = run(with_pool(settings_of(options), work))
+    if as_json:
+        print_json(shown)
+        return
+    table = Table("Incident", "Channel", "Provider", "Kind", "Started (UTC)", "Resolved (UTC)", "Seconds")
+    for item in shown:
+        columns = ("id", "channel_id", "provider", "kind", "started_at", "resolved_at", "duration_seconds")
+        add_row(table, *(item[column] for column in columns))
+    print_table(table)

@@ -1,0 +1,96 @@
+"""The demo's operator: registers the channels, and says what the service's API tells of them.
+
+What is said comes from the API alone: the scripts of the fleet are not its business.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final
+
+import httpx
+
+from receiver.demo.scene import Part
+from receiver.settings import Settings
+
+ASKED_EVERY: Final = 0.5
+"""Seconds between two looks at the incidents."""
+
+Say = Callable[[str], None]
+
+
+class Desk:
+    """Where the operator sits; made by `open_desk`."""
+
+    def __init__(self, client: httpx.AsyncClient, say: Say) -> None:
+        self._client = client
+        self._say = say
+        self._names: dict[str, str] = {}
+
+    async def register(self, parts: Sequence[Part], threshold: timedelta) -> dict[str, str]:
+        """Register tenants and channels, have the gateways send their webhooks, and return names by id."""
+        defaults = {"heartbeat_threshold_minutes": threshold / timedelta(minutes=1)}
+        tenants: dict[str, str] = {}
+        for part in parts:
+            if part.tenant not in tenants:
+                made = await self._post("/tenants", name=part.tenant, defaults=defaults)
+                tenants[part.tenant] = made["id"]
+            made = await self._post(
+                "/channels",
+                provider=part.provider,
+                instance=part.channel.name,
+                api_url=part.host.url,
+                api_key=part.channel.key,
+                name=part.name,
+                tenant_id=tenants[part.tenant],
+            )
+            part.channel.webhook = made["webhook_url"]
+            self._names[made["id"]] = part.name
+        return self._names
+
+    async def narrate(self) -> None:
+        """Say when an incident opens and when it resolves, for ever."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        opened: set[str] = set()
+        resolved: set[str] = set()
+        while True:
+            for incident in reversed(await self._incidents()):
+                at, name = _clock(loop.time() - began), self._names[incident["channel_id"]]
+                if incident["id"] not in opened:
+                    opened.add(incident["id"])
+                    self._say(f"{at}  {name:<16} INCIDENT: {incident['kind']} ({_why(incident)})")
+                if incident["resolved_at"] is not None and incident["id"] not in resolved:
+                    resolved.add(incident["id"])
+                    self._say(f"{at}  {name:<16} resolved after {incident['duration_seconds']} s")
+            await asyncio.sleep(ASKED_EVERY)
+
+    async def _incidents(self) -> list[dict[str, Any]]:
+        answer = await self._client.get("/incidents", params={"limit": "500"})
+        answer.raise_for_status()
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
+
+    async def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = await self._client.post(path, json=body)
+        answer.raise_for_status()
+        made: dict[str, Any] = answer.json()
+        return made
+
+
+@asynccontextmanager
+async def open_desk(settings: Settings, say: Say) -> AsyncIterator[Desk]:
+    """Yield an operator's desk at the service that these settings describe."""
+    headers = {"Authorization": f"Bearer {settings.operator_token}"}
+    async with httpx.AsyncClient(base_url=settings.base_url, headers=headers, trust_env=False) as client:
+        yield Desk(client, say)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
+
+
+def _why(incident: dict[str, Any]) -> str:
+    details = incident["details"]
+    return "flapping" if details.get("flapping") else str(details.get("reason") or "?")

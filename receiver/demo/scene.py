@@ -1,0 +1,168 @@
+"""What the demo's fleet does: gateways, channels with names, and what befalls each, over and over."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from receiver.sandbox import Fault, Fleet
+
+Script = Callable[[Fleet, Any], Awaitable[None]]
+
+FIRST_REST: Final = (20.0, 560.0)
+"""Seconds, of real time, between a channel's first trouble and its second; each takes another time."""
+REST: Final = (600.0, 700.0)
+"""The same, later. Five departures within thirty minutes would be flapping, for ever after."""
+SETTLED: Final = 600.0
+"""Seconds, of real time, after which a flapping channel is stable again."""
+CARE: Final = "Clínica Sorriso"
+SHOPS: Final = "Lojas Aurora"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One channel of the demo: whose it is, its name for people, its gateway, and what befalls it."""
+
+    tenant: str
+    name: str
+    provider: str
+    host: Any
+    channel: Any
+    script: Script
+
+
+async def build(fleet: Fleet) -> list[Part]:
+    """Return the cast; their scripts have not begun."""
+    shops, old, hanging = (
+        await fleet.evolution("2.3.6"),
+        await fleet.evolution("1.8.2"),
+        await fleet.evolution("2.3.7"),
+    )
+    wapi, twilio = await fleet.wapi(), await fleet.twilio()
+    return [
+        *_evolution(shops, SHOPS, {
+            "Loja Centro": unlinked,
+            "Loja Norte": dropped,
+            "Loja Sul": flooding,
+            "Loja Leste": vanished,
+            "Loja Oeste": chatting,
+            "Loja Shopping": flapping,
+            "Loja Online": unscanned,
+        }),
+        *_evolution(old, CARE, {"Recepção": chatting, "Agendamento": logged_out}),
+        *_evolution(hanging, CARE, {"Unidade Jardins": chatting, "Unidade Moema": hanging_host}),
+        *(
+            Part(SHOPS, name, "wapi", wapi, wapi.add(), script)
+            for name, script in (("Vendas", disconnected), ("Suporte", chatting), ("Cobrança", vanished))
+        ),
+        *(
+            Part(CARE, name, "twilio", twilio, twilio.add(), script)
+            for name, script in (("Lembretes", offline), ("Pesquisas", resting))
+        ),
+    ]  # fmt: skip
+
+
+def _evolution(host: Any, tenant: str, scripts: dict[str, Script]) -> Iterator[Part]:
+    for name, script in scripts.items():
+        instance = name.lower().replace(" ", "-")
+        yield Part(tenant, name, "evolution_api", host, host.add(instance), script)
+
+
+async def play(fleet: Fleet, part: Part) -> None:
+    """Have its script befall a channel, again and again with a long rest between."""
+    await fleet.pause(random.uniform(0, 60))
+    rest = FIRST_REST
+    while True:
+        await part.script(fleet, part if part.script is hanging_host else part.channel)
+        await asyncio.sleep(random.uniform(*rest))
+        rest = REST
+
+
+async def unlinked(fleet: Fleet, channel: Any) -> None:
+    """Somebody removes the device on the phone; later somebody scans again."""
+    await fleet.pause(120)
+    channel.unlink()
+    await fleet.pause(500)
+    await channel.scan()
+
+
+async def logged_out(fleet: Fleet, channel: Any) -> None:
+    """Somebody logs the instance out by API."""
+    await fleet.pause(400)
+    channel.logout()
+    await fleet.pause(400)
+    await channel.scan()
+
+
+async def dropped(fleet: Fleet, channel: Any) -> None:
+    """The connection is lost for longer than the grace, then heals."""
+    await fleet.pause(60)
+    await channel.drop(500)
+
+
+async def flooding(fleet: Fleet, channel: Any) -> None:
+    """WhatsApp can't be reached for a moment: a flood of connecting with a false close. No incident."""
+    await fleet.pause(300)
+    await channel.flood(60, pace=1, false_close=True)
+    await channel.connect()
+
+
+async def vanished(fleet: Fleet, channel: Any) -> None:
+    """The session is gone without a word; only a probe finds out."""
+    await fleet.pause(200)
+    channel.vanish()
+    await fleet.pause(700)
+    channel.come_back()
+
+
+async def flapping(fleet: Fleet, channel: Any) -> None:
+    """Two systems fight for one session."""
+    await fleet.pause(400)
+    await channel.flap(8, gap=20)
+    await asyncio.sleep(SETTLED)
+
+
+async def unscanned(fleet: Fleet, channel: Any) -> None:
+    """A QR is shown, and nobody scans it."""
+    await fleet.pause(500)
+    await channel.unlink()
+    await channel.show_qr(times=4)
+    await fleet.pause(500)
+    await channel.scan()
+
+
+async def disconnected(fleet: Fleet, channel: Any) -> None:
+    """W-API says that a session is lost, and it is."""
+    await fleet.pause(150)
+    channel.disconnect()
+    await fleet.pause(250)
+    channel.connect()
+
+
+async def offline(fleet: Fleet, channel: Any) -> None:
+    """Twilio takes a sender offline."""
+    await fleet.pause(100)
+    channel.become("OFFLINE")
+    await fleet.pause(700)
+    channel.become("ONLINE")
+
+
+async def hanging_host(fleet: Fleet, part: Part) -> None:
+    """A gateway accepts connections and never answers."""
+    await fleet.pause(500)
+    part.host.fault = Fault.HANG
+    await fleet.pause(600)
+    part.host.fault = None
+
+
+async def chatting(fleet: Fleet, channel: Any) -> None:
+    """Customers write."""
+    while True:
+        channel.message()
+        await fleet.pause(random.uniform(20, 90))
+
+
+async def resting(fleet: Fleet, channel: Any) -> None:
+    """Nothing happens, which is fine."""
+    await asyncio.Event().wait()

@@ -1,0 +1,77 @@
+"""What the checks of channels and gateways share: what was registered, and the keys that open it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from db import diagnosis
+from db.connections import Connection
+from db.diagnosis import Finding, WatchedChannel, WatchedGateway
+from db.registry import channel_identity, gateway_identity
+from db.vault import Vault, VaultError, kept_keys
+from receiver.client import Client
+from receiver.providers import PROVIDERS
+from receiver.settings import Settings
+
+
+@dataclass(slots=True)
+class Installation:
+    """What the checks of channels and gateways need, as far as it could be read."""
+
+    settings: Settings
+    connection: Connection
+    client: Client
+    name: str = ""
+    channels: list[WatchedChannel] = field(default_factory=list)
+    gateways: list[WatchedGateway] = field(default_factory=list)
+    vault: Vault | None = None
+
+    async def read(self) -> Sequence[Finding]:
+        """Read what was registered; find nothing."""
+        self.name = await self.connection.fetchval("select current_database()")
+        self.channels = await diagnosis.read_channels(self.connection)
+        self.gateways = await diagnosis.read_gateways(self.connection)
+        return ()
+
+    async def read_keys(self) -> Sequence[Finding]:
+        """Read the keys that open credentials; find nothing."""
+        kept = self.settings.data_dir / "secret_keys"
+        if self.settings.secret_keys:
+            self.vault = Vault(self.settings.secret_keys)
+        elif kept.exists():
+            self.vault = Vault(kept_keys(kept))
+        return ()
+
+    async def judge(self) -> Sequence[Finding]:
+        """Find what is wrong with what was registered."""
+        versioned = {name for name, provider in PROVIDERS.items() if provider.has_version}
+        used = {channel.gateway_id for channel in self.channels}
+        gateways = [gateway for gateway in self.gateways if gateway.id in used]
+        return [
+            *diagnosis.judge_channels(self.channels, datetime.now(UTC)),
+            *diagnosis.judge_clocks(gateways),
+            *diagnosis.judge_versions([gateway for gateway in gateways if gateway.provider in versioned]),
+        ]
+
+
+def unseal(vault: Vault | None, sealed: bytes, identity: str) -> str | None:
+    """Return what was sealed for this identity; None when no key opens it."""
+    try:
+        return None if vault is None else vault.open(sealed, identity).decode()
+    except VaultError:
+        return None
+
+
+def key_of(vault: Vault | None, channel: WatchedChannel) -> str | None:
+    """Return what the channel's gateway is asked with; None when there is no key or nothing opens it."""
+    if channel.channel_key is not None:
+        return unseal(vault, channel.channel_key, channel_identity(channel.channel_id))
+    if channel.gateway_key is None or channel.gateway_id is None:
+        return None
+    return unseal(vault, channel.gateway_key, gateway_identity(channel.gateway_id))
+
+
+def is_carried(channel: WatchedChannel, key: str) -> bool:
+    """Say whether the headers that the gateway is asked with can carry the key."""
+    headers = PROVIDERS[channel.provider].ask(channel.instance or "", key).headers.values()
+    return all(value.isascii() and value.isprintable() for value in headers)

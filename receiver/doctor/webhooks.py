@@ -1,0 +1,174 @@
+"""Where gateways say that their webhooks go: to us, to somebody else, or nowhere.
+
+Of another's address only the host is told.
+"""
+
+import asyncio
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from db import diagnosis
+from db.diagnosis import Finding, Report, TokenOwner, WatchedChannel, about, note, problem
+from db.tokens import hash_token
+from db.vault import Vault
+from receiver.client import Client, Unanswered
+from receiver.doctor.address import why_unanswered
+from receiver.doctor.installation import Installation, is_carried, key_of
+from receiver.providers import PROVIDERS
+from receiver.providers.report import Question
+from receiver.settings import Settings, variable
+
+AT_ONCE: Final = 8
+"""Calls to gateways at the same time."""
+PER_GATEWAY: Final = 20
+"""Channels of one gateway that are asked where their webhooks go."""
+IN_ALL: Final = 200
+"""The same, of all gateways."""
+LATELY: Final = timedelta(days=1)
+"""What was heard of within this time is fed by something, whatever its own webhook says."""
+
+
+class _Told(NamedTuple):
+    """Where a channel's gateway says that webhooks go; None: it does not say, with what was heard instead."""
+
+    channel: WatchedChannel
+    addresses: tuple[str, ...] | None
+    instead: str
+
+
+async def check_webhooks(seen: Installation) -> list[Finding]:
+    """Find channels whose gateway tells somebody else, nobody, or us in vain; of many, a sample is asked."""
+    askable = [channel for channel in seen.channels if _question(seen.vault, channel) is not None]
+    asked = _sample(askable)
+    told = await _ask(asked, seen.vault, seen.client)
+    hashes = [
+        hash_token(t[1]) for one in told for address in one.addresses or () if (t := _token_in(address))
+    ]
+    owners = await diagnosis.token_owners(seen.connection, hashes)
+    shared = {gateway.id for gateway in seen.gateways if gateway.has_webhook}
+    faults: dict[str, dict[str, None]] = defaultdict(dict)
+    for one in told:
+        for code, where in _faults(one, seen.settings.base_url, owners, shared):
+            faults[code][where] = None
+    found = [f for code in _WEBHOOKS for f in _webhook_findings(code, list(faults[code]), seen.settings)]
+    if len(asked) < len(askable):
+        what = f"Only {len(asked):,} of {len(askable):,} channels were asked where their webhooks go."
+        found.append(
+            note("sample", what, "Those that were silent for longest were asked first; run it again.")
+        )
+    return found
+
+
+_SET: Final = "Set its address there again: `zapwatch token create --channel ID` makes one."
+_WEBHOOKS: Final[dict[str, tuple[Report, str, str]]] = {
+    "foreign_webhook": (problem, "Webhooks go to somebody else", _SET),
+    "no_webhook": (problem, "Sends us nothing by itself: probing alone finds losses, within {stale}", _SET),
+    "refused_webhook": (problem, "Webhooks come to us with a token that is unknown or revoked", _SET),
+    "crossed_webhook": (problem, "Webhooks go to the address of another channel", _SET),
+    "shared_webhook": (
+        note,
+        "No webhook of its own; heard of through its gateway's, which tells no logout and no removal",
+        _SET,
+    ),
+    "other_host": (
+        note,
+        "Webhooks go to an address of ours on another host, and none came for a day",
+        f"Does that host lead here? If not, set {variable('public_url')}, and the address there again.",
+    ),
+    "unasked": (note, "Did not say where webhooks go", "See that the gateway answers, with this key."),
+}
+
+
+def _webhook_findings(code: str, things: Sequence[str], settings: Settings) -> list[Finding]:
+    report, what, do = _WEBHOOKS[code]
+    return about(report, code, what.format(stale=f"{settings.stale_after.total_seconds():g} s"), things, do)
+
+
+def _question(vault: Vault | None, channel: WatchedChannel) -> Question | None:
+    key = key_of(vault, channel)
+    if key is None or channel.instance is None or not channel.base_url or not is_carried(channel, key):
+        return None
+    return PROVIDERS[channel.provider].ask_webhooks(channel.instance, key)
+
+
+def _sample(channels: Sequence[WatchedChannel]) -> list[WatchedChannel]:
+    """Return some channels of each gateway, gateways taking turns, in the order given."""
+    places: Counter[UUID | None] = Counter()
+    placed = []
+    for channel in channels:
+        placed.append((places[channel.gateway_id], channel))
+        places[channel.gateway_id] += 1
+    placed.sort(key=lambda one: one[0])
+    return [channel for place, channel in placed if place < PER_GATEWAY][:IN_ALL]
+
+
+async def _ask(asked: Sequence[WatchedChannel], vault: Vault | None, client: Client) -> list[_Told]:
+    free, silent = asyncio.Semaphore(AT_ONCE), dict[UUID | None, str]()
+
+    async def ask(channel: WatchedChannel) -> _Told:
+        async with free:
+            if channel.gateway_id in silent:
+                return _Told(channel, None, silent[channel.gateway_id])
+            question = _question(vault, channel)
+            assert question is not None
+            try:
+                reply = await client.get(channel.base_url + question.path, question.headers)
+            except Unanswered as error:
+                why = silent.setdefault(channel.gateway_id, f"{channel.base_url}: {why_unanswered(error)}")
+                return _Told(channel, None, why)
+            addresses = PROVIDERS[channel.provider].read_webhooks(reply.status, reply.body)
+            return _Told(channel, addresses, f"{channel}: HTTP {reply.status}")
+
+    return await asyncio.gather(*(ask(channel) for channel in asked))
+
+
+def _faults(
+    told: _Told, base_url: str, owners: Mapping[bytes, TokenOwner], shared: Set[UUID]
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with each of a channel's addresses, and where: of a foreign one only the host."""
+    channel, name = told.channel, str(told.channel)
+    lately = channel.last_event_at is not None and channel.last_event_at > datetime.now(UTC) - LATELY
+    if told.addresses is None:
+        yield "unasked", told.instead
+    elif not told.addresses:
+        yield ("shared_webhook" if lately and channel.gateway_id in shared else "no_webhook"), name
+    for address in told.addresses or ():
+        token, here = _token_in(address), _leads_to(base_url, address)
+        owner = None if token is None else owners.get(hash_token(token[1]))
+        if token is None or (owner is None and not here):
+            yield "foreign_webhook", f"{name} to {_host(address)}"
+        elif owner is None or token[0] != channel.provider:
+            yield "refused_webhook", name
+        elif channel.channel_id != owner.channel_id and channel.gateway_id != owner.gateway_id:
+            yield "crossed_webhook", name
+        elif not here and not lately:
+            yield "other_host", f"{name} to {_host(address)}"
+
+
+def _token_in(address: str) -> tuple[str, str] | None:
+    """Return provider and token of an address that looks like one of ours."""
+    found = re.search(r"/webhooks/([^/?#]+)/([^/?#]+)", address)
+    return None if found is None else (found[1], unquote(found[2]))
+
+
+def _leads_to(base_url: str, address: str) -> bool:
+    return _place(address) == _place(base_url) and urlsplit(address).path.startswith(
+        f"{urlsplit(base_url).path}/webhooks/"
+    )
+
+
+def _place(address: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", None, None
+
+
+def _host(address: str) -> str:
+    return _place(address)[1] or "an address that is none"

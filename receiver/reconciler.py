@@ -1,0 +1,104 @@
+"""Probes channels that have gone quiet or are in doubt: claims who is due, asks, and hands in the answers.
+
+Decides nothing: when a channel is due and what its answers amount to is the machine's. A channel never waits
+behind another gateway: gateways take turns, and each has its own places.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db.claims import Target, claim_probes, put_off_probes
+from db.connections import Pool
+from db.pool import TRANSIENT
+from db.writer import PATIENCE, Unavailable, Writer
+from receiver.probe import Prober, Unaskable
+
+EVERY: Final = timedelta(seconds=0.25)
+"""Pause between rounds while nothing is due; a probe that is due at once begins this much late at most."""
+PER_GATEWAY: Final = 20
+"""Channels of one gateway that are asked at the same time, by all replicas together."""
+AT_ONCE: Final = 2000
+"""Channels that one process asks at the same time: a hundred gateways may hang before others have to wait."""
+LATER: Final = timedelta(minutes=5)
+"""When a channel that can't be asked for a reason of ours is looked at again."""
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """The probes of one process; `run` in one task."""
+
+    def __init__(self, pool: Pool, writer: Writer, prober: Prober, timeout: timedelta) -> None:
+        self._pool = pool
+        self._writer = writer
+        self._prober = prober
+        # A probe and its control, and the wait for the commit of what they said.
+        self._lease = 2 * timeout + 2 * PATIENCE
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def probe_due(self) -> Sequence[asyncio.Task[None]]:
+        """Begin the probes that are due and have a place; return them, to be awaited or not."""
+        free = AT_ONCE - len(self._running)
+        if free <= 0:
+            return []
+        async with self._pool.acquire() as connection:
+            due = await claim_probes(connection, datetime.now(UTC), self._lease, PER_GATEWAY, free)
+        begun = [asyncio.create_task(self._probe(target)) for target in due]
+        for task in begun:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return begun
+
+    async def run(self) -> None:
+        """Probe for ever; while the database is away, wait for it."""
+        try:
+            while True:
+                begun: Sequence[asyncio.Task[None]] = []
+                try:
+                    begun = await self.probe_due()
+                except TRANSIENT as error:
+                    log.warning("probes wait for the database: %r", error)
+                await _until_half(begun)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _probe(self, target: Target) -> None:
+        try:
+            probed = await self._prober.probe(target)
+            await self._writer.submit([probed.entry])
+        except Unaskable as reason:
+            log.warning("channel %s is not probed: %s", target.channel_id, reason)
+            await self._put_off(target)
+        except (Unavailable, *TRANSIENT) as error:
+            log.warning("the probe of channel %s was not kept: %r", target.channel_id, error)
+        except Exception as error:
+            # Whatever one gateway answers must not end the probing of all; nothing of the answer may be told.
+            log.error("the probe of channel %s failed: %s", target.channel_id, type(error).__name__)
+
+    async def _put_off(self, target: Target) -> None:
+        try:
+            async with self._pool.acquire() as connection:
+                await put_off_probes(connection, [target.channel_id], datetime.now(UTC) + LATER)
+        except TRANSIENT as error:
+            log.warning("channel %s stays claimed: %r", target.channel_id, error)
+
+
+async def _until_half(begun: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until half of these are done, so that their places are filled again, or for the pause."""
+    half = (len(begun) + 1) // 2
+    try:
+        async with asyncio.timeout(EVERY.total_seconds()):
+            if not begun:
+                await asyncio.Event().wait()
+            for done in asyncio.as_completed(begun):
+                await done
+                half -= 1
+                if half <= 0:
+                    return
+    except TimeoutError:
+        return

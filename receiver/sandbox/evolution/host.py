@@ -1,0 +1,191 @@
+"""An Evolution server: its guards, its routes, and its process."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import orjson
+
+from receiver.sandbox.delivery import Courier
+from receiver.sandbox.evolution import rest
+from receiver.sandbox.evolution.instance import Instance
+from receiver.sandbox.evolution.version import Version
+from receiver.sandbox.fault import Fault
+from receiver.sandbox.host import Host
+from receiver.sandbox.wire import Answer, Request, json_answer
+
+LOADING: Final = 0.3
+"""Seconds after a start during which connectionState has no state (seen on 2.3.6)."""
+
+
+class EvolutionHost(Host[Instance]):
+    """One server, of one version, with its clock in one zone; made by `Fleet.evolution`."""
+
+    FLIPS: ClassVar = ("close", "connecting")
+    ERROR: ClassVar = "[object Object]"
+
+    def __init__(
+        self, courier: Courier, version: str, utc_offset: timedelta, exposes_key: bool | None
+    ) -> None:
+        super().__init__(courier)
+        self.version = Version(version)
+        self.utc_offset = utc_offset
+        """How far its `date_time`, which it calls UTC, is from UTC."""
+        self.exposes_key = self.version.exposes_key if exposes_key is None else exposes_key
+        self.key = self._made_key()
+        """The global key."""
+        self.webhook: str | None = None
+        """The global webhook."""
+
+    def add(self, name: str, state: str = "open", key: str | None = None) -> Instance:
+        """Add an instance: open, connecting, close (logged out) or qr (shows QRs from now on)."""
+        word = "connecting" if state == "qr" else state
+        instance = self._enter(Instance(self._courier, self, name, key or self._made_key(), word))
+        if state == "qr":
+            instance.show_qr()
+        return instance
+
+    def restart(self, down: float = 0.0) -> asyncio.Task[None]:
+        """Kill the process and start it again after so many seconds; webhooks under way are lost."""
+        self._server.refuse()
+        for instance in self.channels.values():
+            instance.lose_memory()
+        if down == 0 and self.fault is not Fault.REFUSED:
+            self._listen()
+        return self._stage.spawn(self._boot(down))
+
+    def asked(self, request: Request) -> str | None:
+        """Return the name that a connectionState is about."""
+        is_it = request.method == "GET" and request.path[:2] == ("instance", "connectionState")
+        return request.path[2] if is_it and len(request.path) == 3 else None
+
+    def answer(self, request: Request) -> Answer:
+        """Return the answer: guards first, in Evolution's order (existence, then key)."""
+        match request.method, request.path:
+            case "GET", ():
+                return json_answer(200, rest.root(self.version.text, self.url, self.version.is_v1))
+            case "GET", ("instance", "fetchInstances"):
+                return self._listing(request)
+            case "GET", ("instance", "connectionState", name):
+                return self._guarded(request, name, lambda it: self.state_answer(name, it.state))
+            case "GET", ("instance", "connect", name):
+                return self._guarded(request, name, self._connected)
+            case verb, ("instance", "restart", name) if verb == self.version.restart_verb:
+                return self._guarded(request, name, self._restarted)
+            case "GET", ("webhook", "find", name):
+                return self._guarded(request, name, self._found_webhook)
+            case "POST", ("webhook", "set", name):
+                return self._guarded(request, name, lambda it: self._set_webhook(it, request.body))
+            case _:
+                return self.no_route(request)
+
+    def state_answer(self, name: str, word: str | None) -> Answer:
+        """Return a connectionState."""
+        return json_answer(200, rest.state(name, word))
+
+    def not_found(self, name: str) -> Answer:
+        """Return the 404 of the guard."""
+        return rest.failure(404, "Not Found", [f'The "{name}" instance does not exist'])
+
+    def no_route(self, request: Request) -> Answer:
+        """Return Express's 404 in Evolution's form."""
+        return rest.failure(404, "Not Found", [f"Cannot {request.method} {request.raw_path}"])
+
+    def unauthorized(self) -> Answer:
+        """Return the 401, whose message is no list."""
+        return rest.failure(401, "Unauthorized", "Unauthorized")
+
+    def unavailable(self) -> Answer:
+        """Return the 503 of a missing licence (2.4.0 on)."""
+        login = f"{self.url}/manager/login"
+        docs = "https://docs.evolutionfoundation.com.br/licensing"
+        message = (
+            f"This Evolution API instance is not activated. Open {login} to activate, or set "
+            f"AUTHENTICATION_API_KEY in your .env with a valid licensing key. Docs: {docs}"
+        )
+        document = {"error": "service not activated", "code": "LICENSE_REQUIRED", "register_url": login}
+        document |= {"instance_id": "11111111-2222-4333-8444-555555555555", "docs_url": docs}
+        return json_answer(503, document | {"message": message})
+
+    def server_error(self) -> Answer:
+        """Return the 500 of a guard without its database."""
+        message = "PrismaClientInitializationError: Can't reach database server at `postgres:5432`"
+        return rest.failure(500, "Internal Server Error", [message])
+
+    async def _boot(self, down: float) -> None:
+        if down:
+            await self._stage.pause(down)
+            if self.fault is not Fault.REFUSED:
+                self._listen()
+        await self._stage.pause(LOADING)
+        for instance in self.channels.values():
+            if instance.exists:
+                instance.boot()
+
+    def _made_key(self) -> str:
+        return str(UUID(int=self._stage.random.getrandbits(128), version=4)).upper()
+
+    def _guarded(self, request: Request, name: str, handle: Callable[[Instance], Answer]) -> Answer:
+        instance = self.channels.get(name)
+        if instance is None or not instance.exists:
+            return self.not_found(name)
+        if request.headers.get(b"apikey", b"").decode("latin-1") not in (self.key, instance.key):
+            return self.unauthorized()
+        return handle(instance)
+
+    def _listing(self, request: Request) -> Answer:
+        key = request.headers.get(b"apikey", b"").decode("latin-1")
+        named = request.query.get("instanceName")
+        there = [it for it in self.channels.values() if it.exists and key in (self.key, it.key)]
+        if not there and key != self.key:
+            return self.unauthorized()
+        found = [it for it in there if named in (None, it.name)]
+        if named is not None and not found:
+            return rest.failure(404, "Not Found", [f'Instance "{named}" not found'])
+        rows = [rest.listed(it, self.url, self.version.is_v1) for it in found]
+        return json_answer(200, rows[0] if self.version.is_v1 and named is not None else rows)
+
+    def _connected(self, instance: Instance) -> Answer:
+        """Show a QR, or connect; an open one only says so."""
+        if instance.state == "open":
+            return self.state_answer(instance.name, "open")
+        if instance.state == "close":
+            if instance.is_paired:
+                instance.connect()
+            else:
+                instance.show_qr()
+        return json_answer(200, rest.qr(instance))
+
+    def _restarted(self, instance: Instance) -> Answer:
+        word = instance.state
+        if word == "close" and not self.version.is_v1:
+            return json_answer(200, {"error": True, "message": self.ERROR})
+        instance.restart()
+        if word == "connecting" and not self.version.is_v1:
+            return json_answer(200, rest.qr(instance))
+        return self.state_answer(instance.name, word)
+
+    def _found_webhook(self, instance: Instance) -> Answer:
+        return json_answer(200, rest.found_webhook(instance, self.version.is_v1))
+
+    def _set_webhook(self, instance: Instance, body: bytes) -> Answer:
+        try:
+            document: dict[str, Any] = orjson.loads(body)
+            wish = document if self.version.is_v1 else document["webhook"]
+        except KeyError:
+            return rest.failure(400, "Bad Request", [['instance requires property "webhook"']])
+        except ValueError:
+            return rest.failure(400, "Internal Server Error", ["Unexpected token in JSON"])
+        unknown = set(wish.get("events", ())) - self.version.local_events
+        if unknown:
+            return rest.failure(400, "Bad Request", [[f"{', '.join(unknown)} is not one of enum values"]])
+        instance.webhook = wish["url"] if wish.get("enabled", True) else None
+        instance.events = wish.get("events", ())
+        instance.by_events = wish.get("webhook_by_events" if self.version.is_v1 else "byEvents", False)
+        instance.headers = wish.get("headers", instance.headers)
+        found = rest.found_webhook(instance, self.version.is_v1)
+        if self.version.is_v1:
+            found = {"webhook": {"instanceName": instance.name, "webhook": found}}
+        return json_answer(201, found)

@@ -1,0 +1,179 @@
+"""W-API: its unsigned webhooks, status-instance and fetch-instance. Facts are from users' captures.
+
+Unknown: how it retries, the body of a lost instance's 404, the order of its guards. Here it tries four times,
+and a missing instance is 404 whatever the token.
+"""
+
+import time
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from receiver.sandbox.channel import Channel
+from receiver.sandbox.delivery import Courier, Post, Retry
+from receiver.sandbox.host import Host
+from receiver.sandbox.wire import Answer, Request, json_answer, page
+
+LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+RETRY: Final = Retry(attempts=4, timeout=30.0)
+CREATED: Final = 1_769_600_860_844
+YEAR: Final = 31_536_000_000
+"""Milliseconds that an instance is paid for."""
+
+
+class WapiInstance(Channel):
+    """One instance; its state is open or close, of which the API says connected or not."""
+
+    def __init__(self, courier: Courier, name: str, key: str, state: str) -> None:
+        super().__init__(courier, name, key, state)
+        self.phone = f"55119{self._stage.random.randrange(10**8):08}"
+
+    def connect(self) -> None:
+        """Connect, and say so."""
+        self.state = "open"
+        self._emit("webhookConnected", connected=True, connectedPhone=self.phone, moment=_now())
+
+    def disconnect(self, heard: bool = True) -> None:
+        """Lose the session; `heard`: with a webhook."""
+        self.state = "close"
+        if heard:
+            self.false_disconnect()
+
+    def false_disconnect(self) -> None:
+        """Say that the session is lost, whether it is or not."""
+        self._emit("webhookDisconnected", disconnected=True, moment=_now())
+
+    def message(self) -> None:
+        """Receive a customer's message."""
+        picture = "https://pps.whatsapp.net/v/example.jpg"
+        customer = {"id": "5511900000002", "profilePicture": picture}
+        self._emit(
+            "webhookReceived",
+            **self._whose(),
+            isGroup=False,
+            messageId=self._message_id(),
+            fromMe=False,
+            chat=customer,
+            sender=customer | {"pushName": "Cliente", "verifiedBizName": ""},
+            moment=_now(),
+            msgContent={"extendedTextMessage": {"text": "teste"}},
+        )
+
+    def ack(self) -> None:
+        """Hear that a message arrived: it says status and connected, and is no word about the session."""
+        self._emit(
+            "webhookStatus",
+            **self._whose(),
+            status="DELIVERY",
+            messageId=self._message_id(),
+            fromMe=False,
+            moment=_now(),
+            chat={"id": "98000000000001@lid"},
+            isGroup=False,
+        )
+
+    def _whose(self) -> dict[str, str]:
+        return {"connectedPhone": self.phone, "connectedLid": "60000000000001@lid"}
+
+    def _message_id(self) -> str:
+        return f"{self._stage.random.getrandbits(80):020X}"
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        if self.webhook is not None:
+            body = orjson.dumps({"event": event, "instanceId": self.name, **fields})
+            headers = {"Content-Type": "application/json", "User-Agent": "axios/1.7.2"}
+            self._send(event, [Post(self.webhook, headers, body)], RETRY)
+
+
+class WapiHost(Host[WapiInstance]):
+    """W-API with the instances of one customer; made by `Fleet.wapi`."""
+
+    PREFIX: ClassVar = "/v1"
+    FLIPS: ClassVar = ("close", "open")
+    ERROR: ClassVar = "Erro interno"
+
+    def add(self, name: str | None = None, state: str = "open", key: str | None = None) -> WapiInstance:
+        """Add an instance, open or close."""
+        token = key or f"{self._stage.random.getrandbits(160):040x}"
+        return self._enter(WapiInstance(self._courier, name or self._made_name(), token, state))
+
+    def asked(self, request: Request) -> str | None:
+        """Return the id that a status-instance is about."""
+        is_it = (request.method, request.path) == ("GET", ("v1", "instance", "status-instance"))
+        return request.query.get("instanceId") if is_it else None
+
+    def answer(self, request: Request) -> Answer:
+        """Return the answer; a path it doesn't know is a page."""
+        instance = self.channels.get(request.query.get("instanceId", ""))
+        match request.method, request.path:
+            case "GET", ("v1", "instance", ("status-instance" | "fetch-instance") as what):
+                if instance is None or not instance.exists:
+                    return self.not_found("")
+                if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {instance.key}":
+                    return self.unauthorized()
+                if what == "status-instance":
+                    return self.state_answer(instance.name, instance.state)
+                return json_answer(200, _record(instance))
+            case _:
+                return self.no_route(request)
+
+    def state_answer(self, name: str, word: str | None) -> Answer:
+        """Return a status-instance; its keys change places with the state."""
+        match word:
+            case None:
+                return json_answer(200, {"instanceId": name})
+            case "open":
+                return json_answer(200, {"instanceId": name, "connected": True})
+            case _:
+                return json_answer(200, {"connected": False, "instanceId": name})
+
+    def not_found(self, name: str) -> Answer:
+        """Return the 404 of an expired, deleted or recreated instance."""
+        return json_answer(404, {"error": True, "message": "Instância não encontrada"})
+
+    def no_route(self, request: Request) -> Answer:
+        """Return the page that healthy instances, too, get for a wrong path."""
+        return page(404, f"Cannot {request.method} {request.raw_path}")
+
+    def unauthorized(self) -> Answer:
+        """Return the 401."""
+        return json_answer(401, {"error": True, "message": "Token inválido"})
+
+    def unavailable(self) -> Answer:
+        """Return the page of the front."""
+        return page(503, "Service Unavailable")
+
+    def server_error(self) -> Answer:
+        """Return the 500."""
+        return json_answer(500, {"error": True, "message": self.ERROR})
+
+    def _made_name(self) -> str:
+        return "-".join(["LITE", *("".join(self._stage.random.choices(LETTERS, k=6)) for _ in "12")])
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _record(instance: WapiInstance) -> dict[str, Any]:
+    return {
+        "instanceId": instance.name,
+        "token": instance.key,
+        "created": CREATED,
+        "expires": _now() * 1000 + YEAR,
+        "paymentStatus": "PAID",
+        "isTrial": False,
+        "instanceName": "Loja Exemplo",
+        "connected": instance.state == "open",
+        "connectedPhone": instance.phone,
+        **dict.fromkeys(("contacts", "chats", "messagesSent", "messagesReceived"), 0),
+        "webhookConnectedUrl": instance.webhook or "",
+        "webhookDeliveryUrl": "",
+        "webhookDisconnectedUrl": instance.webhook or "",
+        "webhookStatusUrl": instance.webhook or "",
+        "webhookPresenceUrl": "",
+        "webhookReceivedUrl": instance.webhook or "",
+        "automaticReading": False,
+        "rejectCalls": False,
+        "callMessage": "",
+    }

@@ -1,0 +1,147 @@
+"""Who is probed by whom and when: claims of due probes, on a real database."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from db.apply import apply
+from db.claims import Target, claim_probes, control_targets, put_off_probes
+from db.connections import Connection
+from db.entry import Source
+from statemachine.model import Rules, Trigger
+from statemachine.signals import Answered
+from tests.conftest import connected
+from tests.db.entries import Of, at, register
+
+LEASE = timedelta(seconds=20)
+NOW = 1_000_000_000.0
+"""Seconds after T0 at which everything that was ever registered is due."""
+
+
+async def claim(
+    connection: Connection, seconds: float = NOW, per_gateway: int = 20, limit: int = 1000
+) -> list[Target]:
+    return await claim_probes(connection, at(seconds), LEASE, per_gateway, limit)
+
+
+async def registered(connection: Connection, gateway: str, channels: int) -> list[UUID]:
+    return [await register(connection, f"loja-{n:03}", f"http://{gateway}") for n in range(channels)]
+
+
+def ids(targets: Sequence[Target]) -> set[UUID]:
+    return {target.channel_id for target in targets}
+
+
+async def answer(connection: Connection, target: Target, seconds: float = NOW) -> None:
+    said = Answered(at(seconds), at(seconds), target.version, Trigger.OPENED)
+    await apply(connection, [Of(target.channel_id).signal(seconds, Source.PROBE, said)], Rules())
+
+
+async def test_a_due_channel_is_claimed_with_all_that_its_probe_needs(connection: Connection) -> None:
+    channel = await register(connection, "loja 01", "http://evo")
+
+    (target,) = await claim(connection)
+
+    assert target.channel_id == channel
+    assert (target.provider, target.base_url, target.instance) == ("evolution_api", "http://evo", "loja 01")
+    assert target.configured
+    assert target.version == 0
+
+
+async def test_a_claimed_channel_is_nobody_elses_until_its_lease_ends(connection: Connection) -> None:
+    channel = await register(connection)
+    await claim(connection)
+
+    assert await claim(connection, NOW + 19) == []
+    assert ids(await claim(connection, NOW + 20)) == {channel}
+
+
+async def test_an_answer_ends_the_claim_and_moves_the_next_probe(connection: Connection) -> None:
+    channel = await register(connection)
+    (target,) = await claim(connection)
+
+    await answer(connection, target)
+
+    assert await claim(connection, NOW + 119) == []
+    assert ids(await claim(connection, NOW + 121)) == {channel}
+
+
+async def test_a_webhook_does_not_end_a_claim(connection: Connection) -> None:
+    channel = await register(connection)
+    await claim(connection)
+
+    await apply(connection, [Of(channel).told(NOW + 1, Trigger.CONNECTING)], Rules())
+
+    assert await claim(connection, NOW + 2) == []
+
+
+async def test_a_gateway_has_so_many_places_whoever_claims_them(connection: Connection, dsn: str) -> None:
+    channels = await registered(connection, "evo", 30)
+
+    mine = await claim(connection, NOW)
+    async with connected(dsn) as other:
+        theirs = await claim(other, NOW)
+    for target in mine[:5]:
+        await answer(connection, target)
+    freed = await claim(connection, NOW)
+
+    assert (len(mine), len(theirs), len(freed)) == (20, 0, 5)
+    assert ids(mine) | ids(freed) <= set(channels)
+    assert not ids(mine) & ids(freed)
+
+
+async def test_a_gateway_with_many_due_channels_keeps_no_other_waiting(connection: Connection) -> None:
+    await registered(connection, "slow", 40)
+    last = (await registered(connection, "other", 1))[0]
+
+    claimed = await claim(connection, limit=5)
+
+    assert last in ids(claimed)
+    assert Counter(target.base_url for target in claimed) == {"http://slow": 4, "http://other": 1}
+
+
+async def test_the_longest_due_are_first(connection: Connection) -> None:
+    first, second, third = await registered(connection, "evo", 3)
+    for channel, seconds in ((first, 30), (second, 10), (third, 20)):
+        await connection.execute(
+            "update zapwatch_states set probe_due_at = $2 where channel_id = $1", channel, at(seconds)
+        )
+
+    assert [t.channel_id for t in await claim(connection, 100, per_gateway=1)] == [second]
+    assert ids(await claim(connection, 100, per_gateway=2)) == {third}
+
+
+async def test_a_channel_that_somebody_has_locked_is_passed_over(connection: Connection, dsn: str) -> None:
+    locked, free = await registered(connection, "evo", 2)
+
+    async with connected(dsn) as other, other.transaction():
+        await other.execute("select from zapwatch_states where channel_id = $1 for update", locked)
+        claimed = await claim(connection)
+
+    assert ids(claimed) == {free}
+
+
+async def test_what_is_put_off_is_due_later_and_frees_its_place(connection: Connection) -> None:
+    channel = await register(connection)
+    await claim(connection)
+
+    await put_off_probes(connection, [channel], at(NOW + 300))
+
+    assert await claim(connection, NOW + 299) == []
+    assert ids(await claim(connection, NOW + 300)) == {channel}
+
+
+async def test_controls_are_other_channels_of_the_gateway_open_ones_first(connection: Connection) -> None:
+    asking, *others = await registered(connection, "evo", 6)
+    await registered(connection, "elsewhere", 1)
+    await apply(connection, [Of(others[3]).told(1, Trigger.OPENED)], Rules())
+    gateway = await connection.fetchval(
+        "select gateway_id from zapwatch_states where channel_id = $1", asking
+    )
+
+    controls = await control_targets(connection, gateway, asking, 3)
+
+    assert len(controls) == 3
+    assert controls[0].channel_id == others[3]
+    assert ids(controls) <= set(others)
