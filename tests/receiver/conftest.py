@@ -1,6 +1,6 @@
 """An app of the ops API alone, on a real database, and ways to ask it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -25,6 +25,7 @@ from receiver.settings import Settings
 from tests.conftest import Server, connected
 from tests.receiver.hostile import Rig, served
 from tests.receiver.service import zapwatch
+from tests.receiver.serving import address, listening
 
 KEY = bytes(range(32))
 
@@ -84,6 +85,13 @@ def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starl
 
     app.state.acknowledge = acknowledge_now
     return app
+
+
+@pytest.fixture
+def silent_gateway() -> Iterator[str]:
+    """The address of a gateway that takes questions and never answers: who was made due stays due."""
+    with listening() as listener:
+        yield address(listener)
 
 
 @pytest.fixture

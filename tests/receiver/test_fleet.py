@@ -8,10 +8,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from db.connections import Connection
 from receiver.sandbox import open_fleet
 from tests.receiver.service import Zapwatch, served, time
 from tests.receiver.story import Story, compressed, story
+
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 CHANNELS = 500
 MINUTES = 20

@@ -171,10 +171,10 @@ async def test_duel_of_two_sockets_is_one_flapping_incident(dsn: str) -> None:
         assert (await z.state(channel))["state"] == "open"
 
 
-async def test_late_event_moves_nothing_and_asks_for_a_probe(dsn: str) -> None:
+async def test_late_event_moves_nothing_and_asks_for_a_probe(dsn: str, silent_gateway: str) -> None:
     async with zapwatch(dsn) as z:
         instance = Evolution()
-        channel = await z.channel(api_url="http://127.0.0.1:1", api_key="k")
+        channel = await z.channel(api_url=silent_gateway, api_key="k")
         late = instance.update("connecting")
         await z.hear(channel, instance.update("open"))
         before = await z.state(channel)
@@ -220,10 +220,12 @@ async def test_clock_set_back_by_a_time_zone_is_learnt_from_two_events(dsn: str,
 @pytest.mark.parametrize(
     "back", [timedelta(seconds=10), timedelta(minutes=10), timedelta(minutes=20)], ids=str
 )
-async def test_clock_set_back_a_little_asks_for_a_probe_at_once(dsn: str, back: timedelta) -> None:
+async def test_clock_set_back_a_little_asks_for_a_probe_at_once(
+    dsn: str, silent_gateway: str, back: timedelta
+) -> None:
     async with zapwatch(dsn) as z:
         instance = Evolution()
-        channel = await z.channel(api_url="http://127.0.0.1:1", api_key="k")
+        channel = await z.channel(api_url=silent_gateway, api_key="k")
         await z.hear(channel, instance.update("connecting"), instance.update("open"))
 
         instance.ahead = -back
@@ -268,10 +270,23 @@ def wapi(event: str, **more: object) -> dict[str, Any]:
     return {"event": event, "instanceId": "LITE-ABC123-XYZ789", **more}
 
 
-@pytest.mark.parametrize("moment", [lambda: {"moment": int(datetime.now(UTC).timestamp())}, dict])
-async def test_wapi_connect_ack_disconnect(dsn: str, moment: Callable[[], dict[str, int]]) -> None:
+def moment(seconds: int = 0) -> dict[str, int]:
+    """Return W-API's time, so many seconds from now."""
+    return {"moment": int(datetime.now(UTC).timestamp()) + seconds}
+
+
+def no_moment(seconds: int = 0) -> dict[str, int]:
+    """Return nothing: some plans send no time."""
+    return {}
+
+
+@pytest.mark.parametrize("moment", [moment, no_moment])
+async def test_wapi_connect_ack_disconnect(
+    dsn: str, silent_gateway: str, moment: Callable[..., dict[str, int]]
+) -> None:
     async with zapwatch(dsn) as z:
-        channel = await z.channel("LITE-ABC123-XYZ789", "wapi", api_key="k", metadata=AT_ONCE)
+        wired = {"api_url": silent_gateway, "api_key": "k", "metadata": AT_ONCE}
+        channel = await z.channel("LITE-ABC123-XYZ789", "wapi", **wired)
         phone = {"connectedPhone": "5511900000001"}
         await z.hear(channel, wapi("webhookConnected", connected=True, **phone, **moment()))
         assert await z.stands(channel) == ("open", None, None)
@@ -286,7 +301,7 @@ async def test_wapi_connect_ack_disconnect(dsn: str, moment: Callable[[], dict[s
         await z.hear(channel, wapi("webhookStatus", status="READ", **phone, **moment()))
         assert await z.stands(channel) == ("disconnected", "disconnected", False)
         assert (await z.incident(channel))["kind"] == "disconnected"
-        await z.hear(channel, wapi("webhookConnected", connected=True, **phone, **moment()))
+        await z.hear(channel, wapi("webhookConnected", connected=True, **phone, **moment(1)))
         assert await z.stands(channel) == ("open", None, None)
 
 
@@ -303,9 +318,8 @@ async def test_wapi_disconnect_within_the_second_of_a_connect_without_moment_is_
     async with zapwatch(dsn) as z:
         channel = await z.channel("LITE-ABC123-XYZ789", "wapi", api_key="k")
         connected = wapi("webhookConnected", connected=True, connectedPhone="5511900000001")
-        moment = int(datetime.now(UTC).timestamp())
-        await z.hear(channel, {**connected, "moment": moment}, connected)
+        await z.hear(channel, {**connected, **moment()}, connected)
 
-        await z.hear(channel, wapi("webhookDisconnected", disconnected=True, moment=moment))
+        await z.hear(channel, wapi("webhookDisconnected", disconnected=True, **moment()))
 
         assert (await z.stands(channel))[0] == "disconnected"

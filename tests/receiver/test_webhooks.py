@@ -160,9 +160,9 @@ async def test_live_traffic_of_an_open_channel_is_written_within_five_seconds(
         assert await connection.fetchval("select count(*) from zapwatch_events") == 1
 
 
-async def test_old_message_is_no_sign_of_life(dsn: str) -> None:
+async def test_old_message_is_no_sign_of_life(dsn: str, silent_gateway: str) -> None:
     async with zapwatch(dsn) as z:
-        channel = await z.channel(api_url="http://127.0.0.1:1", api_key="k")
+        channel = await z.channel(api_url=silent_gateway, api_key="k")
         instance = Evolution()
         await z.hear(channel, instance.update("open"), instance.update("connecting"))
         before = await z.state(channel)
