@@ -19,12 +19,12 @@ from bench.database import open_database
 from bench.lookups import look_up
 from bench.population import BYTES_EACH, CYCLE, Population, populate
 from bench.table import Figure, at_most, percentile
-from db.claims import claim_probes, put_off_probes
+from db.claims import PER_GATEWAY, claim_probes, put_off_probes
 from db.connections import Connection
 from db.pool import connect
 from db.queries import sql
 from db.writer import PATIENCE
-from receiver.reconciler import AT_ONCE, PER_GATEWAY
+from receiver.reconciler import AT_ONCE
 from receiver.settings import Settings
 
 FEW: Final = (1000, 100)

@@ -58,7 +58,7 @@ class _Lookups:
         began = perf_counter()
         due = await claim_deadlines(self._connection, self._now, AT_ONCE)
         took = perf_counter() - began
-        await self._connection.execute(SETTLE, [channel_id for channel_id, _ in due], self._now + CYCLE)
+        await self._connection.execute(SETTLE, [one.channel_id for one in due], self._now + CYCLE)
         return 1000 * took
 
     async def count(self) -> float:

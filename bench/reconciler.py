@@ -23,6 +23,7 @@ from bench.database import GIGABYTE, open_database
 from bench.gateways import Gateway, open_gateways
 from bench.table import Figure, at_least
 from db.apply import Applied
+from db.claims import PER_GATEWAY
 from db.connections import Connection
 from db.pool import connect_writer, open_pool
 from db.registry import NewChannel, register_channel
@@ -34,7 +35,7 @@ from receiver.metrics import Metrics
 from receiver.probe import Prober
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Question
-from receiver.reconciler import PER_GATEWAY, Reconciler
+from receiver.reconciler import Reconciler
 from receiver.settings import Settings
 
 PROVIDER: Final = "evolution_api"

@@ -10,6 +10,8 @@ from db.queries import sql
 
 LEASE: Final = timedelta(seconds=10)
 """How long a claimed deadline is left to the replica that claimed it."""
+PER_GATEWAY: Final = 20
+"""Channels of one gateway that are asked at the same time, by all replicas together."""
 
 
 class Target(NamedTuple):
@@ -41,10 +43,18 @@ class DueGateway(NamedTuple):
     base_url: str
 
 
-async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> list[tuple[UUID, datetime]]:
-    """Return channels whose deadline has come, with it; applying the deadline settles the claim."""
-    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit)
-    return [(row["channel_id"], row["due_at"]) for row in rows]
+class Due(NamedTuple):
+    """A channel whose deadline has come. `queued`: its probe is due, and waits behind others."""
+
+    channel_id: UUID
+    due_at: datetime
+    queued: bool
+
+
+async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> list[Due]:
+    """Return channels whose deadline has come; applying the deadline settles the claim."""
+    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY)
+    return [Due(row["channel_id"], row["due_at"], row["queued"] is True) for row in rows]
 
 
 async def claim_probes(

@@ -24,6 +24,7 @@ from statemachine.model import (
     State,
     Suspicion,
     Trigger,
+    Wait,
     Witness,
 )
 
@@ -55,7 +56,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
 
     `memory` is the row's column of that name, read.
     """
-    suspicion = memory.get("suspicion")
+    suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
     standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
     return Channel(
         rules=told_rules_of(memory) or Rules(),
@@ -72,7 +73,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
         last_event_at=row["last_event_at"],
         fresh_at=row["fresh_at"],
         probed_at=row["probed_at"],
-        awaiting_probe_since=when(memory.get("awaiting_probe_since")),
+        awaiting_probe=Wait(since, when(memory.get("awaiting_probe_until"))) if since else None,
         due_at=row["due_at"],
         probe_due_at=row["probe_due_at"],
         incident=incident_of(row),
@@ -81,6 +82,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
 
 def memory_of(channel: Channel, told_rules: Rules | None, details: Mapping[str, object]) -> str:
     """Return as JSON what a channel has no column for, empty fields left out."""
+    wait = channel.awaiting_probe
     memory = {
         "rules": None if told_rules is None else json_of_rules(told_rules),
         "evidence": json_of_evidence(channel.evidence),
@@ -89,7 +91,8 @@ def memory_of(channel: Channel, told_rules: Rules | None, details: Mapping[str, 
         "departures": channel.departures,
         "suspicion": channel.suspicion,
         "probes": channel.probes,
-        "awaiting_probe_since": channel.awaiting_probe_since,
+        "awaiting_probe_since": wait.since if wait else None,
+        "awaiting_probe_until": wait.until if wait else None,
         "details": details,
     }
     return orjson.dumps({name: value for name, value in memory.items() if value}).decode()

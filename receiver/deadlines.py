@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from uuid import UUID
 
-from db.claims import claim_deadlines
+from db.claims import Due, claim_deadlines
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.pool import TRANSIENT
@@ -30,18 +29,19 @@ async def fire_deadlines(pool: Pool, writer: Writer, on_lag: Callable[[float], N
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due = await claim_deadlines(connection, now, AT_ONCE)
-    on_lag(max(((now - due_at).total_seconds() for _, due_at in due), default=0.0))
-    submitted = [asyncio.create_task(_submit(writer, channel_id, now)) for channel_id, _ in due]
+    on_lag(max(((now - due_at).total_seconds() for _, due_at, _ in due), default=0.0))
+    submitted = [asyncio.create_task(_submit(writer, one, now)) for one in due]
     if submitted:
         await asyncio.wait(submitted, timeout=EVERY.total_seconds())
     return len(due)
 
 
-async def _submit(writer: Writer, channel_id: UUID, now: datetime) -> None:
+async def _submit(writer: Writer, due: Due, now: datetime) -> None:
+    deadline = Deadline(now, queued=due.queued)
     try:
-        await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now))])
+        await writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
     except Unavailable as error:
-        log.warning("the deadline of channel %s waits: %s", channel_id, error)
+        log.warning("the deadline of channel %s waits: %s", due.channel_id, error)
 
 
 async def run(pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:

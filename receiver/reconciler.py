@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.claims import Target, claim_probes, put_off_probes
+from db.claims import PER_GATEWAY, Target, claim_probes, put_off_probes
 from db.connections import Pool
 from db.pool import TRANSIENT
 from db.writer import PATIENCE, Unavailable, Writer
@@ -18,8 +18,6 @@ from receiver.probe import Prober, Unaskable
 
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds while nothing is due; a probe that is due at once begins this much late at most."""
-PER_GATEWAY: Final = 20
-"""Channels of one gateway that are asked at the same time, by all replicas together."""
 AT_ONCE: Final = 2000
 """Channels that one process asks at the same time: a hundred gateways may hang before others have to wait."""
 LATER: Final = timedelta(minutes=5)

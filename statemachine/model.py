@@ -168,6 +168,13 @@ class Incident:
     flapping: bool = False
 
 
+class Wait(NamedTuple):
+    """A wait for a probe. `until` None: without an end; it grows while the probe stands in a queue."""
+
+    since: datetime
+    until: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One channel as the machine sees it. `step` returns a new one; nothing is changed in place."""
@@ -190,8 +197,8 @@ class Channel:
     fresh_at: datetime | None = None
     """When the newest evidence that says something new reached us."""
     probed_at: datetime | None = None
-    awaiting_probe_since: datetime | None = None
-    """Since when a due incident waits for a probe because its evidence is old."""
+    awaiting_probe: Wait | None = None
+    """Set while a due incident waits for a probe because its evidence is old."""
     due_at: datetime | None = None
     probe_due_at: datetime | None = None
     incident: Incident | None = None

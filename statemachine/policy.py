@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from statemachine.model import Channel, Incident, Monitoring, Reason, State
-from statemachine.signals import Change, Effect, Open, Resolve
+from statemachine.model import Channel, Incident, Monitoring, Reason, State, Wait
+from statemachine.signals import Change, Deadline, Effect, Open, Resolve
 
 FLAPS: Final = 5
 """Departures from open within `FLAP_WINDOW` that make an incident by themselves."""
@@ -20,6 +20,8 @@ LONGEST_GAP: Final = timedelta(seconds=300)
 """The largest gap between probes of one unhealthy channel."""
 OPEN_SHARE_OF_JITTER: Final = 0.25
 """How much of the jitter applies to an open channel: its silence should not outlast STALE_AFTER by much."""
+LONGEST_QUEUE: Final = 10
+"""How many times `rules.probe_wait` a due incident waits while its probe stands in the gateway's queue."""
 
 
 def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -37,7 +39,7 @@ def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ..
     effects = (
         () if channel.incident is None else (Resolve(channel.incident, now, "channel_removed", tell=False),)
     )
-    return replace(channel, incident=None, due_at=None, probe_due_at=None, awaiting_probe_since=None), effects
+    return replace(channel, incident=None, due_at=None, probe_due_at=None, awaiting_probe=None), effects
 
 
 def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -78,7 +80,7 @@ def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tupl
 
 def _opened(channel: Channel, now: datetime, flapping: bool = False) -> tuple[Channel, tuple[Effect, ...]]:
     incident = describe(channel, now, flapping)
-    after = replace(channel, incident=incident, awaiting_probe_since=None, has_been_open=True)
+    after = replace(channel, incident=incident, awaiting_probe=None, has_been_open=True)
     return after, (Open(incident),)
 
 
@@ -89,26 +91,37 @@ def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> I
     return Incident(state.shown, state.value, started_at, opened_at, reason, status, flapping)
 
 
-def fall_due(channel: Channel, now: datetime, certain: bool) -> tuple[Channel, tuple[Effect, ...]]:
+def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effect, ...]]:
     """Return the channel after its deadline, and the incident that opens if its evidence is fresh.
 
     On old evidence a probe comes first; the incident then opens unless that says open, or when it
-    can't be made within `rules.probe_wait`. `certain`: that was seen to before.
+    can't be made within `rules.probe_wait`. Standing in a queue that moves is not counted, up to
+    `LONGEST_QUEUE`: after a stop of ours, channels of one gateway may all have to be asked at once.
     """
+    now = deadline.received_at
     grace_ends_at = incident_due(channel)
     if grace_ends_at is None or now < grace_ends_at:
         return channel, ()
     is_fresh = channel.fresh_at is not None and now - channel.fresh_at <= channel.rules.stale_after
-    if certain or is_fresh:
+    if deadline.certain or is_fresh:
         return _opened(channel, now)
+    waiting = channel.awaiting_probe
     wait = channel.rules.probe_wait
-    since = channel.awaiting_probe_since or now
-    if wait is not None and now >= since + 2 * wait:
+    if waiting is None or wait is None:
+        return _awaiting(channel, waiting.since if waiting else now, None if wait is None else now + wait), ()
+    since, until = waiting.since, waiting.until or waiting.since + wait
+    if now >= until + wait:
         # Nobody watched meanwhile: a stop of ours, or a pause. The wait begins anew.
-        since = now
-    if wait is not None and now >= since + wait:
-        return _opened(channel, now)
-    return probe_at(replace(channel, awaiting_probe_since=since), since), ()
+        return _awaiting(channel, now, now + wait), ()
+    if now < until:
+        return _awaiting(channel, since, until), ()
+    if deadline.queued and now < since + LONGEST_QUEUE * wait:
+        return _awaiting(channel, since, now + wait), ()
+    return _opened(channel, now)
+
+
+def _awaiting(channel: Channel, since: datetime, until: datetime | None) -> Channel:
+    return probe_at(replace(channel, awaiting_probe=Wait(since, until)), since)
 
 
 def incident_due(channel: Channel) -> datetime | None:
@@ -134,10 +147,7 @@ def next_due(channel: Channel) -> datetime | None:
         flapping = channel.incident is not None and channel.incident.flapping and channel.since is not None
         return channel.since + STABLE_AFTER if flapping and channel.since else None
     due = incident_due(channel)
-    if due is None or channel.awaiting_probe_since is None:
-        return due
-    wait = channel.rules.probe_wait
-    return None if wait is None else channel.awaiting_probe_since + wait
+    return due if due is None or channel.awaiting_probe is None else channel.awaiting_probe.until
 
 
 def is_probed(channel: Channel) -> bool:

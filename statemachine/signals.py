@@ -76,6 +76,8 @@ class Deadline:
     received_at: datetime
     certain: bool = False
     """The evidence was found good enough: a replay of the deadline that opened an incident."""
+    queued: bool = False
+    """A probe of the channel is due, and its gateway is being asked about others just now."""
 
 
 @dataclass(frozen=True, slots=True)

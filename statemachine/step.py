@@ -57,7 +57,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
         case IncidentResolved():
             after = replace(channel, incident=None)
         case Deadline():
-            due, opened = policy.fall_due(channel, signal.received_at, signal.certain)
+            due, opened = policy.fall_due(channel, signal)
             after, effects = policy.decide(due, due, signal.received_at)
             return after, opened + effects
         case _:
@@ -128,7 +128,7 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
     after = replace(after, suspicion=suspicion, probes=probes)
     if verdict is not None:
         after = _judged(after, verdict)
-    elif channel.awaiting_probe_since is not None:
+    elif channel.awaiting_probe is not None:
         after = _refreshed(after, now)
     return policy.probe_after_answer(after, now, answer.jitter)
 
@@ -193,7 +193,7 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
     )
     after = _restand(after, settle(channel.evidence, verdict), verdict.dated_at)
     is_about_session = verdict.trigger not in GATEWAY_TROUBLE or after.state is State.ERROR
-    if not is_about_session and channel.awaiting_probe_since is None:
+    if not is_about_session and channel.awaiting_probe is None:
         return after
     return _refreshed(after, verdict.received_at)
 
@@ -243,7 +243,7 @@ def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
 
     In an unhealthy stretch only evidence that moved something brings the next probe nearer.
     """
-    after = replace(channel, fresh_at=_later(channel.fresh_at, now), awaiting_probe_since=None)
+    after = replace(channel, fresh_at=_later(channel.fresh_at, now), awaiting_probe=None)
     if channel.state is State.OPEN:
         if channel.suspicion is not None and now > channel.suspicion.last_at:
             # Life between two odd answers: they are not in a row.

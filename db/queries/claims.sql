@@ -1,6 +1,7 @@
 -- name: claim_deadlines
--- Claim channels whose deadline has come, each for one replica until the lease ends.
-update zapwatch_states
+-- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: a probe of the channel
+-- is due, and its gateway is being asked about the longest due just now.
+update zapwatch_states s
 set claimed_until = $2
 where channel_id in (
   select channel_id
@@ -10,7 +11,17 @@ where channel_id in (
   limit $3
   for update skip locked
 )
-returning channel_id, due_at;
+returning channel_id, due_at, probe_due_at <= $1 and exists (
+  select
+  from (
+    select probe_claimed_until
+    from zapwatch_states
+    where gateway_id = s.gateway_id and probe_due_at <= $1
+    order by probe_due_at
+    limit $4
+  ) first
+  where probe_claimed_until > $1
+) as queued;
 
 -- name: claim_probes
 -- Claim channels that are due to be probed, each for one replica until the lease ends: of each gateway the longest due

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from db.claims import Target, probe_target
+from db.claims import PER_GATEWAY, Target, probe_target
 from db.connections import Connection, Pool
 from db.pool import open_pool
 from db.registry import NewChannel, register_channel
@@ -25,7 +25,6 @@ from db.vault import Vault
 from receiver.client import open_client
 from receiver.probe import Probed, Prober
 from receiver.providers import PROVIDERS
-from receiver.reconciler import PER_GATEWAY
 from receiver.sandbox import Fault, Fleet, open_fleet
 from tests.conftest import Server, connected
 from tests.factories import Evolution

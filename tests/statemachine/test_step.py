@@ -14,6 +14,7 @@ from statemachine.model import (
     Standing,
     State,
     Trigger,
+    Wait,
 )
 from statemachine.signals import (
     Alive,
@@ -283,7 +284,23 @@ def test_a_wait_for_a_probe_that_nobody_watched_begins_anew() -> None:
 
     assert [type(effect) for effect in effects] == [Open]
     assert nothing == ()
-    assert later.awaiting_probe_since == at(90_000)
+    assert later.awaiting_probe == Wait(at(90_000), at(90_000 + 30))
+
+
+def test_a_probe_that_stands_in_a_moving_queue_is_waited_for_but_not_for_ever() -> None:
+    dropped = told(10, Trigger.DROPPED, Reason.CONNECTION_LOST)
+    queued = [Deadline(at(311 + 30 * n), queued=True) for n in range(1, 11)]
+
+    waiting, nothing = after(OPENED, dropped, Deadline(at(311)), *queued[:-1])
+    stuck, too_long = after(OPENED, dropped, Deadline(at(311)), *queued)
+    answered, healed = after(
+        OPENED, dropped, Deadline(at(311)), *queued[:-1], answer(590, Trigger.OPENED), queued[-1]
+    )
+
+    assert (nothing, waiting.due_at, waiting.probe_due_at) == ([], at(611), at(20))
+    assert [type(effect) for effect in too_long] == [Open]
+    assert stuck.awaiting_probe is None
+    assert (healed, answered.state) == ([], State.OPEN)
 
 
 def test_no_answer_says_nothing_fresh_about_a_dropped_channel() -> None:
@@ -293,7 +310,7 @@ def test_no_answer_says_nothing_fresh_about_a_dropped_channel() -> None:
     channel, effects = after(OPENED, dropped, timeout, Deadline(at(311)))
 
     assert effects == []
-    assert channel.awaiting_probe_since == at(311)
+    assert channel.awaiting_probe == Wait(at(311), at(311 + 30))
 
 
 def test_incident_opens_on_fresh_evidence_when_its_grace_ends() -> None:
@@ -320,7 +337,7 @@ def test_incident_on_old_evidence_waits_for_a_probe_and_then_opens_unless_it_say
 
     assert (waiting.incident, nothing) == (None, [])
     assert (waiting.probe_due_at, waiting.due_at) == (at(20), at(340))
-    assert waiting.awaiting_probe_since == at(310)
+    assert waiting.awaiting_probe == Wait(at(310), at(310 + 30))
     assert len(opened) == len(too) == 1
     assert confirmed.incident is not None
     assert unprobed.incident is not None
