@@ -142,7 +142,7 @@ class _Process:
     async def _claim(self) -> _Claim:
         free = AT_ONCE - len(self._claimed)
         began = perf_counter()
-        targets = await claim_probes(self._connection, self.now, LEASE, PER_GATEWAY, free)
+        targets, _ = await claim_probes(self._connection, self.now, LEASE, PER_GATEWAY, free)
         took = perf_counter() - began
         self._claimed.extend(target.channel_id for target in targets)
         return _Claim(len(targets), 1000 * took)
@@ -161,7 +161,7 @@ async def _plans(connection: Connection, subject: str, now: datetime) -> Figure:
     plans = []
     for mode in ("force_custom_plan", "force_generic_plan"):
         await connection.execute(f"set plan_cache_mode = {mode}")
-        values = f"'{now}', '{now + LEASE}', {PER_GATEWAY}, {STEP}"
+        values = f"'{now}', '{now + LEASE}', {PER_GATEWAY}, {STEP}, '{{}}'"
         plans.append(await connection.fetchval(f"explain (format json) execute claim({values})"))
     await connection.execute("deallocate claim; reset plan_cache_mode")
     read = [orjson.loads(plan)[0]["Plan"] for plan in plans]

@@ -44,7 +44,7 @@ class DueGateway(NamedTuple):
 
 
 class Due(NamedTuple):
-    """A channel whose deadline has come. `queued`: its probe is due, and waits behind others."""
+    """A channel whose deadline has come. `queued`: it is being asked, or waits behind others for that."""
 
     channel_id: UUID
     due_at: datetime
@@ -58,15 +58,22 @@ async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> 
 
 
 async def claim_probes(
-    connection: Connection, now: datetime, lease: timedelta, per_gateway: int, limit: int
-) -> list[Target]:
-    """Return channels that are due to be probed, of each gateway the longest due first.
+    connection: Connection,
+    now: datetime,
+    lease: timedelta,
+    per_gateway: int,
+    limit: int,
+    aside: Iterable[UUID] = (),
+) -> tuple[list[Target], set[UUID]]:
+    """Return channels that are due to be probed, of each gateway the longest due first, and the locked ones.
 
     No gateway has more than `per_gateway` claims at a time, whoever holds them: claimed channels keep
-    their place among those that are due. The answer ends a claim, or else the lease does.
+    their place among those that are due, and so do locked ones, which another replica may be claiming.
+    Those of `aside` are left out. The answer ends a claim, or else the lease does.
     """
-    rows = await connection.fetch(sql.claim_probes, now, now + lease, per_gateway, limit)
-    return [Target(**row) for row in rows]
+    rows = await connection.fetch(sql.claim_probes, now, now + lease, per_gateway, limit, list(aside))
+    locked = {row["channel_id"] for row in rows if row["version"] is None}
+    return [Target(**row) for row in rows if row["version"] is not None], locked
 
 
 async def put_off_probes(connection: Connection, channel_ids: Iterable[UUID], until: datetime) -> None:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from db.claims import PER_GATEWAY, Target, claim_probes, put_off_probes
 from db.connections import Pool
@@ -23,7 +24,28 @@ AT_ONCE: Final = 2000
 LATER: Final = timedelta(minutes=5)
 """When a channel that can't be asked for a reason of ours is looked at again."""
 
+ASIDE: Final = timedelta(seconds=5)
+"""How long a channel whose row somebody keeps locked holds no place of its gateway's."""
+
 log = logging.getLogger(__name__)
+
+
+class Aside:
+    """Channels whose rows were locked in two rounds together: no replica's claim takes that long."""
+
+    def __init__(self) -> None:
+        self._locked: set[UUID] = set()
+        self._until: dict[UUID, datetime] = {}
+
+    def at(self, now: datetime) -> list[UUID]:
+        """Return the channels that are left aside now."""
+        self._until = {channel_id: until for channel_id, until in self._until.items() if until > now}
+        return list(self._until)
+
+    def add(self, locked: set[UUID], now: datetime) -> None:
+        """Take note of a round's locked channels."""
+        self._until.update(dict.fromkeys(self._locked & locked, now + ASIDE))
+        self._locked = locked
 
 
 class Reconciler:
@@ -36,6 +58,7 @@ class Reconciler:
         # A probe and its control, and the wait for the commit of what they said.
         self._lease = 2 * timeout + 2 * PATIENCE
         self._running: set[asyncio.Task[None]] = set()
+        self._aside = Aside()
 
     async def probe_due(self) -> Sequence[asyncio.Task[None]]:
         """Begin the probes that are due and have a place; return them, to be awaited or not."""
@@ -43,7 +66,11 @@ class Reconciler:
         if free <= 0:
             return []
         async with self._pool.acquire() as connection:
-            due = await claim_probes(connection, datetime.now(UTC), self._lease, PER_GATEWAY, free)
+            now = datetime.now(UTC)
+            due, locked = await claim_probes(
+                connection, now, self._lease, PER_GATEWAY, free, self._aside.at(now)
+            )
+        self._aside.add(locked, now)
         begun = [asyncio.create_task(self._probe(target)) for target in due]
         for task in begun:
             self._running.add(task)

@@ -77,7 +77,7 @@ class Deadline:
     certain: bool = False
     """The evidence was found good enough: a replay of the deadline that opened an incident."""
     queued: bool = False
-    """A probe of the channel is due, and its gateway is being asked about others just now."""
+    """The channel is being asked, or is due while its gateway has no place for more questions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 -- name: claim_deadlines
--- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: a probe of the channel
--- is due, and its gateway is being asked about the longest due just now.
+-- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: the channel is
+-- being asked, or is due while as many of its gateway are due as can be asked at a time.
 update zapwatch_states s
 set claimed_until = $2
 where channel_id in (
@@ -11,28 +11,29 @@ where channel_id in (
   limit $3
   for update skip locked
 )
-returning channel_id, due_at, probe_due_at <= $1 and exists (
-  select
-  from (
-    select probe_claimed_until
+returning channel_id, due_at, probe_due_at <= $1 and (
+  coalesce(probe_claimed_until > $1, false)
+  or exists (
+    select
     from zapwatch_states
     where gateway_id = s.gateway_id and probe_due_at <= $1
     order by probe_due_at
-    limit $4
-  ) first
-  where probe_claimed_until > $1
+    offset $4 - 1
+    limit 1
+  )
 ) as queued;
 
 -- name: claim_probes
 -- Claim channels that are due to be probed, each for one replica until the lease ends: of each gateway the longest due
 -- ones that are not yet asked, no more than its places. Gateways take turns, so that none waits behind another.
+-- Channels whose row somebody else has come without a target; those of $5 are left aside.
 with due as (
   select w.channel_id
   from zapwatch_gateways g
   cross join lateral (
     select s.channel_id, s.probe_due_at, s.probe_claimed_until, row_number() over (order by s.probe_due_at) as place
     from zapwatch_states s
-    where s.gateway_id = g.id and s.probe_due_at <= $1
+    where s.gateway_id = g.id and s.probe_due_at <= $1 and s.channel_id <> all ($5::uuid[])
     order by s.probe_due_at
     limit $3
   ) w
@@ -45,15 +46,19 @@ with due as (
   join due using (channel_id)
   where s.probe_claimed_until is null or s.probe_claimed_until <= $1
   for no key update of s skip locked
+), claimed as (
+  update zapwatch_states s
+  set probe_claimed_until = $2
+  from mine
+  join zapwatch_channels c on c.channel_id = mine.channel_id
+  join zapwatch_gateways g on g.id = c.gateway_id
+  where s.channel_id = mine.channel_id
+  returning s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
+    c.api_key as channel_key, g.api_key as gateway_key
 )
-update zapwatch_states s
-set probe_claimed_until = $2
-from mine
-join zapwatch_channels c on c.channel_id = mine.channel_id
-join zapwatch_gateways g on g.id = c.gateway_id
-where s.channel_id = mine.channel_id
-returning s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
-  c.api_key as channel_key, g.api_key as gateway_key;
+select due.channel_id, version, due_at, gateway_id, provider, base_url, instance, channel_key, gateway_key
+from due
+left join claimed using (channel_id);
 
 -- name: put_off_probes
 -- Have channels probed later: they can't be asked now, for a reason of ours. A claim until then marks it.

@@ -30,7 +30,8 @@ async def probed(connection: Connection, seconds: float, *channels: UUID) -> Non
 
 
 async def due(connection: Connection, seconds: float) -> set[UUID]:
-    return {t.channel_id for t in await claim_probes(connection, at(seconds), INSTANT, 1000, 1000)}
+    claimed, _ = await claim_probes(connection, at(seconds), INSTANT, 1000, 1000)
+    return {target.channel_id for target in claimed}
 
 
 async def advance(connection: Connection, seconds: float) -> None:

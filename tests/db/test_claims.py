@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from db.apply import apply
-from db.claims import Target, claim_probes, control_targets, put_off_probes
+from db.claims import PER_GATEWAY, Target, claim_deadlines, claim_probes, control_targets, put_off_probes
 from db.connections import Connection
 from db.entry import Source
 from statemachine.model import Rules, Trigger
@@ -22,7 +22,8 @@ NOW = 1_000_000_000.0
 async def claim(
     connection: Connection, seconds: float = NOW, per_gateway: int = 20, limit: int = 1000
 ) -> list[Target]:
-    return await claim_probes(connection, at(seconds), LEASE, per_gateway, limit)
+    claimed, _ = await claim_probes(connection, at(seconds), LEASE, per_gateway, limit)
+    return claimed
 
 
 async def registered(connection: Connection, gateway: str, channels: int) -> list[UUID]:
@@ -122,6 +123,26 @@ async def test_a_channel_that_somebody_has_locked_is_passed_over(connection: Con
     assert ids(claimed) == {free}
 
 
+async def test_locked_channels_hold_places_until_they_are_left_aside(
+    connection: Connection, dsn: str
+) -> None:
+    *held, free = await registered(connection, "evo", 4)
+    for place, channel in enumerate((*held, free)):
+        await connection.execute(
+            "update zapwatch_states set probe_due_at = $2 where channel_id = $1", channel, at(place)
+        )
+
+    async with connected(dsn) as other, other.transaction():
+        await other.execute(
+            "select from zapwatch_states where channel_id = any ($1::uuid[]) for update", held
+        )
+        nobody, locked = await claim_probes(connection, at(NOW), LEASE, 3, 1000)
+        claimed, _ = await claim_probes(connection, at(NOW), LEASE, 3, 1000, locked)
+
+    assert (nobody, locked) == ([], set(held))
+    assert ids(claimed) == {free}
+
+
 async def test_what_is_put_off_is_due_later_and_frees_its_place(connection: Connection) -> None:
     channel = await register(connection)
     await claim(connection)
@@ -145,3 +166,21 @@ async def test_controls_are_other_channels_of_the_gateway_open_ones_first(connec
     assert len(controls) == 3
     assert controls[0].channel_id == others[3]
     assert ids(controls) <= set(others)
+
+
+async def test_a_deadline_knows_whether_its_channel_is_asked_or_queued(connection: Connection) -> None:
+    few = await registered(connection, "few", 2)
+    many = await registered(connection, "many", PER_GATEWAY)
+    for place, channel in enumerate((*few, *many)):
+        await connection.execute(
+            "update zapwatch_states set probe_due_at = $2, due_at = $2 where channel_id = $1",
+            channel,
+            at(place),
+        )
+
+    idle = await claim_deadlines(connection, at(100), 100)
+    await claim_probes(connection, at(100), LEASE, 1, 1)
+    asking = await claim_deadlines(connection, at(115), 100)
+
+    assert {due.channel_id for due in idle if due.queued} == set(many)
+    assert {due.channel_id for due in asking if due.queued} == {few[0], *many}

@@ -267,6 +267,22 @@ async def test_hanging_gateway_holds_up_no_other(dsn: str) -> None:
         assert sum(len(instance.probed) for instance in stuck) == PER_GATEWAY
 
 
+async def test_rows_that_somebody_keeps_locked_hold_up_no_other_of_their_gateway(
+    dsn: str, connection: Connection
+) -> None:
+    async with story(dsn) as told:
+        host = await told.fleet.evolution()
+        instances = [host.add(f"loja-{n}") for n in range(PER_GATEWAY + 1)]
+        channels = [await told.watch(host, instance) for instance in instances]
+
+        async with connection.transaction():
+            await connection.execute(
+                "select from zapwatch_states where channel_id = any ($1::uuid[]) for update", channels[:-1]
+            )
+            # All the others are longer due with each of these.
+            await told.asked(instances[-1], 4)
+
+
 async def test_probing_goes_on_when_the_database_is_back(
     dsn: str, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
