@@ -14,6 +14,12 @@ LOCK_TIMEOUT: Final = timedelta(milliseconds=200)
 """Longest wait of the writer for a lock that it can't skip. Below PostgreSQL's deadlock_timeout (1 s): an
 application beside us locks `notification_channels` before our trigger touches `zapwatch_states`, the writer
 the other way round, and of the two it is the writer that must give way."""
+BY_KEY: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+}
+"""Plans of the writer: some hundreds of rows by their keys, whatever statistics say of tables that grow by
+the second, and planned once."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 POOL_SIZE: Final = 10
 
@@ -62,7 +68,7 @@ async def connect(
 
 async def connect_writer(dsn: str) -> Connection:
     """Return the writer's connection, which would rather begin anew than wait long for a lock."""
-    settings = {"lock_timeout": str(int(LOCK_TIMEOUT.total_seconds() * 1000))}
+    settings = {"lock_timeout": str(int(LOCK_TIMEOUT.total_seconds() * 1000)), **BY_KEY}
     return await connect(dsn, "zapwatch writer", settings=settings)
 
 

@@ -1,6 +1,5 @@
 """Reads a channel's rules from what its tenant, or an application beside us, wrote; so nothing raises."""
 
-from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final
@@ -24,8 +23,7 @@ def rules_of(
     """
     wishes = {**_wishes(defaults), **_wishes(metadata)}
     threshold = wishes.get("heartbeat_threshold_minutes")
-    return replace(
-        installation,
+    return installation._replace(
         threshold=installation.threshold if threshold is None else timedelta(minutes=threshold),
         terminal_waits=wishes.get("terminal_waits", installation.terminal_waits) is True,
         recovery=installation.recovery and wishes.get("auto_recovery", True) is True,

@@ -6,7 +6,6 @@ without the gateway's number, because several events of one logout name it diffe
 telling name is the one to show.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -135,7 +134,7 @@ def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
     younger = tuple(
         w for w in evidence.witnesses if w.received_at > verdict.began_at and w.emitted_at >= oldest
     )
-    return replace(evidence, base=standing, witnesses=younger, settled_at=verdict.began_at)
+    return evidence._replace(base=standing, witnesses=younger, settled_at=verdict.began_at)
 
 
 def qr_is_old(evidence: Evidence, now: datetime) -> bool:

@@ -1,10 +1,11 @@
 """The words of the domain as frozen values; holds no behaviour beyond naming them.
 
-All times are aware datetimes. Everything ending in `_at` is our own clock; only `Witness.at` is the
+Named tuples, for they are compared and replaced with every event, which costs a dataclass several times as
+much. All times are aware datetimes. Everything ending in `_at` is our own clock; only `Witness.at` is the
 gateway's, which orders its events and dates nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -113,8 +114,7 @@ class Witness(NamedTuple):
 NOTHING_KNOWN: Final = Standing(State.UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """All that is known of a channel's session; its state is a pure function of this."""
 
     base: Standing = NOTHING_KNOWN
@@ -127,8 +127,7 @@ class Evidence:
     """Which setting of the gateway's clock the witnesses' times belong to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What holds for one channel: its tenant's wishes and this installation's settings."""
 
     threshold: timedelta = timedelta(minutes=5)
@@ -155,8 +154,7 @@ class Suspicion:
     last_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(NamedTuple):
     """One outage of one channel, from when it became unhealthy to when it was open again."""
 
     kind: str
@@ -175,12 +173,11 @@ class Wait(NamedTuple):
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """One channel as the machine sees it. `step` returns a new one; nothing is changed in place."""
 
-    rules: Rules = field(default_factory=Rules)
-    evidence: Evidence = field(default_factory=Evidence)
+    rules: Rules = Rules()
+    evidence: Evidence = Evidence()
     standing: Standing = NOTHING_KNOWN
     version: int = 0
     """Counts changes of state or reason, so that a probe can tell that the world moved on."""

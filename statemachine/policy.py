@@ -4,7 +4,6 @@ An unhealthy stretch runs from leaving open (or from first evidence that isn't o
 opened. It has one clock and at most one incident, whatever states it wanders through.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,14 +31,14 @@ def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tup
         after, effects = _recovered(before, after, now)
     else:
         after, effects = _unhealthy(before, after, now)
-    return replace(after, due_at=next_due(after)), effects
+    return after._replace(due_at=next_due(after)), effects
 
 
 def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     effects = (
         () if channel.incident is None else (Resolve(channel.incident, now, "channel_removed", tell=False),)
     )
-    return replace(channel, incident=None, due_at=None, probe_due_at=None, awaiting_probe=None), effects
+    return channel._replace(incident=None, due_at=None, probe_due_at=None, awaiting_probe=None), effects
 
 
 def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -52,9 +51,9 @@ def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channe
         if before.state is State.OPEN and not newer:
             # Another application says so of a channel that is open to us; only new evidence answers it.
             return channel, ()
-        return replace(channel, incident=None), (Resolve(incident, now, "recovered", tell),)
+        return channel._replace(incident=None), (Resolve(incident, now, "recovered", tell),)
     if channel.since is not None and now >= channel.since + STABLE_AFTER:
-        return replace(channel, incident=None, departures=()), (Resolve(incident, now, "stable", tell),)
+        return channel._replace(incident=None, departures=()), (Resolve(incident, now, "stable", tell),)
     return channel, ()
 
 
@@ -72,15 +71,15 @@ def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tupl
     if after.standing == before.standing and not flapped:
         return after, ()
     changed = describe(after, after.incident.opened_at, flapping=flapped or after.incident.flapping)
-    changed = replace(changed, started_at=after.incident.started_at)
+    changed = changed._replace(started_at=after.incident.started_at)
     if changed == after.incident:
         return after, ()
-    return replace(after, incident=changed), (Change(changed),)
+    return after._replace(incident=changed), (Change(changed),)
 
 
 def _opened(channel: Channel, now: datetime, flapping: bool = False) -> tuple[Channel, tuple[Effect, ...]]:
     incident = describe(channel, now, flapping)
-    after = replace(channel, incident=incident, awaiting_probe=None, has_been_open=True)
+    after = channel._replace(incident=incident, awaiting_probe=None, has_been_open=True)
     return after, (Open(incident),)
 
 
@@ -121,7 +120,7 @@ def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effec
 
 
 def _awaiting(channel: Channel, since: datetime, until: datetime | None) -> Channel:
-    return probe_at(replace(channel, awaiting_probe=Wait(since, until)), since)
+    return probe_at(channel._replace(awaiting_probe=Wait(since, until)), since)
 
 
 def incident_due(channel: Channel) -> datetime | None:
@@ -158,15 +157,15 @@ def is_probed(channel: Channel) -> bool:
 def probe_at(channel: Channel, when: datetime) -> Channel:
     """Return the channel with its next probe no later than `when`."""
     if not is_probed(channel):
-        return replace(channel, probe_due_at=None)
+        return channel._replace(probe_due_at=None)
     due = when if channel.probe_due_at is None else min(channel.probe_due_at, when)
-    return replace(channel, probe_due_at=due)
+    return channel._replace(probe_due_at=due)
 
 
 def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channel:
     """Return the channel with its next probe set, after one was answered at `now`."""
     if not is_probed(channel):
-        return replace(channel, probe_due_at=None)
+        return channel._replace(probe_due_at=None)
     rules = channel.rules
     if channel.suspicion is not None:
         gap = rules.retry_after
@@ -174,11 +173,11 @@ def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channe
         gap, jitter = rules.stale_after, 1 + (jitter - 1) * OPEN_SHARE_OF_JITTER
     else:
         gap = min(rules.retry_after * 2 ** min(channel.probes, 10), LONGEST_GAP)
-    return replace(channel, probe_due_at=now + gap * jitter)
+    return channel._replace(probe_due_at=now + gap * jitter)
 
 
 def scan_needed(channel: Channel) -> Channel:
     """Return the channel with a shown QR read as what it means for one that has been open: lost."""
     if channel.state is State.QR_PENDING and channel.has_been_open:
-        return replace(channel, standing=channel.standing._replace(reason=Reason.SCAN_NEEDED))
+        return channel._replace(standing=channel.standing._replace(reason=Reason.SCAN_NEEDED))
     return channel

@@ -55,7 +55,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
         case IncidentOpened():
             after = _opened_outside(channel, signal)
         case IncidentResolved():
-            after = replace(channel, incident=None)
+            after = channel._replace(incident=None)
         case Deadline():
             due, opened = policy.fall_due(channel, signal)
             after, effects = policy.decide(due, due, signal.received_at)
@@ -79,18 +79,18 @@ def fold(
 
 def _heard(channel: Channel, heard: Heard) -> Channel:
     now = heard.received_at
-    after = replace(channel, last_event_at=_later(channel.last_event_at, now))
+    after = channel._replace(last_event_at=_later(channel.last_event_at, now))
     if heard.trigger is None:
         return after
     late = came_out_of_turn(channel.evidence, heard)
     opened = heard.trigger is Trigger.OPENED and heard.fresh
-    after = replace(after, has_been_open=after.has_been_open or opened)
+    after = after._replace(has_been_open=after.has_been_open or opened)
     after = _restand(after, merge(channel.evidence, heard), now)
     changed = after.version != channel.version
     if changed or (
         heard.trigger is Trigger.CONNECTING and after.suspicion and after.suspicion.kind == "closed"
     ):
-        after = replace(after, suspicion=None)
+        after = after._replace(suspicion=None)
     if heard.fresh and (changed or not (late or heard.trigger is Trigger.CONNECTING)):
         after = _refreshed(after, now, moved=changed)
     clock_changed = heard.epoch > channel.evidence.epoch > 0
@@ -101,16 +101,16 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
 
 def _alive(channel: Channel, alive: Alive) -> Channel:
     now = alive.received_at
-    after = replace(channel, last_event_at=_later(channel.last_event_at, now))
+    after = channel._replace(last_event_at=_later(channel.last_event_at, now))
     if channel.state is State.OPEN:
         if channel.last_event_at is not None and now < channel.last_event_at:
             # Noted before an event that may have made a probe due: that stays due.
-            return replace(after, fresh_at=_later(after.fresh_at, now))
+            return after._replace(fresh_at=_later(after.fresh_at, now))
         return _refreshed(after, now)
     emitted_at = min(alive.emitted_at or now, now)
     if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
         evidence = Evidence(Standing(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
-        return _refreshed(_restand(replace(after, has_been_open=True), evidence, now), now)
+        return _refreshed(_restand(after._replace(has_been_open=True), evidence, now), now)
     return policy.probe_at(
         after, _later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now)
     )
@@ -118,14 +118,14 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
 
 def _answered(channel: Channel, answer: Answered) -> Channel:
     now = answer.received_at
-    after = replace(channel, probed_at=_later(channel.probed_at, answer.began_at))
+    after = channel._replace(probed_at=_later(channel.probed_at, answer.began_at))
     if answer.version != channel.version:
-        return policy.probe_at(replace(after, probe_due_at=None), now)
+        return policy.probe_at(after._replace(probe_due_at=None), now)
     verdict = verdict_of(channel, answer)
     suspicion = None if verdict else _count(channel, answer)[0]
     # The answer that begins a stretch is the first; the gaps grow with those that follow.
     probes = channel.probes + 1 if channel.first_unhealthy_at is not None else 0
-    after = replace(after, suspicion=suspicion, probes=probes)
+    after = after._replace(suspicion=suspicion, probes=probes)
     if verdict is not None:
         after = _judged(after, verdict)
     elif channel.awaiting_probe is not None:
@@ -186,8 +186,7 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
     if verdict.session_lost and not channel.rules.recovery:
         verdict = replace(verdict, trigger=Trigger.UNPAIRED)
     opened = verdict.trigger is Trigger.OPENED
-    after = replace(
-        channel,
+    after = channel._replace(
         has_been_open=channel.has_been_open or opened,
         probed_at=_later(channel.probed_at, verdict.began_at),
     )
@@ -199,9 +198,9 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
 
 
 def _configured(channel: Channel, configured: Configured) -> Channel:
-    after = replace(channel, rules=configured.rules)
+    after = channel._replace(rules=configured.rules)
     if not policy.is_probed(after):
-        return replace(after, probe_due_at=None)
+        return after._replace(probe_due_at=None)
     if not policy.is_probed(channel) or channel.probe_due_at is None:
         return policy.probe_at(after, configured.received_at)
     return after
@@ -209,21 +208,20 @@ def _configured(channel: Channel, configured: Configured) -> Channel:
 
 def _opened_outside(channel: Channel, signal: IncidentOpened) -> Channel:
     if channel.incident is not None:
-        return replace(channel, incident=replace(channel.incident, kind=signal.kind))
+        return channel._replace(incident=channel.incident._replace(kind=signal.kind))
     incident = Incident(signal.kind, signal.last_state, signal.received_at, signal.received_at)
-    return replace(channel, incident=incident, has_been_open=True)
+    return channel._replace(incident=incident, has_been_open=True)
 
 
 def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:
     """Return the channel standing where its evidence says, the stretch's clocks kept; dated by our clock."""
     before = channel.standing
-    after = policy.scan_needed(replace(channel, evidence=evidence, standing=state_of(evidence)))
+    after = policy.scan_needed(channel._replace(evidence=evidence, standing=state_of(evidence)))
     if after.standing == before:
         return after
     state = after.state
     healthy = state in (State.OPEN, State.UNKNOWN)
-    return replace(
-        after,
+    return after._replace(
         version=channel.version + (after.standing[:2] != before[:2]),
         since=channel.since if state.shown == before.state.shown else dated_at,
         first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
@@ -243,13 +241,13 @@ def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
 
     In an unhealthy stretch only evidence that moved something brings the next probe nearer.
     """
-    after = replace(channel, fresh_at=_later(channel.fresh_at, now), awaiting_probe=None)
+    after = channel._replace(fresh_at=_later(channel.fresh_at, now), awaiting_probe=None)
     if channel.state is State.OPEN:
         if channel.suspicion is not None and now > channel.suspicion.last_at:
             # Life between two odd answers: they are not in a row.
-            after = replace(after, suspicion=None)
-        return replace(
-            after, probe_due_at=now + channel.rules.stale_after if policy.is_probed(channel) else None
+            after = after._replace(suspicion=None)
+        return after._replace(
+            probe_due_at=now + channel.rules.stale_after if policy.is_probed(channel) else None
         )
     if moved or channel.probe_due_at is None:
         return policy.probe_at(after, now + channel.rules.retry_after)

@@ -1,13 +1,10 @@
 -- name: lock_states
 -- Lock the channels of a batch that nobody else has; what hangs on them is read after, in a new snapshot.
--- The row that others share is locked as its foreign keys will lock it anyway.
-select s.channel_id
-from zapwatch_states s
-join notification_channels n on n.id = s.channel_id
-where s.channel_id = any ($1::uuid[])
-order by s.channel_id
-for no key update of s skip locked
-for key share of n skip locked;
+select channel_id
+from zapwatch_states
+where channel_id = any ($1::uuid[])
+order by channel_id
+for no key update skip locked;
 
 -- name: lock_shown
 -- Lock the rows that show channels to the applications beside us, those that nobody else has.
@@ -44,29 +41,28 @@ left join lateral (
 ) e on true
 where s.channel_id = any ($1::uuid[]);
 
+-- name: find_redelivered
+-- Find the webhooks that were stored before, by their key. Looked up one by one, so that no plan can begin with the
+-- whole table.
+select u.channel_id, u.key, e.id
+from unnest($1::uuid[], $2::bytea[]) as u (channel_id, key)
+cross join lateral (
+  select id from zapwatch_events where channel_id = u.channel_id and key = u.key limit 1
+) e;
+
 -- name: count_redeliveries
--- Count webhooks that were stored before, by their key: a write, so that even a duplicate waits for a standby.
+-- Count webhooks that were stored before: a write, so that even a duplicate waits for a standby.
 update zapwatch_events e
 set deliveries = e.deliveries + u.times
-from (
-  select channel_id, key, count(*)::int as times
-  from unnest($1::uuid[], $2::bytea[]) as k (channel_id, key)
-  group by channel_id, key
-) u
-where e.channel_id = u.channel_id and e.key = u.key
-returning e.channel_id, e.key;
+from (select id, count(*)::int as times from unnest($1::bigint[]) as k (id) group by id) u
+where e.id = u.id and e.id = any ($1::bigint[]);
 
 -- name: insert_events
 -- Store the events of a batch, in order; a key that is there already (it can't be, under the lock) is counted.
 insert into zapwatch_events
   (channel_id, tenant_id, source, name, trigger, reason, status, at, last_at, received_at, last_received_at,
    count, deliveries, key, state, data)
-select u.*
-from unnest(
-  $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[],
-  $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::int[], $13::int[], $14::bytea[], $15::text[],
-  $16::jsonb[]
-) as u
+select u.* from unnest($1::zapwatch_new_event[]) as u
 on conflict (channel_id, key) where key is not null do update
 set deliveries = zapwatch_events.deliveries + excluded.deliveries;
 
@@ -78,25 +74,20 @@ set
   last_at = greatest(e.last_at, u.last_at),
   last_received_at = greatest(e.last_received_at, u.last_received_at)
 from unnest($1::bigint[], $2::int[], $3::timestamptz[], $4::timestamptz[]) as u (id, count, last_at, last_received_at)
-where e.id = u.id;
+where e.id = u.id and e.id = any ($1::bigint[]);
 
 -- name: save_states
--- Save the channels that a batch changed.
+-- Save the channels that a batch changed. Bounded by their ids, so that no plan, made when the table was small, begins
+-- with all of it.
 update zapwatch_states s
 set
   version = u.version, state = u.state, reason = u.reason, status = u.status, since = u.since,
   first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
   probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, memory = u.memory, claimed_until = null,
   probe_claimed_until = case when not u.answered then s.probe_claimed_until end
-from unnest(
-  $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::timestamptz[], $7::timestamptz[],
-  $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::jsonb[],
-  $14::boolean[]
-) as u (
-  channel_id, version, state, reason, status, since, first_unhealthy_at, last_event_at, fresh_at, probed_at,
-  due_at, probe_due_at, memory, answered
-)
-where s.channel_id = u.channel_id;
+from unnest($1::zapwatch_new_state[]) as u
+where s.channel_id = u.channel_id
+  and s.channel_id = any (array(select channel_id from unnest($1::zapwatch_new_state[])));
 
 -- name: show_states
 -- Show a change of state to the applications beside us.
@@ -106,8 +97,9 @@ set
   error_message = u.reason,
   last_connected_at = case when u.state = 'open' then u.at else n.last_connected_at end,
   last_health_check = u.at
-from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) as u (channel_id, state, reason, at)
-where n.id = u.channel_id;
+from unnest($1::zapwatch_shown_state[]) as u
+where n.id = u.channel_id
+  and n.id = any (array(select channel_id from unnest($1::zapwatch_shown_state[])));
 
 -- name: show_probes
 -- Show the applications beside us when channels were probed; those whose row somebody has are shown next time.

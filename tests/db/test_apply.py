@@ -106,7 +106,7 @@ async def test_how_a_batch_is_cut_has_no_meaning(connection: Connection, seed: i
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize(
-    "rules", [RULES, replace(RULES, stale_after=timedelta(seconds=60))], ids=["fresh", "stale"]
+    "rules", [RULES, RULES._replace(stale_after=timedelta(seconds=60))], ids=["fresh", "stale"]
 )
 @pytest.mark.parametrize("configured", [True, False], ids=["keyed", "keyless"])
 async def test_replaying_the_events_gives_the_same_channel_and_incidents(
@@ -291,6 +291,17 @@ async def test_every_statement_can_be_prepared_and_says_what_it_does(connection:
     for name, statement in sql.statements.items():
         assert statement.startswith("-- "), f"{name} lacks its sentence"
         await connection.prepare(statement)
+
+
+async def test_events_of_a_channel_that_is_deleted_for_good_go_with_it(connection: Connection) -> None:
+    gone, stays = Of(await register(connection)), Of(await register(connection, "loja-02"))
+    for channel in (gone, stays):
+        await apply(connection, [channel.told(1, Trigger.OPENED)], RULES)
+
+    await connection.execute("delete from notification_channels where id = $1", gone.channel_id)
+
+    left = await connection.fetch("select distinct channel_id from zapwatch_events")
+    assert [row["channel_id"] for row in left] == [stays.channel_id]
 
 
 async def test_a_probe_is_shown_beside_us_at_most_once_a_minute(connection: Connection) -> None:

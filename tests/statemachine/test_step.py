@@ -504,7 +504,7 @@ def test_event_that_says_nothing_is_only_noted() -> None:
 
     channel, effects = step(before, Heard(at(9), at(9), at(9), None))
 
-    assert (channel, effects) == (replace(before, last_event_at=at(9)), ())
+    assert (channel, effects) == (before._replace(last_event_at=at(9)), ())
 
 
 def test_redelivery_neither_moves_nor_freshens() -> None:

@@ -1,7 +1,6 @@
 """Every row of samples/expected.csv: a payload, where it meets a channel, and where that must lead."""
 
 import csv
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def test_live_traffic_is_alive(row: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("row", [r for r in rows() if "probe is due" in r["note"]], ids=case)
 def test_doubtful_payload_makes_a_probe_due_at_once(row: dict[str, str]) -> None:
-    channel = replace(channel_in(State(row["from"])), probe_due_at=NOW + timedelta(hours=1))
+    channel = channel_in(State(row["from"]))._replace(probe_due_at=NOW + timedelta(hours=1))
 
     signal = heard(row, (SAMPLES / row["provider"] / row["file"]).read_bytes())
     assert signal is not None
