@@ -1,8 +1,8 @@
 """Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -61,6 +61,15 @@ async def apply(connection: Connection, entries: Sequence[Entry], installation: 
         opened=[kind for track in tracks for kind in track.opened],
         resolved=sum(len(track.past) for track in tracks),
     )
+
+
+async def freshen(connection: Connection, noted: Mapping[UUID, datetime], installation: Rules) -> set[UUID]:
+    """Write when live traffic of open channels came, and return those for which that was all there was to do.
+
+    The others (not open, in doubt, locked, ...) are left for `apply`, which knows what `Alive` means to them.
+    """
+    rows = await connection.fetch(sql.freshen, list(noted), list(noted.values()), installation.stale_after)
+    return {row["channel_id"] for row in rows}
 
 
 async def acknowledge(connection: Connection, incident_id: UUID) -> None:
@@ -177,7 +186,7 @@ def _state(track: Track) -> tuple[object, ...]:
     return (
         track.row["channel_id"],
         channel.version,
-        channel.state.value,
+        channel.state,
         channel.standing.reason,
         channel.standing.status,
         channel.since,
@@ -187,7 +196,7 @@ def _state(track: Track) -> tuple[object, ...]:
         channel.probed_at,
         channel.due_at,
         channel.probe_due_at,
-        memory_of(channel, track.told_rules, track.details),
+        memory_of(channel, track.told, track.details),
         track.answered,
     )
 

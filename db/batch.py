@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, told_rules_of
+from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, rules_of_json
 from db.entry import Entry, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
 from db.rules import rules_of
@@ -57,8 +57,10 @@ class Track:
         )
         self.row: Final = row
         memory = orjson.loads(row["memory"])
-        self.before: Final = channel_of(row, memory)
-        self.told_rules = told_rules_of(memory)
+        self.told: Mapping[str, object] | None = memory.get("rules")
+        """The rules that the channel's events have told the replay last, as JSON values."""
+        self.told_rules = None if self.told is None else rules_of_json(self.told)
+        self.before: Final = channel_of(row, memory, self.told_rules)
         self.rules: Final = rules_of(
             installation, row["metadata"], row["defaults"], monitoring, row["configured"]
         )
@@ -113,9 +115,10 @@ class Track:
         return new if now is None or self.incident_stored else [*new, now.kind]
 
     def store(self, event: EventRow) -> None:
-        event.state = self.channel.state.value
+        event.state = self.channel.state
         if self.told_rules != self.rules:
-            event.data["rules"], self.told_rules = json_of_rules(self.rules), self.rules
+            self.told, self.told_rules = json_of_rules(self.rules), self.rules
+            event.data["rules"] = self.told
         self.events.append(event)
 
 

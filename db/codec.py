@@ -45,13 +45,7 @@ def when(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def told_rules_of(memory: dict[str, Any]) -> Rules | None:
-    """Return the rules that the channel's events have told the replay last; None before any did."""
-    document = memory.get("rules")
-    return None if document is None else rules_of_json(document)
-
-
-def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
+def channel_of(row: Row, memory: dict[str, Any], told: Rules | None) -> Channel:
     """Return the channel that a row of `read_channels` holds, under the rules that its events have told.
 
     `memory` is the row's column of that name, read.
@@ -59,7 +53,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
     suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
     standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
     return Channel(
-        rules=told_rules_of(memory) or Rules(),
+        rules=told or Rules(),
         evidence=evidence_of(memory.get("evidence"), standing),
         standing=standing,
         version=row["version"],
@@ -80,11 +74,14 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
     )
 
 
-def memory_of(channel: Channel, told_rules: Rules | None, details: Mapping[str, object]) -> str:
-    """Return as JSON what a channel has no column for, empty fields left out."""
+def memory_of(channel: Channel, told: Mapping[str, object] | None, details: Mapping[str, object]) -> str:
+    """Return as JSON what a channel has no column for, empty fields left out.
+
+    `told` are the rules that the channel's events have told the replay last, as JSON values.
+    """
     wait = channel.awaiting_probe
     memory = {
-        "rules": None if told_rules is None else json_of_rules(told_rules),
+        "rules": told,
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
@@ -189,7 +186,7 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
     }
 
 
-def rules_of_json(document: dict[str, Any]) -> Rules:
+def rules_of_json(document: Mapping[str, object]) -> Rules:
     """Return the rules written by `json_of_rules`."""
     return _rules_of_json(orjson.dumps(document))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -10,6 +10,9 @@ from db.codec import Row
 from db.entry import Entry
 from statemachine.clock import Clock
 from statemachine.model import Reason, Trigger
+
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+"""Before any event: every other time is later."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,6 @@ def newest_of(row: Row) -> EventRow | None:
     """Return a channel's newest stored event, to count others like it on."""
     if row["event_id"] is None:
         return None
-    now = datetime.min.replace(tzinfo=UTC)
     return EventRow(
         row["event_source"],
         row["event_name"],
@@ -80,8 +82,8 @@ def newest_of(row: Row) -> EventRow | None:
         row["event_status"],
         None,
         None,
-        now,
-        now,
+        LONG_AGO,
+        LONG_AGO,
         "",
         count=0,
         id=row["event_id"],

@@ -98,7 +98,8 @@ async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Sett
     metrics = Metrics()
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
-    writer = Writer(partial(connect_writer, dsn), installation_rules(settings), metrics.committed)
+    rules = installation_rules(settings)
+    writer = Writer(partial(connect_writer, dsn), rules, metrics.committed)
     metrics.queue_entries.set_function(lambda: writer.depth)
     app = Starlette(
         routes=[*webhooks.routes, *api.routes],
@@ -110,7 +111,7 @@ async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Sett
     # A control must not serve two answers that count in a row.
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
     metrics.probes_in_flight.set_function(lambda: prober.in_flight)
-    app.state.tokens, app.state.freshness = Tokens(pool), Freshness(writer)
+    app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)
     app.state.acknowledge = partial(_acknowledge, app)

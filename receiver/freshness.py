@@ -6,8 +6,12 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from db.apply import freshen
+from db.connections import Pool
 from db.entry import Entry, Source
+from db.pool import TRANSIENT
 from db.writer import Unavailable, Writer
+from statemachine.model import Rules
 from statemachine.signals import Alive
 
 WRITTEN_EVERY: Final = timedelta(seconds=3)
@@ -18,8 +22,10 @@ AT_ONCE: Final = 500
 class Freshness:
     """The newest traffic of each channel since it was last written."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, pool: Pool, writer: Writer, installation: Rules) -> None:
+        self._pool = pool
         self._writer = writer
+        self._installation = installation
         self._noted: dict[UUID, datetime] = {}
 
     def note(self, channel_id: UUID, at: datetime) -> None:
@@ -28,11 +34,17 @@ class Freshness:
 
     async def flush(self) -> None:
         """Write what is noted; what could not be written is forgotten, traffic goes on."""
-        noted, self._noted = self._noted, {}
-        entries = [Entry(id, Source.WEBHOOK, "alive", at, Alive(at)) for id, at in noted.items()]
-        for start in range(0, len(entries), AT_ONCE):
-            with contextlib.suppress(Unavailable):
-                await self._writer.submit_each(entries[start : start + AT_ONCE])
+        noted, self._noted = list(self._noted.items()), {}
+        for start in range(0, len(noted), AT_ONCE):
+            with contextlib.suppress(Unavailable, *TRANSIENT):
+                await self._write(dict(noted[start : start + AT_ONCE]))
+
+    async def _write(self, noted: dict[UUID, datetime]) -> None:
+        async with self._pool.acquire() as connection:
+            written = await freshen(connection, noted, self._installation)
+        others = [(id, at) for id, at in noted.items() if id not in written]
+        entries = [Entry(id, Source.WEBHOOK, "alive", at, Alive(at)) for id, at in others]
+        await self._writer.submit_each(entries)
 
     async def run(self) -> None:
         """Write every few seconds, for ever."""

@@ -103,9 +103,12 @@ def merge(evidence: Evidence, heard: Heard) -> Evidence:
     witness = Witness(
         heard.at, heard.received_at, heard.emitted_at, heard.trigger, heard.reason, heard.status
     )
-    kept = [w for w in evidence.witnesses if _kind(w) != _kind(witness)]
-    rival = next((w for w in evidence.witnesses if _kind(w) == _kind(witness)), witness)
-    newest = max(witness, rival, key=lambda w: (w.at, w.received_at))
+    kind, kept, newest = _kind(witness), [], witness
+    for other in evidence.witnesses:
+        if _kind(other) != kind:
+            kept.append(other)
+        elif (other.at, other.received_at) > (witness.at, witness.received_at):
+            newest = other
     qr_at = evidence.qr_at
     if heard.trigger is Trigger.QR_ISSUED and newest is witness:
         qr_at = heard.received_at if qr_at is None else max(qr_at, heard.received_at)

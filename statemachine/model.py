@@ -22,10 +22,11 @@ class State(StrEnum):
     UNPAIRED = "disconnected/unpaired"
     ERROR = "error"
 
-    @property
-    def shown(self) -> str:
-        """The word that users, tables and scripts see."""
-        return self.value.partition("/")[0]
+    shown: str
+    """The word that users, tables and scripts see."""
+
+    def __init__(self, value: str) -> None:
+        self.shown = value.partition("/")[0]
 
 
 class Trigger(StrEnum):

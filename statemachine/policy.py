@@ -7,7 +7,7 @@ opened. It has one clock and at most one incident, whatever states it wanders th
 from datetime import datetime, timedelta
 from typing import Final
 
-from statemachine.model import Channel, Incident, Monitoring, Reason, State, Wait
+from statemachine.model import Channel, Incident, Monitoring, Reason, Standing, State, Wait
 from statemachine.signals import Change, Deadline, Effect, Open, Resolve
 
 FLAPS: Final = 5
@@ -31,7 +31,8 @@ def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tup
         after, effects = _recovered(before, after, now)
     else:
         after, effects = _unhealthy(before, after, now)
-    return after._replace(due_at=next_due(after)), effects
+    due_at = next_due(after)
+    return (after if due_at == after.due_at else after._replace(due_at=due_at)), effects
 
 
 def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -158,8 +159,9 @@ def probe_at(channel: Channel, when: datetime) -> Channel:
     """Return the channel with its next probe no later than `when`."""
     if not is_probed(channel):
         return channel._replace(probe_due_at=None)
-    due = when if channel.probe_due_at is None else min(channel.probe_due_at, when)
-    return channel._replace(probe_due_at=due)
+    if channel.probe_due_at is not None and channel.probe_due_at <= when:
+        return channel
+    return channel._replace(probe_due_at=when)
 
 
 def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channel:
@@ -176,8 +178,8 @@ def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channe
     return channel._replace(probe_due_at=now + gap * jitter)
 
 
-def scan_needed(channel: Channel) -> Channel:
-    """Return the channel with a shown QR read as what it means for one that has been open: lost."""
-    if channel.state is State.QR_PENDING and channel.has_been_open:
-        return channel._replace(standing=channel.standing._replace(reason=Reason.SCAN_NEEDED))
-    return channel
+def scan_needed(channel: Channel, standing: Standing) -> Standing:
+    """Return the standing with a shown QR read as what it means for a channel that has been open: lost."""
+    if standing.state is State.QR_PENDING and channel.has_been_open:
+        return standing._replace(reason=Reason.SCAN_NEEDED)
+    return standing

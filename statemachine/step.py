@@ -83,12 +83,12 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     if heard.trigger is None:
         return after
     late = came_out_of_turn(channel.evidence, heard)
-    opened = heard.trigger is Trigger.OPENED and heard.fresh
-    after = after._replace(has_been_open=after.has_been_open or opened)
+    if heard.trigger is Trigger.OPENED and heard.fresh and not after.has_been_open:
+        after = after._replace(has_been_open=True)
     after = _restand(after, merge(channel.evidence, heard), now)
     changed = after.version != channel.version
-    if changed or (
-        heard.trigger is Trigger.CONNECTING and after.suspicion and after.suspicion.kind == "closed"
+    if after.suspicion is not None and (
+        changed or (heard.trigger is Trigger.CONNECTING and after.suspicion.kind == "closed")
     ):
         after = after._replace(suspicion=None)
     if heard.fresh and (changed or not (late or heard.trigger is Trigger.CONNECTING)):
@@ -216,16 +216,18 @@ def _opened_outside(channel: Channel, signal: IncidentOpened) -> Channel:
 def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:
     """Return the channel standing where its evidence says, the stretch's clocks kept; dated by our clock."""
     before = channel.standing
-    after = policy.scan_needed(channel._replace(evidence=evidence, standing=state_of(evidence)))
-    if after.standing == before:
-        return after
-    state = after.state
+    standing = policy.scan_needed(channel, state_of(evidence))
+    if standing == before:
+        return channel._replace(evidence=evidence)
+    state = standing.state
     healthy = state in (State.OPEN, State.UNKNOWN)
-    return after._replace(
-        version=channel.version + (after.standing[:2] != before[:2]),
+    return channel._replace(
+        evidence=evidence,
+        standing=standing,
+        version=channel.version + (standing[:2] != before[:2]),
         since=channel.since if state.shown == before.state.shown else dated_at,
         first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
-        terminal_at=(channel.terminal_at or dated_at) if after.standing.terminal else None,
+        terminal_at=(channel.terminal_at or dated_at) if standing.terminal else None,
         departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
         probes=0 if healthy else channel.probes,
     )
@@ -241,14 +243,15 @@ def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
 
     In an unhealthy stretch only evidence that moved something brings the next probe nearer.
     """
-    after = channel._replace(fresh_at=_later(channel.fresh_at, now), awaiting_probe=None)
+    fresh_at = _later(channel.fresh_at, now)
     if channel.state is State.OPEN:
-        if channel.suspicion is not None and now > channel.suspicion.last_at:
-            # Life between two odd answers: they are not in a row.
-            after = after._replace(suspicion=None)
-        return after._replace(
-            probe_due_at=now + channel.rules.stale_after if policy.is_probed(channel) else None
+        # Life between two odd answers: they are not in a row.
+        suspicion = channel.suspicion if channel.suspicion and now <= channel.suspicion.last_at else None
+        probe_due_at = now + channel.rules.stale_after if policy.is_probed(channel) else None
+        return channel._replace(
+            fresh_at=fresh_at, awaiting_probe=None, suspicion=suspicion, probe_due_at=probe_due_at
         )
+    after = channel._replace(fresh_at=fresh_at, awaiting_probe=None)
     if moved or channel.probe_due_at is None:
         return policy.probe_at(after, now + channel.rules.retry_after)
     return after

@@ -89,6 +89,29 @@ from unnest($1::zapwatch_new_state[]) as u
 where s.channel_id = u.channel_id
   and s.channel_id = any (array(select channel_id from unnest($1::zapwatch_new_state[])));
 
+-- name: freshen
+-- Note live traffic of channels of which it says nothing else: open, not in doubt, nothing due, no incident; those that
+-- nobody has locked and that no newer event reached. What step() makes of Alive then, without the machine.
+with plain as (
+  select s.channel_id, u.at
+  from unnest($1::uuid[], $2::timestamptz[]) as u (channel_id, at)
+  join zapwatch_states s on s.channel_id = u.channel_id
+  where s.channel_id = any ($1::uuid[])
+    and s.state = 'open' and s.due_at is null and (s.last_event_at is null or s.last_event_at <= u.at)
+    and not s.memory ?| array['suspicion', 'awaiting_probe_since']
+    and not exists (
+      select from whatsapp_connection_incidents i where i.channel_id = s.channel_id and i.resolved_at is null
+    )
+  order by s.channel_id
+  for no key update of s skip locked
+)
+update zapwatch_states s
+set last_event_at = p.at, fresh_at = greatest(s.fresh_at, p.at),
+  probe_due_at = case when s.probe_due_at is not null then p.at + $3::interval end
+from plain p
+where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])
+returning s.channel_id;
+
 -- name: show_states
 -- Show a change of state to the applications beside us.
 update notification_channels n
