@@ -25,6 +25,7 @@ from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
 from receiver import api, checks, deadlines, housekeeping, versions, webhooks
+from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
@@ -146,9 +147,14 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     writer = Writer(partial(connect_writer, dsn), installation_rules(settings), metrics.committed)
     metrics.measure(metrics.queue_entries, lambda: writer.depth)
+    load = Load()
+    metrics.measure(metrics.requests_in_flight, lambda: load.requests)
     app = Starlette(
         routes=[*webhooks.routes, *api.routes],
-        middleware=[Middleware(AccessLog)],
+        middleware=[
+            Middleware(Admission, load=load, on_refused=metrics.requests_refused.inc),
+            Middleware(AccessLog),
+        ],
         exception_handlers=exception_handlers,
     )
     app.state.settings, app.state.vault, app.state.pool = settings, vault, pool
@@ -156,6 +162,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     # A control must not serve two answers that count in a row.
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
+    app.state.large_bodies = asyncio.Semaphore(webhooks.LARGE_AT_ONCE)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(writer)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)

@@ -66,6 +66,17 @@ class Metrics:
             ["provider", "code"],
             registry=self.registry,
         )
+        self.requests_in_flight: Final = Gauge(
+            "zapwatch_requests_in_flight",
+            "Requests that were taken and not answered.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.requests_refused: Final = Counter(
+            "zapwatch_requests_refused",
+            "Requests answered with 503 at once, because too many were in flight.",
+            registry=self.registry,
+        )
         self.batch_entries: Final = Histogram(
             "zapwatch_batch_entries",
             "Entries committed in one transaction.",

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -25,13 +26,17 @@ from db.embedded import EmbeddedError
 from db.migrate import MigrationError
 from db.pool import TRANSIENT
 from db.vault import VaultError
+from receiver.admission import CONNECTIONS, DESCRIPTORS, connections_within, raise_descriptor_limit
 from receiver.app import DRAIN, SETTLED_WITHIN, founded, working
+from receiver.connection import Connection
 from receiver.logs import configure
 from receiver.settings import Settings
 from receiver.supervisor import supervise
 
 ANSWERED_WITHIN: Final = DRAIN - SETTLED_WITHIN - timedelta(seconds=2)
 """How long requests that were accepted may take after SIGTERM."""
+UNREAD_WITHIN: Final = timedelta(seconds=15)
+"""How long a caller may read nothing of its answer; then the kernel ends the connection."""
 BACKLOG: Final = 2048
 """Connections that wait in the kernel to be accepted."""
 GC_THRESHOLDS: Final = (50_000, 20, 20)
@@ -67,6 +72,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
     """Return how uvicorn serves the app."""
     return uvicorn.Config(
         app,
+        http=Connection,
         lifespan="off",
         ws="none",
         log_config=None,
@@ -75,6 +81,8 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         # Nobody asks where a request came from.
         proxy_headers=False,
         backlog=BACKLOG,
+        # Of connections, as `Connection` reads it.
+        limit_concurrency=connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         timeout_graceful_shutdown=int(ANSWERED_WITHIN.total_seconds()),
     )
 
@@ -90,6 +98,10 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Accepted sockets inherit it. Without it an answer that nobody reads keeps its socket for ever.
+        unread = int(UNREAD_WITHIN.total_seconds() * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread)
     listener.setblocking(False)
     return listener
 
@@ -99,6 +111,7 @@ def serve(settings: Settings) -> int:
     configure(settings.log_format)
     for warning in settings.warnings:
         log.warning("%s", warning)
+    _widen()
     try:
         listener = bind(settings.host, settings.port)
     except OSError as error:
@@ -144,6 +157,16 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             await serve_until_stopped(foundation.settings, listener)
         else:
             await supervise(foundation.settings, listener)
+
+
+def _widen() -> None:
+    allowed = raise_descriptor_limit()
+    if allowed < DESCRIPTORS:
+        log.warning(
+            "only %d files may be open in a process, so that it takes %d connections at once instead of %d; "
+            "raise the hard limit to %d (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile=)",
+            allowed, connections_within(allowed), CONNECTIONS, DESCRIPTORS,
+        )  # fmt: skip
 
 
 def _greet(settings: Settings, token: str | None) -> None:
