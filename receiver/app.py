@@ -24,11 +24,12 @@ from db.pool import connect, connect_writer, open_pool
 from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
-from receiver import api, checks, deadlines, housekeeping, versions, webhooks
+from receiver import api, checks, housekeeping, versions, webhooks
 from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
+from receiver.deadlines import Deadlines
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
 from receiver.logs import AccessLog
@@ -194,7 +195,7 @@ def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
 def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     """Yield the loops that claim what is due."""
     state = app.state
-    yield "deadlines", deadlines.run(state.pool, state.writer, state.metrics.deadline_lag_seconds.set)
+    yield "deadlines", Deadlines(state.pool, state.writer, state.metrics.deadline_lag_seconds.set).run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)

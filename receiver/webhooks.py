@@ -7,6 +7,7 @@ event. Nothing of a body is logged; what can't be applied is noted (202).
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -19,7 +20,6 @@ from starlette.routing import Route
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
-from db.pool import TRANSIENT
 from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
@@ -58,9 +58,9 @@ async def receive(request: Request) -> Response:
     except Unavailable as unavailable:
         status = 503
         raise UnavailableAnswer(str(unavailable)) from None
-    except TRANSIENT:
+    except TimeoutError:
         status = 503
-        raise UnavailableAnswer from None
+        raise UnavailableAnswer("The event was not stored in time; send it again.") from None
     except Exception as error:
         # Whatever it is, the gateway must keep the event; only the kind of error may be told.
         status = 503
@@ -76,25 +76,22 @@ async def _receive(request: Request, provider: Provider | None) -> int:
     token = request.path_params["token"]
     if provider is None:
         raise Unauthorized("Nobody has this webhook address.")
-    app, now = request.app.state, asyncio.get_running_loop().time
-    until = now() + PATIENCE.total_seconds()
-    async with asyncio.timeout_at(until) as patience:
-        target = await app.tokens.resolve(provider.name, token)
-        if target is None:
-            raise Unauthorized("Nobody has this webhook address.")
-        received_at = datetime.now(UTC)
-        # Patience is with the database; how long a body takes to arrive is the connection's to watch.
-        left = until - now()
-        patience.reschedule(None)
-        stream = request.stream()
-        body, whole = await _read_small(stream)
-        if whole:
-            patience.reschedule(now() + left)
-            return await _hear(request, provider, target, body, whole, received_at)
-        async with app.large_bodies:
+    # One sender waits for the database so long in all; the arrival of its body doesn't count.
+    patience, now = PATIENCE.total_seconds(), asyncio.get_running_loop().time
+    began = now()
+    async with asyncio.timeout(patience):
+        target = await request.app.state.tokens.resolve(provider.name, token)
+    patience -= now() - began
+    if target is None:
+        raise Unauthorized("Nobody has this webhook address.")
+    received_at = datetime.now(UTC)
+    stream = request.stream()
+    body, whole = await _read_small(stream)
+    async with nullcontext() if whole else request.app.state.large_bodies:
+        if not whole:
             body, whole = await _read_on(stream, body)
-            patience.reschedule(now() + left)
-            return await _hear(request, provider, target, body, whole, received_at)
+        async with asyncio.timeout(patience):
+            return await _note(request, provider, target, body, whole, received_at)
 
 
 async def _read_small(stream: AsyncIterator[bytes]) -> tuple[bytes, bool]:
@@ -121,7 +118,7 @@ async def _read_on(stream: AsyncIterator[bytes], start: bytes) -> tuple[bytes, b
     return b"".join(chunks), size <= BODY_LIMIT
 
 
-async def _hear(
+async def _note(
     request: Request, provider: Provider, target: Target, body: bytes, whole: bool, received_at: datetime
 ) -> int:
     try:
