@@ -1,6 +1,6 @@
 """Claims what is due, each for one replica at a time (SKIP LOCKED and a lease), and settles it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -51,10 +51,27 @@ class Due(NamedTuple):
     queued: bool
 
 
+class Claim(NamedTuple):
+    """Work on a channel that is left to us until the lease ends; no two claims of a channel end together."""
+
+    channel_id: UUID
+    until: datetime
+
+
 async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> list[Due]:
     """Return channels whose deadline has come; applying the deadline settles the claim."""
     rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY)
     return [Due(row["channel_id"], row["due_at"], row["queued"] is True) for row in rows]
+
+
+async def release_deadlines(connection: Connection, claims: Collection[Claim]) -> None:
+    """Give back deadlines that were not applied: another replica need not wait for the lease's end."""
+    await connection.execute(sql.release_deadlines, *zip(*claims, strict=True))
+
+
+async def release_probes(connection: Connection, claims: Collection[Claim]) -> None:
+    """Give back probes that were not answered: another replica need not wait for the lease's end."""
+    await connection.execute(sql.release_probes, *zip(*claims, strict=True))
 
 
 async def claim_probes(

@@ -54,7 +54,6 @@ _OPTIONS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "max_connections": "50",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -119,7 +118,9 @@ class _Home:
 
 
 @contextlib.asynccontextmanager
-async def run_embedded(data_dir: Path, *, bin_dir: Path | None = None) -> AsyncIterator[Embedded]:
+async def run_embedded(
+    data_dir: Path, *, bin_dir: Path | None = None, connections: int = 50
+) -> AsyncIterator[Embedded]:
     """Run a PostgreSQL on the data folder, made at the first start, for as long as the block lasts.
 
     The DSN's role owns the database `zapwatch`, is no superuser and is bound by row-level security. A start
@@ -132,7 +133,7 @@ async def run_embedded(data_dir: Path, *, bin_dir: Path | None = None) -> AsyncI
             home = _prepare(data_dir, bin_dir)
             await _ensure_cluster(home, lock)
             socket = held.enter_context(_socket_folder(home))
-            child = await _start(home, socket)
+            child = await _start(home, socket, connections)
         try:
             with _in_plain_words(data_dir):
                 password = await _ensure_owner(home, socket)
@@ -225,10 +226,10 @@ def _socket_folder(home: _Home) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _start(home: _Home, socket: Path) -> Child:
+async def _start(home: _Home, socket: Path, connections: int) -> Child:
     """Return a server that is ready. One whose service was killed a moment ago first gets the time to end."""
-    options = {**_OPTIONS, "unix_socket_directories": str(socket)}.items()
-    arguments = ("-D", str(home.cluster), *(f"--{name}={value}" for name, value in options))
+    options = {**_OPTIONS, "unix_socket_directories": str(socket), "max_connections": str(connections)}
+    arguments = ("-D", str(home.cluster), *(f"--{name}={value}" for name, value in options.items()))
     now = asyncio.get_running_loop().time
     deadline = now() + _PREDECESSOR
     while True:

@@ -1,41 +1,38 @@
-"""The composition root: opens what the service stands on, starts its loops, and serves."""
+"""The composition root: opens what the service stands on and starts its loops. Serves nothing."""
 
 import asyncio
-import contextlib
 import logging
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-import uvicorn
-import uvloop
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from db.apply import acknowledge
 from db.claims import Target
-from db.embedded import Embedded, EmbeddedError, run_embedded
+from db.embedded import Embedded, run_embedded
 from db.entry import Entry, Source
 from db.lodging import lodge
-from db.migrate import MigrationError, migrate
-from db.pool import TRANSIENT, connect, connect_writer, open_pool
-from db.vault import Vault, VaultError, kept_keys
+from db.migrate import migrate
+from db.pool import connect, connect_writer, open_pool
+from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
-from receiver import api, checks, deadlines, housekeeping, versions, webhooks
+from receiver import api, checks, housekeeping, versions, webhooks
+from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
+from receiver.deadlines import Deadlines
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
-from receiver.logs import AccessLog, configure
+from receiver.logs import AccessLog
 from receiver.metrics import Metrics
 from receiver.probe import Probed, Prober
 from receiver.reconciler import Reconciler
@@ -44,7 +41,11 @@ from statemachine.model import Rules
 from statemachine.signals import Deadline
 
 DRAIN: Final = timedelta(seconds=20)
-"""How long requests that were accepted may take after SIGTERM."""
+"""How long the service may take to end after SIGTERM."""
+SETTLED_WITHIN: Final = timedelta(seconds=6)
+"""Of that: to give claims back and write what is left, once the last request is answered."""
+CONNECTIONS: Final = 25
+"""To the embedded PostgreSQL, for each process that serves and for the commands beside them together."""
 
 log = logging.getLogger(__name__)
 
@@ -53,34 +54,81 @@ class LoopEnded(Exception):
     """A part that the service can't do without has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What every process of the service stands on: settings that name a database, there and migrated."""
+
+    settings: Settings
+    token: str | None
+    """The operator's token, if this start made the first one."""
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str | None]]:
     """Yield the app with its loops running, and the operator's token if this start made the first one.
 
     When a loop dies the body is cancelled and its error raised: the process should end, loudly.
     """
+    async with founded(settings) as foundation, working(foundation.settings) as app:
+        yield app, foundation.token
+
+
+@asynccontextmanager
+async def founded(settings: Settings) -> AsyncIterator[Foundation]:
+    """Yield the foundation, once for a service, however many processes serve; raises as `running` does."""
     async with AsyncExitStack() as stack:
-        dsn, embedded = settings.database_url, None
-        if dsn is None:
+        embedded = None
+        if settings.database_url is None:
             if settings.data_dir == DEFAULT_DATA_DIR:
                 lodge(settings.data_dir)
-            embedded = await stack.enter_async_context(run_embedded(settings.data_dir))
-            dsn = embedded.dsn
-            settings = replace(
-                settings, secret_keys=settings.secret_keys or kept_keys(settings.data_dir / "secret_keys")
+            connections = CONNECTIONS * (settings.workers + 1)
+            embedded = await stack.enter_async_context(
+                run_embedded(settings.data_dir, connections=connections)
             )
-        vault = Vault(settings.secret_keys)
-        token = await _prepare(dsn, vault, settings)
-        app = await _compose(stack, dsn, vault, settings)
+            keys = settings.secret_keys or kept_keys(settings.data_dir / "secret_keys")
+            settings = replace(settings, database_url=embedded.dsn, secret_keys=keys)
+        token = await _prepare(_dsn(settings), Vault(settings.secret_keys), settings)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        if embedded is not None:
+            stack.callback(tasks.create_task(_watch(embedded), name="postgres").cancel)
+        yield Foundation(settings, token)
+
+
+@asynccontextmanager
+async def working(settings: Settings, shared: Path | None = None) -> AsyncIterator[Starlette]:
+    """Yield the app of one process on a foundation, with its loops running; raises as `running` does.
+
+    `shared` is the folder of the metrics of all processes, when there are several.
+    """
+    async with AsyncExitStack() as stack:
+        app = await _compose(stack, settings, Metrics(shared))
         async with asyncio.TaskGroup() as tasks:
-            loops = [tasks.create_task(loop, name=name) for name, loop in _loops(app, embedded)]
+            kept = [tasks.create_task(loop, name=name) for name, loop in _keeping(app)]
+            claiming = [tasks.create_task(loop, name=name) for name, loop in _claiming(app)]
             try:
-                yield app, token
-                await app.state.freshness.flush()
-                await app.state.writer.drain()
+                yield app
+                await _settle(app, claiming)
             finally:
-                for loop in loops:
+                for loop in (*claiming, *kept):
                     loop.cancel()
+
+
+async def _settle(app: Starlette, claiming: Sequence["asyncio.Task[None]"]) -> None:
+    """End the loops that claim, so that they give back what they hold, then write what is left in memory."""
+    try:
+        async with asyncio.timeout(SETTLED_WITHIN.total_seconds()):
+            for loop in claiming:
+                loop.cancel()
+            await asyncio.wait(claiming)
+            await app.state.freshness.flush()
+            await app.state.writer.drain()
+    except TimeoutError:
+        log.warning("the database did not take in time what was left to write")
+
+
+def _dsn(settings: Settings) -> str:
+    assert settings.database_url is not None
+    return settings.database_url
 
 
 async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
@@ -94,23 +142,29 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
         connection.terminate()
 
 
-async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Settings) -> Starlette:
-    metrics = Metrics()
+async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Starlette:
+    dsn, vault = _dsn(settings), Vault(settings.secret_keys)
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     rules = installation_rules(settings)
     writer = Writer(partial(connect_writer, dsn), rules, metrics.committed)
-    metrics.queue_entries.set_function(lambda: writer.depth)
+    metrics.measure(metrics.queue_entries, lambda: writer.depth)
+    load = Load()
+    metrics.measure(metrics.requests_in_flight, lambda: load.requests)
     app = Starlette(
         routes=[*webhooks.routes, *api.routes],
-        middleware=[Middleware(AccessLog)],
+        middleware=[
+            Middleware(Admission, load=load, on_refused=metrics.requests_refused.inc),
+            Middleware(AccessLog),
+        ],
         exception_handlers=exception_handlers,
     )
     app.state.settings, app.state.vault, app.state.pool = settings, vault, pool
     app.state.metrics, app.state.client, app.state.writer = metrics, client, writer
     # A control must not serve two answers that count in a row.
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
-    metrics.probes_in_flight.set_function(lambda: prober.in_flight)
+    metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
+    app.state.large_bodies = asyncio.Semaphore(webhooks.LARGE_AT_ONCE)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)
@@ -131,18 +185,22 @@ def installation_rules(settings: Settings) -> Rules:
     )
 
 
-def _loops(app: Starlette, embedded: Embedded | None) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+    """Yield the loops that keep what comes in, and so end last."""
     state = app.state
     yield "writer", state.writer.run()
     yield "freshness", state.freshness.run()
-    yield "deadlines", deadlines.run(state.pool, state.writer, state.metrics.deadline_lag_seconds.set)
+    yield "event loop lag", state.metrics.watch_event_loop()
+
+
+def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+    """Yield the loops that claim what is due."""
+    state = app.state
+    yield "deadlines", Deadlines(state.pool, state.writer, state.metrics.deadline_lag_seconds.set).run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
-    yield "event loop lag", state.metrics.watch_event_loop()
-    if embedded is not None:
-        yield "postgres", _watch(embedded)
 
 
 async def _watch(embedded: Embedded) -> None:
@@ -169,75 +227,3 @@ async def _check_now(prober: Prober, writer: Writer, target: Target) -> Probed:
 async def _acknowledge(app: Starlette, incident_id: UUID) -> None:
     async with app.state.pool.acquire() as connection:
         await acknowledge(connection, incident_id)
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, but signals end it in order instead of killing the process once it has stopped."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-
-async def serve_until_stopped(settings: Settings, listener: socket.socket) -> None:
-    """Serve on a bound socket until SIGINT or SIGTERM, then drain."""
-    async with running(settings) as (app, token):
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(DRAIN.total_seconds()),
-        )
-        _greet(settings, token)
-        await Server(config).serve(sockets=[listener])
-
-
-def _greet(settings: Settings, token: str | None) -> None:
-    lines = [f"Zapwatch answers on {settings.base_url} (the API: {settings.base_url}/docs)"]
-    if token is not None:
-        lines.append(f"Operator token, shown this once: {token}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
-    listener.setblocking(False)
-    return listener
-
-
-def serve(settings: Settings) -> int:
-    """Run the service; return the process's exit code."""
-    configure(settings.log_format)
-    for warning in settings.warnings:
-        log.warning("%s", warning)
-    try:
-        listener = bind(settings.host, settings.port)
-    except OSError as error:
-        log.error("can't listen on %s port %d: %s", settings.host, settings.port, error.strerror)
-        return 1
-    settings = replace(settings, port=listener.getsockname()[1])
-    try:
-        with contextlib.closing(listener):
-            uvloop.run(serve_until_stopped(settings, listener))
-    except (EmbeddedError, MigrationError, VaultError) as error:
-        log.error("%s", error)
-        return 1
-    except TRANSIENT as error:
-        log.error("can't start or go on: %s", error)
-        return 1
-    except BaseExceptionGroup as group:
-        log.critical("a part that the service can't do without has failed", exc_info=group)
-        return 1
-    return 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.claims import Due, claim_deadlines
+from db.claims import LEASE, Claim, Due, claim_deadlines, release_deadlines
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.pool import TRANSIENT
@@ -20,37 +20,65 @@ AT_ONCE: Final = 500
 log = logging.getLogger(__name__)
 
 
-async def fire_deadlines(pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> int:
-    """Submit the deadlines that have come, oldest first, and return how many.
+class Deadlines:
+    """The deadlines of one process; `run` in one task."""
 
-    Doesn't wait for the slow ones: a channel that somebody keeps locked delays no other. Their lease
-    keeps them from being claimed again meanwhile.
-    """
-    now = datetime.now(UTC)
-    async with pool.acquire() as connection:
-        due = await claim_deadlines(connection, now, AT_ONCE)
-    on_lag(max(((now - due_at).total_seconds() for _, due_at, _ in due), default=0.0))
-    submitted = [asyncio.create_task(_submit(writer, one, now)) for one in due]
-    if submitted:
-        await asyncio.wait(submitted, timeout=EVERY.total_seconds())
-    return len(due)
+    def __init__(self, pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:
+        self._pool = pool
+        self._writer = writer
+        self._on_lag = on_lag
+        self._submitted: dict[asyncio.Task[None], Claim] = {}
 
+    async def fire_due(self) -> int:
+        """Submit the deadlines that have come, oldest first, and return how many.
 
-async def _submit(writer: Writer, due: Due, now: datetime) -> None:
-    deadline = Deadline(now, queued=due.queued)
-    try:
-        await writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
-    except Unavailable as error:
-        log.warning("the deadline of channel %s waits: %s", due.channel_id, error)
+        Doesn't wait for the slow ones: a channel that somebody keeps locked delays no other. Their lease
+        keeps them from being claimed again meanwhile.
+        """
+        now = datetime.now(UTC)
+        async with self._pool.acquire() as connection:
+            due = await claim_deadlines(connection, now, AT_ONCE)
+        self._on_lag(max(((now - due_at).total_seconds() for _, due_at, _ in due), default=0.0))
+        submitted = {
+            asyncio.create_task(self._submit(one, now)): Claim(one.channel_id, now + LEASE) for one in due
+        }
+        self._submitted |= submitted
+        for task in submitted:
+            task.add_done_callback(self._submitted.pop)
+        if submitted:
+            await asyncio.wait(submitted, timeout=EVERY.total_seconds())
+        return len(due)
 
-
-async def run(pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:
-    """Fire deadlines for ever; while the database is away, wait for it."""
-    while True:
+    async def run(self) -> None:
+        """Fire for ever; while the database is away, wait for it. In the end claims are given back."""
         try:
-            fired = await fire_deadlines(pool, writer, on_lag)
+            while True:
+                try:
+                    fired = await self.fire_due()
+                except TRANSIENT as error:
+                    log.warning("deadlines wait for the database: %r", error)
+                    fired = 0
+                if fired < AT_ONCE:
+                    await asyncio.sleep(EVERY.total_seconds())
+        finally:
+            await self._give_back()
+
+    async def _submit(self, due: Due, now: datetime) -> None:
+        deadline = Deadline(now, queued=due.queued)
+        try:
+            await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
+        except Unavailable as error:
+            log.warning("the deadline of channel %s waits: %s", due.channel_id, error)
+
+    async def _give_back(self) -> None:
+        submitted = dict(self._submitted)
+        for task in submitted:
+            task.cancel()
+        await asyncio.gather(*submitted, return_exceptions=True)
+        if not submitted:
+            return
+        try:
+            async with self._pool.acquire() as connection:
+                await release_deadlines(connection, submitted.values())
         except TRANSIENT as error:
-            log.warning("deadlines wait for the database: %r", error)
-            fired = 0
-        if fired < AT_ONCE:
-            await asyncio.sleep(EVERY.total_seconds())
+            log.warning("%d deadlines stay claimed: %r", len(submitted), error)

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
@@ -123,6 +123,10 @@ async def _on_http_exception(_request: Request, error: Exception) -> Response:
     return _response(status, detail.get(error.status_code, error.detail), error.headers or {})
 
 
+async def _on_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=HTTPStatus.REQUEST_TIMEOUT)
+
+
 async def _on_database_away(_request: Request, _error: Exception) -> Response:
     return answer(Unavailable())
 
@@ -143,6 +147,8 @@ DATABASE_AWAY: Final[tuple[type[Exception], ...]] = (
 exception_handlers: Final[dict[Any, ExceptionHandler]] = {
     Problem: _on_problem,
     HTTPException: _on_http_exception,
+    # Nobody hears the answer: whoever asked has closed, or was too slow.
+    ClientDisconnect: _on_gone,
     **dict.fromkeys(DATABASE_AWAY, _on_database_away),
     # An InterfaceError too, but of our own making: an argument that doesn't fit its statement.
     asyncpg.DataError: _on_unexpected,

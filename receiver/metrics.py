@@ -1,16 +1,19 @@
 """What Prometheus reads at `/metrics`; no label names a channel, a tenant or a gateway."""
 
 import asyncio
+import os
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, Self
 
 import asyncpg
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from db.apply import Applied
@@ -42,15 +45,36 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 """What is counted in the database: names, documentation and labels."""
 
 
+def share(folder: Path, number: int) -> None:
+    """Have this process keep its metrics in a folder where the others of its service read them, too.
+
+    Call it before `Metrics` is made. A process that takes over a dead one's number goes on with its counters.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+
+
 class Metrics:
     """The instruments of one process; whoever does the work moves them."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shared: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`shared`: the folder that was given to `share`; then those of all its processes are exposed."""
         self.registry: Final = CollectorRegistry()
         self.webhook_answers: Final = Counter(
             "zapwatch_webhook_answers",
             "Answers to webhooks by provider and status code.",
             ["provider", "code"],
+            registry=self.registry,
+        )
+        self.requests_in_flight: Final = Gauge(
+            "zapwatch_requests_in_flight",
+            "Requests that were taken and not answered.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.requests_refused: Final = Counter(
+            "zapwatch_requests_refused",
+            "Requests answered with 503 at once, because too many were in flight.",
             registry=self.registry,
         )
         self.batch_entries: Final = Histogram(
@@ -82,17 +106,22 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_entries: Final = Gauge(
-            "zapwatch_queue_entries", "Entries that wait for their transaction.", registry=self.registry
+            "zapwatch_queue_entries",
+            "Entries that wait for their transaction.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.deadline_lag_seconds: Final = Gauge(
             "zapwatch_deadline_lag_seconds",
             "How late the last deadline that was claimed was.",
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         self.probes_in_flight: Final = Gauge(
             "zapwatch_probes_in_flight",
             "Probes that wait for their gateway's answer.",
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.event_loop_lag_seconds: Final = Histogram(
             "zapwatch_event_loop_lag_seconds",
@@ -100,8 +129,10 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=self.registry,
         )
+        self._measured: list[tuple[Gauge, Callable[[], float]]] = []
+        self._exposed = self.registry if shared is None else _of_all_processes(shared)
         self._counted = _Counted()
-        self.registry.register(self._counted)
+        self._exposed.register(self._counted)
         self._clock = clock
         self._counted_until = 0.0
         self._counting: asyncio.Task[None] | None = None
@@ -120,6 +151,10 @@ class Metrics:
         labels = probed.target.provider, probed.outcome
         self.probe_seconds.labels(*labels).observe(probed.took.total_seconds())
 
+    def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        """Have a gauge follow what is read: other processes can't call a function of this one."""
+        self._measured.append((gauge, read))
+
     async def expose(self, pool: Pool) -> bytes:
         """Return everything in Prometheus' text format; without a database its figures are left out.
 
@@ -129,15 +164,21 @@ class Metrics:
             self._counting = asyncio.create_task(self._count(pool))
         if self._counting is not None:
             await asyncio.wait([self._counting], timeout=PATIENCE.total_seconds())
-        return generate_latest(self.registry)
+        self._measure()
+        return generate_latest(self._exposed)
 
     async def watch_event_loop(self) -> None:
-        """Measure how late the event loop is, for ever."""
+        """Measure how late the event loop is, and what gauges follow, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LAG_EVERY.total_seconds()
             await asyncio.sleep(LAG_EVERY.total_seconds())
             self.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
+            self._measure()
+
+    def _measure(self) -> None:
+        for gauge, read in self._measured:
+            gauge.set(read())
 
     async def _count(self, pool: Pool) -> None:
         try:
@@ -147,6 +188,12 @@ class Metrics:
         finally:
             self._counted_until = self._clock() + COUNTED_FOR.total_seconds()
             self._counting = None
+
+
+def _of_all_processes(folder: Path) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    return registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from db.claims import PER_GATEWAY, Target, claim_probes, put_off_probes
+from db.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, release_probes
 from db.connections import Pool
 from db.pool import TRANSIENT
 from db.writer import PATIENCE, Unavailable, Writer
@@ -57,7 +57,7 @@ class Reconciler:
         self._prober = prober
         # A probe and its control, and the wait for the commit of what they said.
         self._lease = 2 * timeout + 2 * PATIENCE
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Claim] = {}
         self._aside = Aside()
 
     async def probe_due(self) -> Sequence[asyncio.Task[None]]:
@@ -71,14 +71,17 @@ class Reconciler:
                 connection, now, self._lease, PER_GATEWAY, free, self._aside.at(now)
             )
         self._aside.add(locked, now)
-        begun = [asyncio.create_task(self._probe(target)) for target in due]
+        begun = {
+            asyncio.create_task(self._probe(target)): Claim(target.channel_id, now + self._lease)
+            for target in due
+        }
+        self._running |= begun
         for task in begun:
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-        return begun
+            task.add_done_callback(self._running.pop)
+        return list(begun)
 
     async def run(self) -> None:
-        """Probe for ever; while the database is away, wait for it."""
+        """Probe for ever; while the database is away, wait for it. In the end claims are given back."""
         try:
             while True:
                 begun: Sequence[asyncio.Task[None]] = []
@@ -88,9 +91,20 @@ class Reconciler:
                     log.warning("probes wait for the database: %r", error)
                 await _until_half(begun)
         finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        running = dict(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if not running:
+            return
+        try:
+            async with self._pool.acquire() as connection:
+                await release_probes(connection, running.values())
+        except TRANSIENT as error:
+            log.warning("%d channels stay claimed: %r", len(running), error)
 
     async def _probe(self, target: Target) -> None:
         try:

@@ -6,7 +6,9 @@ event. Nothing of a body is logged; what can't be applied is noted (202).
 
 import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -31,8 +33,10 @@ BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that is read whole."""
 GLIMPSE: Final = 64 * 1024
 """Bytes of a larger one that are looked at."""
-READ_TIMEOUT: Final = timedelta(seconds=15)
-"""How long a body may take to arrive; its sender is told to send it again."""
+SMALL: Final = 64 * 1024
+"""Bytes of a body that is read whenever it comes."""
+LARGE_AT_ONCE: Final = 64
+"""Larger ones that are in memory at once; the others wait unread."""
 DRAINED: Final = 160 * 1024 * 1024
 """Bytes of a larger one that are read and thrown away, so that its sender hears the answer."""
 
@@ -54,6 +58,9 @@ async def receive(request: Request) -> Response:
     except Unavailable as unavailable:
         status = 503
         raise UnavailableAnswer(str(unavailable)) from None
+    except TimeoutError:
+        status = 503
+        raise UnavailableAnswer("The event was not stored in time; send it again.") from None
     except Exception as error:
         # Whatever it is, the gateway must keep the event; only the kind of error may be told.
         status = 503
@@ -69,12 +76,51 @@ async def _receive(request: Request, provider: Provider | None) -> int:
     token = request.path_params["token"]
     if provider is None:
         raise Unauthorized("Nobody has this webhook address.")
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    # One sender waits for the database so long in all; the arrival of its body doesn't count.
+    patience, now = PATIENCE.total_seconds(), asyncio.get_running_loop().time
+    began = now()
+    async with asyncio.timeout(patience):
         target = await request.app.state.tokens.resolve(provider.name, token)
+    patience -= now() - began
     if target is None:
         raise Unauthorized("Nobody has this webhook address.")
     received_at = datetime.now(UTC)
-    body, whole = await _read(request)
+    stream = request.stream()
+    body, whole = await _read_small(stream)
+    async with nullcontext() if whole else request.app.state.large_bodies:
+        if not whole:
+            body, whole = await _read_on(stream, body)
+        async with asyncio.timeout(patience):
+            return await _note(request, provider, target, body, whole, received_at)
+
+
+async def _read_small(stream: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """Return the body, or the beginning of a large one, and whether it is whole."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in stream:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > SMALL:
+            return b"".join(chunks), False
+    return b"".join(chunks), True
+
+
+async def _read_on(stream: AsyncIterator[bytes], start: bytes) -> tuple[bytes, bool]:
+    """Return the body that begins so, or the beginning of one over the limit, and whether it is whole."""
+    chunks, size = [start], len(start)
+    async for chunk in stream:
+        if size <= BODY_LIMIT:
+            chunks.append(chunk)
+        size += len(chunk)
+        if size > DRAINED:
+            break
+    return b"".join(chunks), size <= BODY_LIMIT
+
+
+async def _note(
+    request: Request, provider: Provider, target: Target, body: bytes, whole: bool, received_at: datetime
+) -> int:
     try:
         report = _parse(provider, target, body, received_at) if whole else provider.glimpse(body[:GLIMPSE])
     except Unreadable as problem:
@@ -83,20 +129,6 @@ async def _receive(request: Request, provider: Provider | None) -> int:
     if report is None:
         raise TooLarge("The body is over 1 MiB and not one that can be recognised.")
     return await _take(request, target, report, body, received_at)
-
-
-async def _read(request: Request) -> tuple[bytes, bool]:
-    """Return the body, or the beginning of one over the limit, and whether it is whole."""
-    chunks: list[bytes] = []
-    size = 0
-    async with asyncio.timeout(READ_TIMEOUT.total_seconds()):
-        async for chunk in request.stream():
-            if size <= BODY_LIMIT:
-                chunks.append(chunk)
-            size += len(chunk)
-            if size > DRAINED:
-                break
-    return b"".join(chunks), size <= BODY_LIMIT
 
 
 def _parse(provider: Provider, target: Target, body: bytes, now: datetime) -> Report:

@@ -23,6 +23,28 @@ returning channel_id, due_at, probe_due_at <= $1 and (
   )
 ) as queued;
 
+-- name: release_deadlines
+-- Give claimed deadlines back, each unless the claim is over; a row that somebody has is left to its lease.
+with mine as (
+  select s.channel_id
+  from zapwatch_states s
+  join unnest($1::uuid[], $2::timestamptz[]) as claim (channel_id, until) using (channel_id)
+  where s.claimed_until = claim.until
+  for no key update of s skip locked
+)
+update zapwatch_states s set claimed_until = null from mine where s.channel_id = mine.channel_id;
+
+-- name: release_probes
+-- Give claimed probes back, each unless the claim is over; a row that somebody has is left to its lease.
+with mine as (
+  select s.channel_id
+  from zapwatch_states s
+  join unnest($1::uuid[], $2::timestamptz[]) as claim (channel_id, until) using (channel_id)
+  where s.probe_claimed_until = claim.until
+  for no key update of s skip locked
+)
+update zapwatch_states s set probe_claimed_until = null from mine where s.channel_id = mine.channel_id;
+
 -- name: claim_probes
 -- Claim channels that are due to be probed, each for one replica until the lease ends: of each gateway the longest due
 -- ones that are not yet asked, no more than its places. Gateways take turns, so that none waits behind another.

@@ -22,7 +22,7 @@ def serve(**options: Any) -> None:
     """Run the service."""
     settings = settings_of(options)
     # Not needed by the other commands, and slow to import.
-    from receiver.app import serve as serve_app
+    from receiver.serving import serve as serve_app
 
     sys.exit(serve_app(settings))
 

@@ -19,11 +19,12 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
-from receiver.app import bind, running
+from receiver.app import running
 from receiver.demo.desk import Say, open_desk
 from receiver.demo.scene import build, play
 from receiver.logs import configure
 from receiver.sandbox import open_fleet
+from receiver.serving import bind
 from receiver.settings import Settings
 
 SPEED: Final = 20.0

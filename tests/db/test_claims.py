@@ -6,7 +6,18 @@ from datetime import timedelta
 from uuid import UUID
 
 from db.apply import apply
-from db.claims import PER_GATEWAY, Target, claim_deadlines, claim_probes, control_targets, put_off_probes
+from db.claims import LEASE as DEADLINE_LEASE
+from db.claims import (
+    PER_GATEWAY,
+    Claim,
+    Target,
+    claim_deadlines,
+    claim_probes,
+    control_targets,
+    put_off_probes,
+    release_deadlines,
+    release_probes,
+)
 from db.connections import Connection
 from db.entry import Source
 from statemachine.model import Rules, Trigger
@@ -184,3 +195,46 @@ async def test_a_deadline_knows_whether_its_channel_is_asked_or_queued(connectio
 
     assert {due.channel_id for due in idle if due.queued} == set(many)
     assert {due.channel_id for due in asking if due.queued} == {few[0], *many}
+
+
+async def test_a_released_probe_is_due_for_others_at_once(connection: Connection) -> None:
+    released, kept = await registered(connection, "evo", 2)
+    await claim(connection)
+
+    await release_probes(connection, [Claim(released, at(NOW) + LEASE)])
+
+    assert ids(await claim(connection, NOW + 1)) == {released}
+    assert ids(await claim(connection, NOW + 20)) == {kept}
+
+
+async def test_what_another_replica_has_claimed_since_is_not_released(connection: Connection) -> None:
+    channel = await register(connection)
+    await claim(connection)
+    await claim(connection, NOW + 20)
+
+    await release_probes(connection, [Claim(channel, at(NOW) + LEASE)])
+
+    assert await claim(connection, NOW + 21) == []
+
+
+async def test_a_row_that_somebody_has_holds_up_no_release(dsn: str, connection: Connection) -> None:
+    locked, free = await registered(connection, "evo", 2)
+    await claim(connection)
+    mine = [Claim(channel, at(NOW) + LEASE) for channel in (locked, free)]
+
+    async with connected(dsn) as other, other.transaction():
+        await other.execute("select 1 from zapwatch_states where channel_id = $1 for update", locked)
+        await release_probes(connection, mine)
+
+    assert ids(await claim(connection, NOW + 1)) == {free}
+
+
+async def test_a_released_deadline_is_due_for_others_at_once(connection: Connection) -> None:
+    released, kept = await registered(connection, "evo", 2)
+    await connection.execute("update zapwatch_states set due_at = $1", at(0))
+    await claim_deadlines(connection, at(100), 100)
+
+    await release_deadlines(connection, [Claim(released, at(100) + DEADLINE_LEASE)])
+
+    assert [due.channel_id for due in await claim_deadlines(connection, at(101), 100)] == [released]
+    assert [due.channel_id for due in await claim_deadlines(connection, at(111), 100)] == [kept]
