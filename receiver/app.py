@@ -25,7 +25,8 @@ from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.entry import Entry, Source
 from db.lodging import lodge
 from db.migrate import MigrationError, migrate
-from db.pool import TRANSIENT, connect, connect_writer, open_pool
+from db.patience import TRANSIENT
+from db.pool import connect, connect_writer, open_pool
 from db.vault import Vault, VaultError, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer

@@ -9,7 +9,7 @@ from typing import Final
 from db.claims import Due, claim_deadlines
 from db.connections import Pool
 from db.entry import Entry, Source
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.writer import Unavailable, Writer
 from statemachine.signals import Deadline
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.migrate import MigrationError, pending
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from receiver.api.endpoint import Json, services
 from receiver.errors import Unavailable
 
