@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
+from db.patience import persist
 from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
@@ -54,6 +55,9 @@ async def receive(request: Request) -> Response:
     except Unavailable as unavailable:
         status = 503
         raise UnavailableAnswer(str(unavailable)) from None
+    except TimeoutError:
+        status = 503
+        raise UnavailableAnswer("The event was not stored in time; send it again.") from None
     except Exception as error:
         # Whatever it is, the gateway must keep the event; only the kind of error may be told.
         status = 503
@@ -69,12 +73,23 @@ async def _receive(request: Request, provider: Provider | None) -> int:
     token = request.path_params["token"]
     if provider is None:
         raise Unauthorized("Nobody has this webhook address.")
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    # One sender waits for the database so long in all; the arrival of its body doesn't count.
+    patience, now = PATIENCE.total_seconds(), asyncio.get_running_loop().time
+    began = now()
+    async with asyncio.timeout(patience):
         target = await request.app.state.tokens.resolve(provider.name, token)
+    patience -= now() - began
     if target is None:
         raise Unauthorized("Nobody has this webhook address.")
     received_at = datetime.now(UTC)
     body, whole = await _read(request)
+    async with asyncio.timeout(patience):
+        return await _note(request, provider, target, body, whole, received_at)
+
+
+async def _note(
+    request: Request, provider: Provider, target: Target, body: bytes, whole: bool, received_at: datetime
+) -> int:
     try:
         report = _parse(provider, target, body, received_at) if whole else provider.glimpse(body[:GLIMPSE])
     except Unreadable as problem:
@@ -122,9 +137,8 @@ async def _take(request: Request, target: Target, report: Report, body: bytes, r
     if report.instance is None:
         await _quarantine(request, target, body, "no instance name", received_at)
     else:
-        await note_unknown_instance(
-            request.app.state.pool, target.gateway_id, report.instance, received_at, report.word
-        )
+        unknown = target.gateway_id, report.instance, received_at, report.word
+        await persist(lambda: note_unknown_instance(request.app.state.pool, *unknown))
     return 202
 
 
@@ -169,18 +183,22 @@ async def _quarantine(
     request: Request, target: Target, body: bytes, problem: str, received_at: datetime
 ) -> None:
     app = request.app.state
-    async with app.pool.acquire() as connection:
-        await quarantine(
-            connection,
-            app.vault,
-            token_hash=target.token_hash,
-            tenant_id=target.tenant_id,
-            provider=target.provider,
-            suffix=clean(request.path_params.get("suffix")),
-            body=body,
-            problem=problem,
-            received_at=received_at,
-        )
+
+    async def keep() -> None:
+        async with app.pool.acquire() as connection:
+            await quarantine(
+                connection,
+                app.vault,
+                token_hash=target.token_hash,
+                tenant_id=target.tenant_id,
+                provider=target.provider,
+                suffix=clean(request.path_params.get("suffix")),
+                body=body,
+                problem=problem,
+                received_at=received_at,
+            )
+
+    await persist(keep)
 
 
 class AnythingConvertor(PathConvertor):
