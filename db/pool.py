@@ -1,15 +1,23 @@
-"""Opens connections and pools, and says which failures pass by themselves; runs no statement of its own."""
+"""Opens connections and pools, all with the same limits; runs no statement of its own."""
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from db.connections import Connection, Pool
+from db.session import Session
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolAcquireContext, PoolConnectionProxy
 
 COMMAND_TIMEOUT: Final = timedelta(seconds=5)
 """Longest wait for one statement; a connection that timed out is terminated, never used again."""
+ACQUIRE_TIMEOUT: Final = timedelta(seconds=5)
+"""Longest wait for a connection of the pool, a new one included, and for cleaning one that is given back."""
 LOCK_TIMEOUT: Final = timedelta(milliseconds=200)
 """Longest wait of the writer for a lock that it can't skip. Below PostgreSQL's deadlock_timeout (1 s): an
 application beside us locks `notification_channels` before our trigger touches `zapwatch_states`, the writer
@@ -21,36 +29,28 @@ BY_KEY: Final = {
 """Plans of the writer: some hundreds of rows by their keys, whatever statistics say of tables that grow by
 the second, and planned once."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
+CLOSE_TIMEOUT: Final = timedelta(seconds=1)
+"""How long a pool may take to say goodbye to its servers; then it hangs up."""
+ABANDONED_FOR: Final = timedelta(milliseconds=500)
+"""How soon a server ends a statement whose connection is gone: one that waits for a lock would stay."""
 POOL_SIZE: Final = 10
-
-LOCKED: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-"""Somebody else has a row; whoever needs it must wait, others need not."""
-
-TRANSIENT: Final = (
-    *LOCKED,
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.TargetServerAttributeNotMatched,
-    asyncpg.SerializationError,
-    asyncpg.QueryCanceledError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""Failures after which the same idempotent transaction is tried again, on a new connection."""
 
 
 def _options(name: str, command_timeout: timedelta | None) -> dict[str, Any]:
     return {
         "timeout": CONNECT_TIMEOUT.total_seconds(),
         "command_timeout": None if command_timeout is None else command_timeout.total_seconds(),
-        "server_settings": {"application_name": name, "timezone": "UTC", "search_path": "public"},
+        "server_settings": {
+            "application_name": name,
+            "timezone": "UTC",
+            "search_path": "public",
+            "client_connection_check_interval": _milliseconds(ABANDONED_FOR),
+        },
     }
+
+
+def _milliseconds(duration: timedelta) -> str:
+    return str(int(duration.total_seconds() * 1000))
 
 
 async def connect(
@@ -62,16 +62,63 @@ async def connect(
     """Return one connection of its own, for a task that keeps it; `settings` are PostgreSQL's."""
     options = _options(name, command_timeout)
     options["server_settings"] |= settings or {}
-    connection: Connection = await asyncpg.connect(dsn, **options)
+    connection: Connection = await asyncpg.connect(dsn, connection_class=Session, **options)
     return connection
 
 
 async def connect_writer(dsn: str) -> Connection:
     """Return the writer's connection, which would rather begin anew than wait long for a lock."""
-    settings = {"lock_timeout": str(int(LOCK_TIMEOUT.total_seconds() * 1000)), **BY_KEY}
+    settings = {"lock_timeout": _milliseconds(LOCK_TIMEOUT), **BY_KEY}
     return await connect(dsn, "zapwatch writer", settings=settings)
 
 
-async def open_pool(dsn: str, name: str = "zapwatch") -> Pool:
+async def open_pool(
+    dsn: str,
+    name: str = "zapwatch",
+    *,
+    size: int = POOL_SIZE,
+    acquire_timeout: timedelta = ACQUIRE_TIMEOUT,
+) -> Pool:
     """Return a pool; it connects as needed, so the database may come up later."""
-    return await asyncpg.create_pool(dsn, min_size=0, max_size=POOL_SIZE, **_options(name, COMMAND_TIMEOUT))
+    pool = _Pool(
+        dsn,
+        min_size=0,
+        max_size=size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300,
+        loop=None,
+        connection_class=Session,
+        record_class=asyncpg.Record,
+        **_options(name, COMMAND_TIMEOUT),
+    )
+    pool.acquire_timeout = acquire_timeout.total_seconds()
+    return await pool
+
+
+if TYPE_CHECKING:
+    _Base = asyncpg.Pool[asyncpg.Record]
+else:
+    _Base = asyncpg.Pool
+
+
+class _Pool(_Base):
+    """asyncpg's pool, but nobody waits for ever: for a connection, to give it back, or for the end."""
+
+    acquire_timeout = ACQUIRE_TIMEOUT.total_seconds()
+
+    def acquire(self, *, timeout: float | None = None) -> "PoolAcquireContext[asyncpg.Record]":
+        # asyncpg applies the same limit to the release.
+        return super().acquire(timeout=timeout or self.acquire_timeout)
+
+    async def release(
+        self, connection: "PoolConnectionProxy[asyncpg.Record]", *, timeout: float | None = None
+    ) -> None:
+        # One that can't be cleaned is terminated: no reason to tell the caller less than what it did came to.
+        with suppress(Exception):
+            await super().release(connection, timeout=timeout)
+
+    async def close(self) -> None:
+        # Cut short, asyncpg terminates what is left.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
+                await super().close()

@@ -17,7 +17,7 @@ from uuid import UUID
 from db.apply import Applied, Locked, apply
 from db.connections import Connection
 from db.entry import Entry
-from db.pool import LOCKED, TRANSIENT
+from db.patience import LOCKED, TRANSIENT
 from statemachine.model import Rules, State
 
 PATIENCE: Final = timedelta(seconds=5)

@@ -15,7 +15,8 @@ from uuid import UUID
 from starlette.requests import Request
 
 from db.codec import clock_of
-from db.connections import Connection, Pool
+from db.connections import Connection, Pool, Record
+from db.patience import persist
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
 from receiver.errors import Unauthorized
@@ -29,6 +30,10 @@ Key = TypeVar("Key")
 KNOWN_FOR: Final = timedelta(seconds=30)
 # About 400 bytes each.
 KNOWN_AT_MOST: Final = 50_000
+
+
+LOOKUP_TIMEOUT: Final = timedelta(seconds=2)
+"""How long one row may take: a connection whose server is gone without a word must leave time for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Tokens:
         digest = hash_token(token)
         target = self._targets.get(digest)
         if target is None:
-            row = await self._pool.fetchrow(sql.find_webhook_target, digest)
+            row = await self._find(sql.find_webhook_target, digest)
             if row is None:
                 return None
             fields = {**row, "clock": clock_of(row["clock"])}
@@ -121,11 +126,16 @@ class Tokens:
         channel = self._channels.get(key)
         # PostgreSQL can't hold these, so no instance has them.
         if channel is None and "\0" not in instance and _encodable(instance):
-            row = await self._pool.fetchrow(sql.find_channel_of_instance, gateway_id, instance)
+            row = await self._find(sql.find_channel_of_instance, gateway_id, instance)
             if row is not None:
                 channel = ChannelRef(row["channel_id"], row["tenant_id"])
                 self._channels.put(key, channel)
         return channel
+
+    async def _find(self, statement: str, *arguments: object) -> Record | None:
+        """Return a row, asking again as long as the database is away; it is for the caller to give up."""
+        seconds = LOOKUP_TIMEOUT.total_seconds()
+        return await persist(lambda: self._pool.fetchrow(statement, *arguments, timeout=seconds))
 
     def forget(self, identity: UUID) -> None:
         """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""

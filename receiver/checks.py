@@ -7,7 +7,7 @@ from typing import Final
 
 from db.checks import advance_check
 from db.connections import Pool
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 
 EVERY: Final = timedelta(seconds=0.25)
 

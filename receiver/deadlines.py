@@ -9,7 +9,7 @@ from typing import Final
 from db.claims import LEASE, Claim, Due, claim_deadlines, release_deadlines
 from db.connections import Pool
 from db.entry import Entry, Source
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.writer import Unavailable, Writer
 from statemachine.signals import Deadline
 

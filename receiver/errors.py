@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.writer import Unavailable as NotCommitted
 
 RETRY_AFTER_SECONDS: Final = 2

@@ -9,7 +9,7 @@ from uuid import UUID
 from db.apply import freshen
 from db.connections import Pool
 from db.entry import Entry, Source
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.writer import Unavailable, Writer
 from statemachine.model import Rules
 from statemachine.signals import Alive

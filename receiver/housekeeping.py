@@ -11,7 +11,7 @@ from db.adopt import adopt
 from db.checks import prune_checks
 from db.connections import Connection, Pool
 from db.intake import prune
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.vault import Vault
 
 EVERY: Final = timedelta(seconds=30)

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from db.apply import Applied
 from db.connections import Pool
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
 from receiver.probe import Probed
 from receiver.providers import PROVIDERS

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from db.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, release_probes
 from db.connections import Pool
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.writer import PATIENCE, Unavailable, Writer
 from receiver.probe import Prober, Unaskable
 

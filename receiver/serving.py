@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 
 from db.embedded import EmbeddedError
 from db.migrate import MigrationError
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from db.vault import VaultError
 from receiver.admission import CONNECTIONS, DESCRIPTORS, connections_within, raise_descriptor_limit
 from receiver.app import DRAIN, SETTLED_WITHIN, founded, working

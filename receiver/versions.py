@@ -10,7 +10,7 @@ from typing import Final
 
 from db.claims import DueGateway, claim_versions, settle_version
 from db.connections import Pool
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from receiver.auth import Tokens
 from receiver.client import Client, Unanswered
 from receiver.providers import PROVIDERS

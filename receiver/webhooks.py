@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
+from db.patience import persist
 from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
 from receiver.errors import TooLarge, Unauthorized
@@ -154,9 +155,8 @@ async def _take(request: Request, target: Target, report: Report, body: bytes, r
     if report.instance is None:
         await _quarantine(request, target, body, "no instance name", received_at)
     else:
-        await note_unknown_instance(
-            request.app.state.pool, target.gateway_id, report.instance, received_at, report.word
-        )
+        unknown = target.gateway_id, report.instance, received_at, report.word
+        await persist(lambda: note_unknown_instance(request.app.state.pool, *unknown))
     return 202
 
 
@@ -201,18 +201,22 @@ async def _quarantine(
     request: Request, target: Target, body: bytes, problem: str, received_at: datetime
 ) -> None:
     app = request.app.state
-    async with app.pool.acquire() as connection:
-        await quarantine(
-            connection,
-            app.vault,
-            token_hash=target.token_hash,
-            tenant_id=target.tenant_id,
-            provider=target.provider,
-            suffix=clean(request.path_params.get("suffix")),
-            body=body,
-            problem=problem,
-            received_at=received_at,
-        )
+
+    async def keep() -> None:
+        async with app.pool.acquire() as connection:
+            await quarantine(
+                connection,
+                app.vault,
+                token_hash=target.token_hash,
+                tenant_id=target.tenant_id,
+                provider=target.provider,
+                suffix=clean(request.path_params.get("suffix")),
+                body=body,
+                problem=problem,
+                received_at=received_at,
+            )
+
+    await persist(keep)
 
 
 class AnythingConvertor(PathConvertor):

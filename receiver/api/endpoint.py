@@ -1,5 +1,6 @@
 """What every endpoint shares: who asks, what the app holds for it, and the answer; no rows and no words."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,7 +12,9 @@ from starlette.responses import Response
 
 from db.claims import Target
 from db.connections import Pool
+from db.patience import persist
 from db.vault import Vault
+from db.writer import PATIENCE
 from receiver.auth import Operator, Tokens, require_operator
 from receiver.errors import Forbidden, NotFound
 from receiver.metrics import Metrics
@@ -64,15 +67,22 @@ class Call:
 
 
 def operators_only(endpoint: Endpoint) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Return the endpoint behind a valid operator's token."""
+    """Return the endpoint behind a valid operator's token; what only reads is tried until patience ends."""
 
     async def guarded(request: Request) -> Response:
-        operator = await require_operator(request)
-        return await endpoint(Call(request, operator, services(request)))
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            call = await persist(lambda: _call(request))
+            if request.method == "GET":
+                return await persist(lambda: endpoint(call))
+        return await endpoint(call)
 
     guarded.__name__ = endpoint.__name__
     guarded.__doc__ = endpoint.__doc__
     return guarded
+
+
+async def _call(request: Request) -> Call:
+    return Call(request, await require_operator(request), services(request))
 
 
 def services(request: Request) -> Services:

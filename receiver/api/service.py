@@ -1,5 +1,7 @@
 """Whether the service lives, is ready, and how it does; open to all, so nothing here names a channel."""
 
+import asyncio
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -8,9 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.migrate import MigrationError, pending
-from db.pool import TRANSIENT
+from db.patience import TRANSIENT
 from receiver.api.endpoint import Json, services
 from receiver.errors import Unavailable
+
+READY_TIMEOUT: Final = timedelta(seconds=3)
+"""How long the database may take to answer; more than a silent host of several holds up connecting."""
 
 
 async def alive(_request: Request) -> Response:
@@ -21,8 +26,9 @@ async def alive(_request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Answer whether the database can be reached and is migrated."""
     try:
-        async with services(request).pool.acquire() as connection:
-            missing = await pending(connection)
+        async with asyncio.timeout(READY_TIMEOUT.total_seconds()):
+            async with services(request).pool.acquire() as connection:
+                missing = await pending(connection)
     except TRANSIENT:
         raise Unavailable("The database can't be reached.") from None
     except (MigrationError, asyncpg.PostgresError):

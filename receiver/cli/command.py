@@ -14,7 +14,8 @@ from db.connections import Connection, Pool
 from db.embedded import EmbeddedError
 from db.lodging import lodge
 from db.migrate import MigrationError
-from db.pool import TRANSIENT, connect, open_pool
+from db.patience import TRANSIENT
+from db.pool import connect, open_pool
 from db.running import embedded_or_running
 from db.vault import Vault, VaultError, kept_keys
 from db.writer import Unavailable

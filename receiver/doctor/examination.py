@@ -16,7 +16,8 @@ from rich.text import Text
 from db import diagnosis
 from db.diagnosis import Finding, Severity, note, problem, size
 from db.embedded import EmbeddedError
-from db.pool import TRANSIENT, connect
+from db.patience import TRANSIENT
+from db.pool import connect
 from db.vault import VaultError
 from db.writer import PATIENCE
 from receiver.client import Client, open_client

@@ -1,13 +1,15 @@
 """A submission returns after its COMMIT or says that it did not; failures that pass are waited out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from db.connections import Connection
@@ -17,14 +19,17 @@ from db.migrate import migrate
 from db.pool import connect_writer
 from db.writer import HIGH_WATER, Unavailable, Writer
 from statemachine.model import Reason, State, Trigger
-from tests.conftest import connected, reachable_folder
+from tests.conftest import Server, connected, reachable_folder
 from tests.db.entries import RULES, Of, at, register
 
 
 @asynccontextmanager
-async def running(dsn: str, **options: Any) -> AsyncIterator[Writer]:
-    """Yield a writer whose loop runs."""
-    writer = Writer(partial(connect_writer, dsn), RULES, **options)
+async def running(
+    database: str | Callable[[], Awaitable[Connection]], **options: Any
+) -> AsyncIterator[Writer]:
+    """Yield a writer whose loop runs, on a DSN or with a way to connect of its own."""
+    connect = partial(connect_writer, database) if isinstance(database, str) else database
+    writer = Writer(connect, RULES, **options)
     task = asyncio.create_task(writer.run())
     try:
         yield writer
@@ -138,6 +143,62 @@ async def test_lost_connection_is_replaced_and_nothing_is_lost(dsn: str) -> None
         await writer.submit([of.told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)])
 
         assert await states(connection) == {of.channel_id: "disconnected/unpaired"}
+
+
+PASSING: list[Exception] = [
+    ConnectionRefusedError(),
+    TimeoutError(),
+    asyncpg.PostgresConnectionError("08000"),
+    asyncpg.ClientCannotConnectError("08001"),
+    asyncpg.ConnectionDoesNotExistError("08003"),
+    asyncpg.ConnectionRejectionError("08004"),
+    asyncpg.ConnectionFailureError("08006"),
+    asyncpg.TransactionResolutionUnknownError("08007"),
+    asyncpg.ProtocolViolationError("08P01"),
+    asyncpg.AdminShutdownError("57P01"),
+    asyncpg.CrashShutdownError("57P02"),
+    asyncpg.CannotConnectNowError("57P03"),
+    asyncpg.IdleSessionTimeoutError("57P05"),
+    asyncpg.TooManyConnectionsError("53300"),
+    asyncpg.ReadOnlySQLTransactionError("25006"),
+    asyncpg.TargetServerAttributeNotMatched("none of the hosts"),
+    asyncpg.InternalClientError("cannot switch to state"),
+    asyncpg.InterfaceError("connection is closed"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+async def test_failure_that_passes_is_waited_out(dsn: str, connection: Connection, error: Exception) -> None:
+    of = Of(await register(connection))
+    fails = [error, error]
+
+    async def connect() -> Connection:
+        if fails:
+            raise fails.pop()
+        return await connect_writer(dsn)
+
+    async with running(connect) as writer:
+        await writer.submit([of.told(0, Trigger.OPENED)])
+
+    assert await states(connection) == {of.channel_id: "open"}
+
+
+async def test_server_that_takes_no_writes_is_left_and_asked_again(
+    server: Server, dsn: str, connection: Connection
+) -> None:
+    of = Of(await register(connection))
+    database = urlsplit(dsn).path.removeprefix("/")
+    alter = f"alter database {database} set default_transaction_read_only ="
+    async with connected(server.admin_dsn("postgres")) as admin, running(dsn) as writer:
+        await admin.execute(f"{alter} on")
+        submitted = asyncio.create_task(writer.submit([of.told(0, Trigger.OPENED)]))
+        await asyncio.wait([submitted], timeout=0.3)
+        assert not submitted.done()
+        await admin.execute(f"{alter} off")
+
+        await submitted
+
+    assert await states(connection) == {of.channel_id: "open"}
 
 
 async def test_hanging_database_answers_unavailable_in_time_and_serves_again(

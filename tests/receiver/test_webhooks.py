@@ -1,6 +1,8 @@
 """Whose a webhook is, and what it is answered with."""
 
 import asyncio
+import os
+import signal
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,6 +11,7 @@ import orjson
 import pytest
 
 from db.connections import Connection
+from tests.conftest import connected
 from tests.factories import Evolution
 from tests.receiver.gateway import gateway
 from tests.receiver.service import Zapwatch, time, zapwatch
@@ -182,16 +185,44 @@ async def test_locked_database_is_503_with_retry_after_and_204_afterwards(
 ) -> None:
     async with zapwatch(dsn) as z:
         channel = await z.channel()
-        await z.hear(channel, Evolution().update("open"))
+        event = Evolution().update("close", 401)
+        began = asyncio.get_running_loop().time()
         async with connection.transaction():
             await connection.execute("lock table zapwatch_states")
 
-            answer = await z.client.post(z.hooks[channel], json=Evolution().update("close", 401))
+            async with connected(dsn) as other, other.transaction():
+                await other.execute("lock table zapwatch_tokens")
+                posted = asyncio.create_task(z.client.post(z.hooks[channel], json=event))
+                await asyncio.wait([posted], timeout=4)
+            answer = await posted
 
+        # Whose token it is took most of the 5 s that its sender waits in all.
+        assert asyncio.get_running_loop().time() - began < 7.5
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
-        await z.hear(channel, Evolution().update("close", 401))
+        await z.hear(channel, event)
         assert (await z.state(channel))["state"] == "disconnected"
+
+
+async def test_webhook_is_taken_although_the_connections_kept_for_lookups_are_dead(
+    dsn: str, connection: Connection
+) -> None:
+    async with zapwatch(dsn) as z:
+        channel = await z.channel()
+        idle = await connection.fetch(
+            "select pid from pg_stat_activity"
+            " where application_name = 'zapwatch' and datname = current_database()"
+        )
+        for row in idle:
+            os.kill(row["pid"], signal.SIGSTOP)
+        try:
+            status = await z.post(channel, Evolution().update("open"))
+        finally:
+            for row in idle:
+                os.kill(row["pid"], signal.SIGCONT)
+
+        assert idle
+        assert status == 204
 
 
 async def test_same_event_a_hundred_times_at_once_is_one_row_and_one_change(

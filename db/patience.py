@@ -1,0 +1,62 @@
+"""Which failures pass by themselves, and trying again until they have; runs no statement of its own."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import asyncpg
+
+Result = TypeVar("Result")
+
+FIRST_PAUSE: Final = timedelta(milliseconds=50)
+"""Before the second try; each pause is twice the one before."""
+LONGEST_PAUSE: Final = timedelta(seconds=1)
+"""What comes back is found this much later, or a little more."""
+
+LOCKED: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""Somebody else has a row; whoever needs it must wait, others need not."""
+
+TRANSIENT: Final = (
+    *LOCKED,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.SerializationError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""Failures after which the same idempotent transaction is tried again, on a new connection."""
+
+
+def pauses() -> Iterator[float]:
+    """Yield how many seconds to wait before each next try; jittered, so that clients don't march in step."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause.total_seconds() * random.uniform(0.5, 1.5)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def persist(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what the work returns, done again and again while it fails in ways that pass.
+
+    It must be harmless to do twice. It is the caller who loses patience: with `asyncio.timeout`.
+    """
+    for pause in pauses():
+        try:
+            return await work()
+        except ValueError:
+            # asyncpg's word for an argument that doesn't fit is an InterfaceError, too, but never passes.
+            raise
+        except TRANSIENT:
+            await asyncio.sleep(pause)
+    raise AssertionError("unreachable")
