@@ -29,7 +29,7 @@ from db.pool import TRANSIENT, connect, connect_writer, open_pool
 from db.vault import Vault, VaultError, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
-from receiver import api, checks, deadlines, housekeeping, versions, webhooks
+from receiver import api, checks, deadlines, housekeeping, retention, versions, webhooks
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
@@ -139,6 +139,7 @@ def _loops(app: Starlette, embedded: Embedded | None) -> Iterator[tuple[str, Cor
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
+    yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
     yield "event loop lag", state.metrics.watch_event_loop()
     if embedded is not None:
         yield "postgres", _watch(embedded)
