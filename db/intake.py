@@ -11,6 +11,8 @@ from db.vault import Vault
 KEPT_OF_BODY: Final = 16 * 1024
 """Bytes of an unreadable body that are kept."""
 KEPT_FOR: Final = timedelta(days=7)
+UNKNOWN_FOR: Final = timedelta(days=90)
+"""How long an instance that nobody registered is remembered after its last word: names can be made up."""
 
 
 async def note_unknown_instance(
@@ -49,5 +51,6 @@ async def quarantine(
 
 
 async def prune(connection: Connection, now: datetime) -> None:
-    """Forget unreadable bodies after a week, a thousand at a time."""
+    """Forget unreadable bodies after a week, and unknown instances that fell silent; a thousand at a time."""
     await connection.execute(sql.prune_quarantine, now - KEPT_FOR)
+    await connection.execute(sql.prune_unknown_instances, now - UNKNOWN_FOR)

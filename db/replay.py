@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
-from db.codec import REASONS, TRIGGERS, Row, rules_of_json
+from db.codec import REASONS, TRIGGERS, Row, channel_of, rules_of_json, when
 from db.connections import Connection
 from db.entry import Source
 from db.queries import sql
@@ -25,16 +25,35 @@ from statemachine.signals import (
 )
 from statemachine.step import fold
 
+TIMES: Final = (
+    "since", "first_unhealthy_at", "last_event_at", "fresh_at", "probed_at", "due_at", "probe_due_at",
+    "incident_started_at", "incident_opened_at",
+)  # fmt: skip
+"""What is a time in a snapshot."""
+
 
 async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, list[Effect]]:
     """Return the channel as its stored events alone make it, and every effect on the way.
 
-    When the next probe or deadline is due isn't replayed, nor is live traffic, which is not stored.
+    Once there is a snapshot it begins with the oldest, and the effects are those since then. When the next
+    probe or deadline is due isn't replayed, nor is live traffic, which is not stored.
     """
-    rows = await connection.fetch(sql.read_events, channel_id)
-    signals = [(channel_id, signal) for row in rows for signal in signals_of(row)]
-    channels, effects = fold({channel_id: Channel()}, signals)
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        snapshot = await connection.fetchrow(sql.read_snapshot, channel_id)
+        # With the snapshot's own event again: more like it may have been counted on its row since.
+        event_id, document = (0, None) if snapshot is None else snapshot
+        rows = await connection.fetch(sql.read_events, channel_id, event_id)
+    begin = Channel() if document is None else channel_in(document)
+    channels, effects = fold(
+        {channel_id: begin}, [(channel_id, signal) for row in rows for signal in signals_of(row)]
+    )
     return channels[channel_id], [effect for _, effect in effects]
+
+
+def channel_in(snapshot: str) -> Channel:
+    """Return the channel that a snapshot holds."""
+    row: dict[str, Any] = orjson.loads(snapshot)
+    return channel_of(row | {name: when(row[name]) for name in TIMES}, row["memory"])
 
 
 def signals_of(row: Row) -> Iterator[Signal]:

@@ -24,7 +24,7 @@ from db.pool import connect, connect_writer, open_pool
 from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
-from receiver import api, checks, housekeeping, versions, webhooks
+from receiver import api, checks, housekeeping, retention, versions, webhooks
 from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -201,6 +201,7 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
+    yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
 
 
 async def _watch(embedded: Embedded) -> None:

@@ -16,7 +16,7 @@ from db.diagnosis.registrations import (
     token_owners,
 )
 from db.diagnosis.schema import check_functions, check_migrations, check_schema
-from db.diagnosis.traffic import check_alerts, check_disk, check_intake, check_overdue
+from db.diagnosis.traffic import check_alerts, check_disk, check_intake, check_overdue, check_retention
 
 __all__ = [
     "NAMED",
@@ -33,6 +33,7 @@ __all__ = [
     "check_intake",
     "check_migrations",
     "check_overdue",
+    "check_retention",
     "check_schema",
     "judge_channels",
     "judge_clocks",

@@ -10,6 +10,10 @@ from db.queries import sql
 
 RECENT: Final = timedelta(days=7)
 """How long ago an unknown instance was heard of at most, to be worth a word."""
+LATELY: Final = timedelta(days=7)
+"""The days that tell what a day takes: a week has its quiet ones, too."""
+LATE: Final = timedelta(days=1)
+"""Old events that should have been looked at for longer are not being forgotten."""
 FEW_EVENTS: Final = 1000
 """With fewer, half-empty pages say nothing about what an event takes."""
 
@@ -90,18 +94,29 @@ def _unwatched(row: Record) -> Finding:
 async def check_disk(connection: Connection, keep_days: int) -> list[Finding]:
     """Tell what database and events take, and what the events come to in `keep_days` days."""
     now = datetime.now(UTC)
-    day = timedelta(days=1)
     database = await connection.fetchrow(sql.diagnosed_database)
-    row = await connection.fetchrow(sql.events_size, now - day, timeout=SLOW)
+    row = await connection.fetchrow(sql.events_size, now - LATELY, timeout=SLOW)
     assert database is not None
     assert row is not None
     events = f"{size(row['bytes'])} of it for {row['events']:,} events"
     what = f"The database takes {size(database['bytes'])}, {events}"
     if row["events"] < FEW_EVENTS:
         return [note("disk", f"{what}: too few to tell what a day takes.", "Nothing.")]
-    span = max(min(now - row["oldest_at"], day), timedelta(minutes=1))
-    daily = row["lately"] * (day / span) * row["bytes"] / row["events"]
+    span = max(min(now - row["oldest_at"], LATELY), timedelta(minutes=1))
+    daily = row["lately"] * (timedelta(days=1) / span) * row["bytes"] / row["events"]
     what += f", at present {size(daily)} a day: {size(daily * keep_days)} in {keep_days} days."
     return [
         note("disk", what, "Have that much disk, or keep events for fewer days (ZAPWATCH_EVENTS_KEEP_DAYS).")
     ]
+
+
+async def check_retention(connection: Connection) -> list[Finding]:
+    """Find that old events are not forgotten, so that the disk fills."""
+    now = datetime.now(UTC)
+    row = await connection.fetchrow(sql.late_retention, now - LATE)
+    assert row is not None
+    if not row["channels"]:
+        return []
+    what = f"Old events of {row['channels']:,} channels are not forgotten, for {_span(now - row['due_at'])}."
+    do = "Is `zapwatch serve` running, on this database? If it is, its log says why they stay."
+    return [problem("no_retention", what, do)]

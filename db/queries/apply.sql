@@ -168,10 +168,10 @@ from zapwatch_incidents_record(
 );
 
 -- name: read_events
--- Read a channel's events in the order in which they were applied.
+-- Read a channel's events from this one on, in the order in which they were applied.
 select source, name, trigger, reason, status, at, last_at, received_at, last_received_at, count, data
 from zapwatch_events
-where channel_id = $1
+where channel_id = $1 and id >= $2
 order by id;
 
 -- name: acknowledge_incident

@@ -158,4 +158,13 @@ where (select count(*) from zapwatch_quarantine where token_hash = $1) < 1000;
 -- name: prune_quarantine
 -- Forget unreadable bodies after their time, a few at a time.
 delete from zapwatch_quarantine
-where id in (select id from zapwatch_quarantine where received_at < $1 order by received_at limit 1000);
+where id in (
+  select id from zapwatch_quarantine where received_at < $1 order by received_at limit 1000 for update skip locked
+);
+
+-- name: prune_unknown_instances
+-- Forget instances that nobody registered and that were not heard of for long, a few at a time.
+delete from zapwatch_unknown_instances
+where (gateway_id, instance) in (
+  select gateway_id, instance from zapwatch_unknown_instances where last_at < $1 limit 1000 for update skip locked
+);

@@ -124,6 +124,7 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "alerts", partial(diagnosis.check_alerts, connection)
     yield "what comes in", partial(diagnosis.check_intake, connection)
     yield "disk", partial(diagnosis.check_disk, connection, settings.events_keep_days)
+    yield "old events", partial(diagnosis.check_retention, connection)
     yield "free disk", partial(check_free_disk, settings)
 
 

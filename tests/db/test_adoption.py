@@ -284,6 +284,7 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
         "0004_validate.sql",
         "0005_probes.sql",
         "0006_gateways_of_states.sql",
+        "0007_snapshots.sql",
         "0011_batches.sql",
     ]
     newest = (

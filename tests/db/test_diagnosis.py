@@ -306,6 +306,39 @@ async def test_waiting_alerts_are_counted(connection: Connection) -> None:
     assert after.severity is Severity.NOTE
 
 
+async def test_disk_of_a_day_is_that_of_the_last_week(connection: Connection) -> None:
+    channel = await add_channel(connection)
+    await connection.execute(
+        "insert into zapwatch_events"
+        " (channel_id, tenant_id, source, name, received_at, last_received_at, state)"
+        " select channel_id, tenant_id, 'webhook', 'x', at, at, 'open' from zapwatch_states,"
+        " (select generate_series(now() - interval '40 days', now() - interval '10 days', '1 minute') as at"
+        "  union all select generate_series(now() - interval '7 days', now(), interval '10 minutes'))"
+        " where channel_id = $1 order by at",
+        channel,
+    )
+    bytes_taken = await connection.fetchval("select pg_total_relation_size('zapwatch_events')")
+    events = await connection.fetchval("select count(*) from zapwatch_events")
+
+    [found] = await diagnosis.check_disk(connection, 90)
+
+    assert f"at present {diagnosis.size(bytes_taken * 144 / events)} a day" in found.what
+
+
+async def test_old_events_that_nobody_forgets_are_a_problem(connection: Connection) -> None:
+    await register(connection)
+    due = "update zapwatch_channels set retention_due_at = now() - $1::interval"
+
+    await connection.execute(due, timedelta(hours=23))
+    in_time = await diagnosis.check_retention(connection)
+    await connection.execute(due, timedelta(hours=26))
+    [found] = await diagnosis.check_retention(connection)
+
+    assert in_time == []
+    assert (found.severity, found.code) == (Severity.PROBLEM, "no_retention")
+    assert found.what == "Old events of 1 channels are not forgotten, for 1,560 min."
+
+
 async def test_disk_of_a_day_follows_the_last_days_events(connection: Connection) -> None:
     channel = await add_channel(connection)
     await connection.execute(

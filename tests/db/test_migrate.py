@@ -19,6 +19,7 @@ OURS = [
     "0004_validate.sql",
     "0005_probes.sql",
     "0006_gateways_of_states.sql",
+    "0007_snapshots.sql",
     "0011_batches.sql",
 ]
 

@@ -42,6 +42,9 @@ SCOPED = {
     "zapwatch_quarantine": """
         insert into zapwatch_quarantine (tenant_id, token_hash, provider, body, size, problem)
         values ($1, sha256(uuid_send($2)), 'wapi', '', 0, 'empty')""",
+    "zapwatch_snapshots": """
+        insert into zapwatch_snapshots (tenant_id, channel_id, event_id, taken_at)
+        values ($1, $2, 0, now())""",
     "zapwatch_checks": """
         insert into zapwatch_checks (tenant_id, channel_id, total, started_at) values ($1, $2, 1, now())""",
 }
