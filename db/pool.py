@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from db.connections import Connection, Pool
+from db.hosts import connect_to_primary
 from db.session import Session
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ async def connect(
     """Return one connection of its own, for a task that keeps it; `settings` are PostgreSQL's."""
     options = _options(name, command_timeout)
     options["server_settings"] |= settings or {}
-    connection: Connection = await asyncpg.connect(dsn, connection_class=Session, **options)
-    return connection
+    return await connect_to_primary(dsn, connection_class=Session, **options)
 
 
 async def connect_writer(dsn: str) -> Connection:
@@ -87,6 +87,7 @@ async def open_pool(
         max_queries=50_000,
         max_inactive_connection_lifetime=300,
         loop=None,
+        connect=connect_to_primary,  # type: ignore[arg-type]  # it takes what asyncpg gives, as options
         connection_class=Session,
         record_class=asyncpg.Record,
         **_options(name, COMMAND_TIMEOUT),
