@@ -34,6 +34,7 @@ class Connection(HttpToolsProtocol):
     """
 
     arrived_within = ARRIVED_WITHIN
+    stopping = STOPPING
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         super().shutdown()
         if self._too_late is not None and not self.transport.is_closing():
-            self._await(STOPPING)
+            self._await(self.stopping)
 
     def _await(self, within: timedelta) -> None:
         self._await_nothing()

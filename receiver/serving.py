@@ -37,6 +37,9 @@ ANSWERED_WITHIN: Final = DRAIN - SETTLED_WITHIN - timedelta(seconds=2)
 """How long requests that were accepted may take after SIGTERM."""
 UNREAD_WITHIN: Final = timedelta(seconds=15)
 """How long a caller may read nothing of its answer; then the kernel ends the connection."""
+UNREAD_BYTES: Final = 128 * 1024
+"""What the kernel keeps of a request that we don't read yet; it takes the double, overhead included. One read
+takes all of it, and for each caller whose body waits for its turn two reads may lie in memory."""
 BACKLOG: Final = 2048
 """Connections that wait in the kernel to be accepted."""
 GC_THRESHOLDS: Final = (50_000, 20, 20)
@@ -98,8 +101,10 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # Accepted sockets inherit what is set here.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Accepted sockets inherit it. Without it an answer that nobody reads keeps its socket for ever.
+        # Without it an answer that nobody reads keeps its socket for ever.
         unread = int(UNREAD_WITHIN.total_seconds() * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread)
     listener.setblocking(False)

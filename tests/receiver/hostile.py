@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from db.connections import Connection
+from receiver.serving import server_config
 from tests.factories import Evolution
 from tests.receiver.service import Zapwatch
 
@@ -123,8 +124,9 @@ class Rig:
 
 @asynccontextmanager
 async def served(app: Starlette) -> AsyncIterator[int]:
-    """Serve an app on loopback by uvicorn and yield its port."""
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off")
+    """Serve an app on loopback as the service does, and yield its port."""
+    config = server_config(app)
+    config.port = 0
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)

@@ -281,3 +281,21 @@ async def test_stopping_closes_idle_connections_at_once_and_answers_the_others()
         assert await idle.rest() == b""
         served.held.set()
         assert await busy.status() == 200
+
+
+async def test_stopping_leaves_a_request_that_still_arrives_little_time() -> None:
+    class Stopping(Connection):
+        stopping = timedelta(seconds=0.2)
+
+    async with serving(Stopping) as served:
+        half = HEAD + b"Content-Length: 4\r\n\r\nha"
+        async with served.call(half) as quick, served.call(half) as slow:
+            async with asyncio.timeout(10):
+                while len(served.server.server_state.tasks) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)  # the server tells nobody
+
+            served.server.should_exit = True
+            await quick.send(b"lf")
+
+            assert await quick.status() == 200
+            assert (await slow.rest()).startswith(b"HTTP/1.1 503 ")

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -223,6 +224,54 @@ async def test_gzipped_body_is_taken(rig: Rig) -> None:
         assert answer.status_code in TAKEN
 
     await rig.expect_working("evolution_api", instance, channel)
+
+
+@pytest.mark.parametrize(("inflated", "answer"), [(10 * MIB, 202), (2000 * MIB, 413)])
+async def test_gzip_bomb_is_never_inflated(rig: Rig, inflated: int, answer: int) -> None:
+    """What is compressed is not undone: it is a body that can't be read, of the size that it came with."""
+    instance, channel, hooks = await rig.hooks("evolution_api")
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(10 * MIB)) for _ in range(inflated // (10 * MIB))) + packer.flush()
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+
+    answers = [
+        (await rig.z.client.post(hook, content=bomb, headers=headers)).status_code for hook in hooks.values()
+    ]
+
+    assert answers == [answer, answer]
+    token = hooks["channel"].rpartition("/")[2]
+    kept = "select max(size) from zapwatch_quarantine where token_hash = $1"
+    assert await rig.connection.fetchval(kept, hash_token(token)) == (len(bomb) if answer == 202 else None)
+    await rig.expect_working("evolution_api", instance, channel)
+
+
+@pytest.mark.parametrize("lie", [1, 10, 1000])
+async def test_body_shorter_than_its_length_is_not_heard(rig: Rig, lie: int) -> None:
+    instance, channel, hooks = await rig.hooks("evolution_api")
+    body = written(Evolution(instance).update("close", 401))
+    path = hooks["channel"].removeprefix("http://zapwatch")
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + lie}\r\n\r\n"
+    writer.write(head.encode() + body)
+    writer.write_eof()
+    received = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+
+    assert received == b""
+    assert (await rig.z.state(channel))["state"] == "unknown"
+    await rig.expect_working("evolution_api", instance, channel)
+
+
+async def test_body_longer_than_its_length_is_heard_as_far_as_it_is_said_to_go(rig: Rig) -> None:
+    instance, channel, hooks = await rig.hooks("evolution_api")
+    body = written(Evolution(instance).update("close", 401))
+    path = hooks["channel"].removeprefix("http://zapwatch")
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    assert await rig.raw(head.encode() + body + b"}" * 100) == 204
+
+    assert await rig.z.stands(channel) == ("disconnected", "logged_out", True)
 
 
 async def test_callback_of_twilio_is_a_form_and_changes_nothing(rig: Rig) -> None:
