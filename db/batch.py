@@ -59,8 +59,8 @@ class Track:
         memory = orjson.loads(row["memory"])
         self.told: Mapping[str, object] | None = memory.get("rules")
         """The rules that the channel's events have told the replay last, as JSON values."""
-        self.told_rules = None if self.told is None else rules_of_json(self.told)
-        self.before: Final = channel_of(row, memory, self.told_rules)
+        self.before: Final = channel_of(row, memory)
+        self.told_rules = None if self.told is None else self.before.rules
         self.rules: Final = rules_of(
             installation, row["metadata"], row["defaults"], monitoring, row["configured"]
         )

@@ -45,7 +45,7 @@ def when(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def channel_of(row: Row, memory: dict[str, Any], told: Rules | None) -> Channel:
+def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
     """Return the channel that a row of `read_channels` holds, under the rules that its events have told.
 
     `memory` is the row's column of that name, read.
@@ -53,7 +53,7 @@ def channel_of(row: Row, memory: dict[str, Any], told: Rules | None) -> Channel:
     suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
     standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
     return Channel(
-        rules=told or Rules(),
+        rules=rules_of_json(memory["rules"]) if "rules" in memory else Rules(),
         evidence=evidence_of(memory.get("evidence"), standing),
         standing=standing,
         version=row["version"],
