@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, rules_of_json
+from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules
 from db.entry import Entry, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
 from db.rules import rules_of

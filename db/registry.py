@@ -188,7 +188,7 @@ async def _gateway_at(connection: Connection, provider: str, address: str | None
 
 async def _expect_free(connection: Connection, gateway_id: UUID, instance: str) -> None:
     await connection.execute(sql.release_instance, gateway_id, instance)
-    taken = await connection.fetchrow(sql.find_channel_of_instance, gateway_id, instance)
+    taken = await connection.fetchrow(sql.find_channels_of_instances, [gateway_id], [instance])
     if taken is not None:
         raise Duplicate(taken["channel_id"], taken["tenant_id"])
 

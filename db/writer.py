@@ -6,7 +6,6 @@ the batch grows with the load and waits for nobody when there is none.
 
 import asyncio
 import logging
-import random
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from uuid import UUID
 from db.apply import Applied, Locked, apply
 from db.connections import Connection
 from db.entry import Entry
-from db.patience import LOCKED, TRANSIENT
+from db.patience import LOCKED, TRANSIENT, pauses
 from statemachine.model import Rules, State
 
 PATIENCE: Final = timedelta(seconds=5)
@@ -27,10 +26,10 @@ BATCH: Final = 500
 HIGH_WATER: Final = 20_000
 """Entries waiting, above which new ones are refused at once, until `LOW_WATER` is reached."""
 LOW_WATER: Final = 10_000
+EXPIRED_WITHIN: Final = timedelta(seconds=0.2)
+"""How much longer than its patience a submission may wait."""
 HOLD: Final = timedelta(milliseconds=50)
 """How long a channel that somebody else keeps locked is left alone, so that others need not wait for it."""
-FIRST_PAUSE: Final = timedelta(milliseconds=50)
-LONGEST_PAUSE: Final = timedelta(seconds=1)
 STATES_KEPT: Final = 200_000
 
 log = logging.getLogger(__name__)
@@ -46,6 +45,8 @@ class Submission:
 
     entries: Sequence[Entry]
     done: asyncio.Future[None]
+    expires_at: float
+    """By the loop's clock."""
 
 
 class Writer:
@@ -71,6 +72,8 @@ class Writer:
         self._idle.set()
         self._states: OrderedDict[UUID, State] = OrderedDict()
         self._held: dict[UUID, float] = {}
+        self._batch: Sequence[Submission] = ()
+        self._expiring: asyncio.TimerHandle | None = None
 
     @property
     def depth(self) -> int:
@@ -81,22 +84,28 @@ class Writer:
         """Return the state that this process last saw a channel in; None when it doesn't know."""
         return self._states.get(channel_id)
 
-    async def submit(self, entries: Sequence[Entry]) -> None:
-        """Return when the entries are committed; raise `Unavailable` when that takes too long."""
+    def submit(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
+        """Return what is done when the entries are committed, or raises `Unavailable` when it takes too long.
+
+        `patience`: seconds that the sender has left, if less than usual. Raises `Unavailable` at once when
+        too much waits already.
+        """
         self._refusing = self._size >= (LOW_WATER if self._refusing else HIGH_WATER)
         if self._refusing:
             raise Unavailable("too many events are waiting for the database")
-        submission = Submission(entries, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        expires_at = loop.time() + min(self._patience, patience or self._patience)
+        submission = Submission(entries, loop.create_future(), expires_at)
         self._enqueue(submission)
-        try:
-            async with asyncio.timeout(self._patience):
-                await submission.done
-        except TimeoutError:
-            raise Unavailable("the database did not commit in time") from None
+        return submission.done
 
     async def submit_each(self, entries: Sequence[Entry]) -> None:
         """Submit entries that may fail apart; raise the `Unavailable` of one only when the rest is done."""
-        outcomes = await asyncio.gather(*(self.submit([entry]) for entry in entries), return_exceptions=True)
+
+        async def submitted(entry: Entry) -> None:
+            await self.submit([entry])
+
+        outcomes = await asyncio.gather(*(submitted(entry) for entry in entries), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -106,9 +115,10 @@ class Writer:
         try:
             while True:
                 await self._wake.wait()
-                batch = self._take()
+                self._batch = batch = self._take()
                 if batch:
                     await self._commit(batch)
+                    self._batch = ()
                 elif self._waiting:
                     await asyncio.sleep(HOLD.total_seconds() / 5)
                 if not self._waiting:
@@ -121,7 +131,24 @@ class Writer:
         """Return when nothing waits any more."""
         await self._idle.wait()
 
+    def _expire(self) -> None:
+        """Tell those who waited too long; one timer for all, for one each costs as much as the commit."""
+        loop = asyncio.get_running_loop()
+        now, left = loop.time(), False
+        for submission in (*self._batch, *self._waiting):
+            if submission.done.done():
+                continue
+            if submission.expires_at <= now:
+                _fail(submission, "the database did not commit in time")
+            else:
+                left = True
+        again = EXPIRED_WITHIN.total_seconds()
+        self._expiring = loop.call_later(again, self._expire) if left else None
+
     def _enqueue(self, submission: Submission) -> None:
+        if self._expiring is None:
+            again = EXPIRED_WITHIN.total_seconds()
+            self._expiring = asyncio.get_running_loop().call_later(again, self._expire)
         self._waiting.append(submission)
         self._size += len(submission.entries)
         self._wake.set()
@@ -163,7 +190,7 @@ class Writer:
 
     async def _commit(self, batch: Sequence[Submission]) -> None:
         """Commit a batch, as often as it takes while somebody waits; one by one when data or a lock fails."""
-        pause = FIRST_PAUSE.total_seconds()
+        wait = pauses()
         while batch := [submission for submission in batch if not submission.done.done()]:
             try:
                 await self._apply(batch)
@@ -178,14 +205,11 @@ class Writer:
             except TRANSIENT as error:
                 log.warning("a batch of %d was not committed, trying again: %r", len(batch), error)
                 self._drop_connection()
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                pause = min(2 * pause, LONGEST_PAUSE.total_seconds())
+                await asyncio.sleep(next(wait))
             except Exception as error:
                 if len(batch) == 1:
                     log.exception("a submission of %d entries failed", len(batch[0].entries))
-                    batch[0].done.set_exception(
-                        Unavailable(f"it could not be stored: {type(error).__name__}")
-                    )
+                    _fail(batch[0], f"it could not be stored: {type(error).__name__}")
                     return
                 await self._commit_apart(batch)
                 return
@@ -222,3 +246,9 @@ class Writer:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+def _fail(submission: Submission, why: str) -> None:
+    if not submission.done.done():
+        submission.done.set_exception(Unavailable(why))
+        submission.done.exception()  # its sender may have gone away

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.apply import acknowledge
 from db.claims import Target
@@ -24,7 +25,7 @@ from db.pool import connect, connect_writer, open_pool
 from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
-from receiver import api, checks, housekeeping, retention, versions, webhooks
+from receiver import api, checks, housekeeping, retention, versions
 from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -37,6 +38,7 @@ from receiver.metrics import Metrics
 from receiver.probe import Probed, Prober
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
+from receiver.webhooks import Webhooks, is_webhook
 from statemachine.model import Rules
 from statemachine.signals import Deadline
 
@@ -48,6 +50,15 @@ CONNECTIONS: Final = 25
 """To the embedded PostgreSQL, for each process that serves and for the commands beside them together."""
 
 log = logging.getLogger(__name__)
+
+
+class Zapwatch(Starlette):
+    """The app. Webhooks go past its routes and middleware, to what they need of it."""
+
+    webhooks: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.webhooks if is_webhook(scope) else super().__call__)(scope, receive, send)
 
 
 class LoopEnded(Exception):
@@ -151,12 +162,10 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     metrics.measure(metrics.queue_entries, lambda: writer.depth)
     load = Load()
     metrics.measure(metrics.requests_in_flight, lambda: load.requests)
-    app = Starlette(
-        routes=[*webhooks.routes, *api.routes],
-        middleware=[
-            Middleware(Admission, load=load, on_refused=metrics.requests_refused.inc),
-            Middleware(AccessLog),
-        ],
+    admission = partial(Admission, load=load, on_refused=metrics.requests_refused.inc)
+    app = Zapwatch(
+        routes=api.routes,
+        middleware=[Middleware(admission), Middleware(AccessLog)],
         exception_handlers=exception_handlers,
     )
     app.state.settings, app.state.vault, app.state.pool = settings, vault, pool
@@ -164,11 +173,11 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     # A control must not serve two answers that count in a row.
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
-    app.state.large_bodies = asyncio.Semaphore(webhooks.LARGE_AT_ONCE)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)
     app.state.acknowledge = partial(_acknowledge, app)
+    app.webhooks = admission(AccessLog(Webhooks(app.state)))
     return app
 
 

@@ -6,20 +6,22 @@ Tokens are compared as SHA-256 and never kept, logged or put into an error.
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from starlette.requests import Request
 
 from db.codec import clock_of
-from db.connections import Connection, Pool, Record
+from db.connections import Connection, Pool
 from db.patience import persist
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
 from receiver.errors import Unauthorized
+from receiver.lookups import Lookups
 from receiver.settings import Settings
 from statemachine.clock import Clock
 
@@ -29,11 +31,11 @@ Key = TypeVar("Key")
 # How long a revoked token or a moved channel may still be known to another process.
 KNOWN_FOR: Final = timedelta(seconds=30)
 # About 400 bytes each.
-KNOWN_AT_MOST: Final = 50_000
+KNOWN_AT_MOST: Final = 200_000
 
 
-LOOKUP_TIMEOUT: Final = timedelta(seconds=2)
-"""How long one row may take: a connection whose server is gone without a word must leave time for another."""
+LOOKUP_SECONDS: Final = 2.0
+"""How long a lookup may take: a connection whose server is silently gone must leave time for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,36 +108,55 @@ class Tokens:
         self._pool = pool
         self._targets: _Memory[bytes, Target] = _Memory(known_for, known_at_most, clock)
         self._channels: _Memory[tuple[UUID, str], ChannelRef] = _Memory(known_for, known_at_most, clock)
+        self._target_lookups = Lookups(self._find_targets)
+        self._channel_lookups = Lookups(self._find_channels)
 
     async def resolve(self, provider: str, token: str) -> Target | None:
-        """Return what the token belongs to; None when nobody has it, or a channel of another provider has."""
-        digest = hash_token(token)
-        target = self._targets.get(digest)
+        """Return what the token belongs to; None when nobody has it, or a channel of another provider has.
+
+        Asks again as long as the database is away: it is for the caller to give up.
+        """
+        target = self.known(provider, token)
         if target is None:
-            row = await self._find(sql.find_webhook_target, digest)
-            if row is None:
-                return None
-            fields = {**row, "clock": clock_of(row["clock"])}
-            target = Target(token_hash=digest, **fields)
-            self._targets.put(digest, target)
-        return target if target.provider == provider else None
+            target = await persist(partial(self._target_lookups.find, hash_token(token)))
+        return target if target is not None and target.provider == provider else None
+
+    def known(self, provider: str, token: str) -> Target | None:
+        """Return what `resolve` would, as far as it is remembered."""
+        target = self._targets.get(hash_token(token))
+        return target if target is not None and target.provider == provider else None
 
     async def channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
-        """Return the channel that an instance of a gateway is, or None."""
-        key = (gateway_id, instance)
-        channel = self._channels.get(key)
+        """Return the channel that an instance of a gateway is, or None; asks again as `resolve` does."""
+        channel = self.known_channel_of(gateway_id, instance)
         # PostgreSQL can't hold these, so no instance has them.
         if channel is None and "\0" not in instance and _encodable(instance):
-            row = await self._find(sql.find_channel_of_instance, gateway_id, instance)
-            if row is not None:
-                channel = ChannelRef(row["channel_id"], row["tenant_id"])
-                self._channels.put(key, channel)
+            channel = await persist(partial(self._channel_lookups.find, (gateway_id, instance)))
         return channel
 
-    async def _find(self, statement: str, *arguments: object) -> Record | None:
-        """Return a row, asking again as long as the database is away; it is for the caller to give up."""
-        seconds = LOOKUP_TIMEOUT.total_seconds()
-        return await persist(lambda: self._pool.fetchrow(statement, *arguments, timeout=seconds))
+    def known_channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
+        """Return what `channel_of` would, as far as it is remembered."""
+        return self._channels.get((gateway_id, instance))
+
+    async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, Target]:
+        rows = await self._pool.fetch(sql.find_webhook_targets, digests, timeout=LOOKUP_SECONDS)
+        found = {row["token_hash"]: Target(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
+        for digest, target in found.items():
+            self._targets.put(digest, target)
+        return found
+
+    async def _find_channels(self, keys: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], ChannelRef]:
+        gateways, instances = zip(*keys, strict=True)
+        rows = await self._pool.fetch(
+            sql.find_channels_of_instances, gateways, instances, timeout=LOOKUP_SECONDS
+        )
+        found = {
+            (row["gateway_id"], row["instance"]): ChannelRef(row["channel_id"], row["tenant_id"])
+            for row in rows
+        }
+        for key, channel in found.items():
+            self._channels.put(key, channel)
+        return found
 
     def forget(self, identity: UUID) -> None:
         """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""

@@ -64,6 +64,16 @@ class NotFound(Problem):
     status = HTTPStatus.NOT_FOUND
 
 
+class MethodNotAllowed(Problem):
+    """There is such a path, but for another method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__("This path doesn't take this method.")
+        self.headers = {"Allow": allowed}
+
+
 class Conflict(Problem):
     """It exists already; `id` names the existing one when this token may see it."""
 

@@ -19,18 +19,24 @@ where (channel_id = $1 or gateway_id = $2) and kind <> 'operator' and revoked_at
 -- Whose token this hash is.
 select tenant_id, name from zapwatch_tokens where hash = $1 and kind = 'operator' and revoked_at is null;
 
--- name: find_webhook_target
--- Which channel or gateway a webhook token belongs to; removed channels have none.
-select t.kind, c.tenant_id, c.channel_id, g.id as gateway_id, g.provider, c.instance, g.version, g.clock
+-- name: find_webhook_targets
+-- Which channels or gateways webhook tokens belong to; removed channels have none.
+select t.hash as token_hash, t.kind, c.tenant_id, c.channel_id, g.id as gateway_id, g.provider, c.instance, g.version, g.clock
 from zapwatch_tokens t
 left join zapwatch_channels c on c.channel_id = t.channel_id and not c.removed
 join zapwatch_gateways g on g.id = coalesce(c.gateway_id, t.gateway_id)
-where t.hash = $1 and t.kind in ('channel', 'gateway') and t.revoked_at is null
+where t.hash = any ($1::bytea[]) and t.kind in ('channel', 'gateway') and t.revoked_at is null
   and (t.kind = 'gateway' or c.channel_id is not null);
 
--- name: find_channel_of_instance
--- The channel that an instance of a gateway is.
-select channel_id, tenant_id from zapwatch_channels where gateway_id = $1 and instance = $2 and not removed;
+-- name: find_channels_of_instances
+-- The channels that instances of gateways are.
+select c.gateway_id, c.instance, c.channel_id, c.tenant_id
+from unnest($1::uuid[], $2::text[]) as k (gateway_id, instance)
+cross join lateral (
+  select * from zapwatch_channels
+  where gateway_id = k.gateway_id and instance = k.instance and not removed
+  limit 1
+) c;
 
 -- name: lock_default_tenant
 -- Lets one registration at a time make the tenant `default`.

@@ -107,7 +107,7 @@ async def test_many_rows_locked_by_another_application_hold_up_no_other_channel(
                 f"select 1 from notification_channels where id = any($1) {how}",
                 [of.channel_id for of in channels],
             )
-            stuck = [asyncio.create_task(writer.submit([of.told(0, Trigger.OPENED)])) for of in channels]
+            stuck = [asyncio.ensure_future(writer.submit([of.told(0, Trigger.OPENED)])) for of in channels]
             began = loop.time()
 
             for number in range(5):
@@ -191,7 +191,7 @@ async def test_server_that_takes_no_writes_is_left_and_asked_again(
     alter = f"alter database {database} set default_transaction_read_only ="
     async with connected(server.admin_dsn("postgres")) as admin, running(dsn) as writer:
         await admin.execute(f"{alter} on")
-        submitted = asyncio.create_task(writer.submit([of.told(0, Trigger.OPENED)]))
+        submitted = asyncio.ensure_future(writer.submit([of.told(0, Trigger.OPENED)]))
         await asyncio.wait([submitted], timeout=0.3)
         assert not submitted.done()
         await admin.execute(f"{alter} off")
@@ -223,7 +223,7 @@ async def test_too_many_waiting_are_refused_at_once(dsn: str, connection: Connec
     of = Of(await register(connection))
     writer = Writer(partial(connect_writer, dsn), RULES)
     flood = [of.told(number, Trigger.CONNECTING) for number in range(HIGH_WATER)]
-    waiting = asyncio.create_task(writer.submit(flood))
+    waiting = asyncio.ensure_future(writer.submit(flood))
     await asyncio.sleep(0)  # lets it queue
     assert writer.depth == HIGH_WATER
 
