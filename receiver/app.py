@@ -25,6 +25,7 @@ from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.entry import Entry, Source
 from db.lodging import lodge
 from db.migrate import MigrationError, migrate
+from db.notices import listen
 from db.patience import TRANSIENT
 from db.pool import connect, connect_writer, open_pool
 from db.vault import Vault, VaultError, kept_keys
@@ -112,6 +113,8 @@ async def _compose(stack: AsyncExitStack, dsn: str, vault: Vault, settings: Sett
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
     metrics.probes_in_flight.set_function(lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(writer)
+    hear = partial(connect, dsn, "zapwatch notices")
+    app.state.listen = partial(listen, hear, app.state.tokens.forget, app.state.tokens.forget_all)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)
     app.state.acknowledge = partial(_acknowledge, app)
@@ -139,6 +142,7 @@ def _loops(app: Starlette, embedded: Embedded | None) -> Iterator[tuple[str, Cor
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
+    yield "notices", state.listen()
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "event loop lag", state.metrics.watch_event_loop()
     if embedded is not None:

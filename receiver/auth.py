@@ -4,6 +4,7 @@ Tokens are compared as SHA-256 and never kept, logged or put into an error.
 """
 
 import hmac
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from starlette.requests import Request
 
 from db.codec import clock_of
 from db.connections import Connection, Pool, Record
-from db.patience import persist
+from db.notices import notify
+from db.patience import TRANSIENT, persist
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
 from receiver.errors import Unauthorized
@@ -26,7 +28,7 @@ from statemachine.clock import Clock
 Entry = TypeVar("Entry")
 Key = TypeVar("Key")
 
-# How long a revoked token or a moved channel may still be known to another process.
+# How long a revoked token or a moved channel may still be known to a process that missed the notice of it.
 KNOWN_FOR: Final = timedelta(seconds=30)
 # About 400 bytes each.
 KNOWN_AT_MOST: Final = 50_000
@@ -34,6 +36,9 @@ KNOWN_AT_MOST: Final = 50_000
 
 LOOKUP_TIMEOUT: Final = timedelta(seconds=2)
 """How long one row may take: a connection whose server is gone without a word must leave time for another."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +111,22 @@ class Tokens:
         self._pool = pool
         self._targets: _Memory[bytes, Target] = _Memory(known_for, known_at_most, clock)
         self._channels: _Memory[tuple[UUID, str], ChannelRef] = _Memory(known_for, known_at_most, clock)
+        self._forgotten = 0
 
     async def resolve(self, provider: str, token: str) -> Target | None:
         """Return what the token belongs to; None when nobody has it, or a channel of another provider has."""
         digest = hash_token(token)
         target = self._targets.get(digest)
         if target is None:
+            forgotten = self._forgotten
             row = await self._find(sql.find_webhook_target, digest)
             if row is None:
                 return None
             fields = {**row, "clock": clock_of(row["clock"])}
             target = Target(token_hash=digest, **fields)
-            self._targets.put(digest, target)
+            # What was read may be older than what was to be forgotten meanwhile.
+            if forgotten == self._forgotten:
+                self._targets.put(digest, target)
         return target if target.provider == provider else None
 
     async def channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
@@ -126,10 +135,12 @@ class Tokens:
         channel = self._channels.get(key)
         # PostgreSQL can't hold these, so no instance has them.
         if channel is None and "\0" not in instance and _encodable(instance):
+            forgotten = self._forgotten
             row = await self._find(sql.find_channel_of_instance, gateway_id, instance)
             if row is not None:
                 channel = ChannelRef(row["channel_id"], row["tenant_id"])
-                self._channels.put(key, channel)
+                if forgotten == self._forgotten:
+                    self._channels.put(key, channel)
         return channel
 
     async def _find(self, statement: str, *arguments: object) -> Record | None:
@@ -137,10 +148,26 @@ class Tokens:
         seconds = LOOKUP_TIMEOUT.total_seconds()
         return await persist(lambda: self._pool.fetchrow(statement, *arguments, timeout=seconds))
 
+    async def forget_everywhere(self, identity: UUID) -> None:
+        """Forget a channel or a gateway in all processes on the database, once its change is committed."""
+        self.forget(identity)
+        try:
+            await notify(self._pool, identity)
+        except TRANSIENT as error:
+            # The change holds; the others hear of it when they have forgotten by themselves.
+            log.warning("other processes were not told to forget %s: %r", identity, error)
+
     def forget(self, identity: UUID) -> None:
         """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""
+        self._forgotten += 1
         self._targets.drop(lambda _, target: identity in (target.channel_id, target.gateway_id))
         self._channels.drop(lambda key, channel: identity in (key[0], channel.channel_id))
+
+    def forget_all(self) -> None:
+        """Forget all that was found."""
+        self._forgotten += 1
+        self._targets.clear()
+        self._channels.clear()
 
 
 class _Memory(Generic[Key, Entry]):
@@ -168,6 +195,9 @@ class _Memory(Generic[Key, Entry]):
     def drop(self, unwanted: Callable[[Key, Entry], bool]) -> None:
         for key in [key for key, (_, entry) in self._entries.items() if unwanted(key, entry)]:
             del self._entries[key]
+
+    def clear(self) -> None:
+        self._entries.clear()
 
 
 def _encodable(text: str) -> bool:
