@@ -21,6 +21,7 @@ from db.embedded import Embedded, run_embedded
 from db.entry import Entry, Source
 from db.lodging import lodge
 from db.migrate import migrate
+from db.notices import listen
 from db.pool import connect, connect_writer, open_pool
 from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
@@ -174,6 +175,8 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
+    hear = partial(connect, dsn, "zapwatch notices")
+    app.state.listen = partial(listen, hear, app.state.tokens.forget, app.state.tokens.forget_all)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)
     app.state.acknowledge = partial(_acknowledge, app)
@@ -209,6 +212,7 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
+    yield "notices", state.listen()
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
 

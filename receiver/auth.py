@@ -4,9 +4,10 @@ Tokens are compared as SHA-256 and never kept, logged or put into an error.
 """
 
 import hmac
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,7 +18,8 @@ from starlette.requests import Request
 
 from db.codec import clock_of
 from db.connections import Connection, Pool
-from db.patience import persist
+from db.notices import notify
+from db.patience import TRANSIENT, persist
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
 from receiver.errors import Unauthorized
@@ -28,7 +30,7 @@ from statemachine.clock import Clock
 Entry = TypeVar("Entry")
 Key = TypeVar("Key")
 
-# How long a revoked token or a moved channel may still be known to another process.
+# How long a revoked token or a moved channel may still be known to a process that missed the notice of it.
 KNOWN_FOR: Final = timedelta(seconds=30)
 # About 400 bytes each.
 KNOWN_AT_MOST: Final = 200_000
@@ -36,6 +38,9 @@ KNOWN_AT_MOST: Final = 200_000
 
 LOOKUP_SECONDS: Final = 2.0
 """How long a lookup may take: a connection whose server is silently gone must leave time for another."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class Tokens:
         self._channels: _Memory[tuple[UUID, str], ChannelRef] = _Memory(known_for, known_at_most, clock)
         self._target_lookups = Lookups(self._find_targets)
         self._channel_lookups = Lookups(self._find_channels)
+        self._forgotten = 0
 
     async def resolve(self, provider: str, token: str) -> Target | None:
         """Return what the token belongs to; None when nobody has it, or a channel of another provider has.
@@ -139,13 +145,14 @@ class Tokens:
         return self._channels.get((gateway_id, instance))
 
     async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, Target]:
+        forgotten = self._forgotten
         rows = await self._pool.fetch(sql.find_webhook_targets, digests, timeout=LOOKUP_SECONDS)
         found = {row["token_hash"]: Target(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
-        for digest, target in found.items():
-            self._targets.put(digest, target)
+        self._remember(self._targets, found, forgotten)
         return found
 
     async def _find_channels(self, keys: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], ChannelRef]:
+        forgotten = self._forgotten
         gateways, instances = zip(*keys, strict=True)
         rows = await self._pool.fetch(
             sql.find_channels_of_instances, gateways, instances, timeout=LOOKUP_SECONDS
@@ -154,14 +161,35 @@ class Tokens:
             (row["gateway_id"], row["instance"]): ChannelRef(row["channel_id"], row["tenant_id"])
             for row in rows
         }
-        for key, channel in found.items():
-            self._channels.put(key, channel)
+        self._remember(self._channels, found, forgotten)
         return found
+
+    def _remember(self, memory: "_Memory[Key, Entry]", found: Mapping[Key, Entry], forgotten: int) -> None:
+        # What was read may be older than what was to be forgotten meanwhile.
+        if forgotten == self._forgotten:
+            for key, entry in found.items():
+                memory.put(key, entry)
+
+    async def forget_everywhere(self, identity: UUID) -> None:
+        """Forget a channel or a gateway in all processes on the database, once its change is committed."""
+        self.forget(identity)
+        try:
+            await notify(self._pool, identity)
+        except TRANSIENT as error:
+            # The change holds; the others hear of it when they have forgotten by themselves.
+            log.warning("other processes were not told to forget %s: %r", identity, error)
 
     def forget(self, identity: UUID) -> None:
         """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""
+        self._forgotten += 1
         self._targets.drop(lambda _, target: identity in (target.channel_id, target.gateway_id))
         self._channels.drop(lambda key, channel: identity in (key[0], channel.channel_id))
+
+    def forget_all(self) -> None:
+        """Forget all that was found."""
+        self._forgotten += 1
+        self._targets.clear()
+        self._channels.clear()
 
 
 class _Memory(Generic[Key, Entry]):
@@ -189,6 +217,9 @@ class _Memory(Generic[Key, Entry]):
     def drop(self, unwanted: Callable[[Key, Entry], bool]) -> None:
         for key in [key for key, (_, entry) in self._entries.items() if unwanted(key, entry)]:
             del self._entries[key]
+
+    def clear(self) -> None:
+        self._entries.clear()
 
 
 def _encodable(text: str) -> bool:

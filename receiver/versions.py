@@ -44,7 +44,7 @@ async def _read_version(pool: Pool, client: Client, tokens: Tokens, gateway: Due
         again_at = datetime.now(UTC) + DAILY
     async with pool.acquire() as connection:
         await settle_version(connection, gateway.id, version, again_at)
-    tokens.forget(gateway.id)
+    await tokens.forget_everywhere(gateway.id)
 
 
 async def _ask(client: Client, gateway: DueGateway) -> str | None:

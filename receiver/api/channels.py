@@ -113,7 +113,7 @@ async def delete(call: Call) -> Response:
     channel_id = call.id()
     async with call.services.pool.acquire() as connection:
         await _refused(call, registry.remove_channel(connection, channel_id, call.tenant_id))
-    call.services.tokens.forget(channel_id)
+    await call.services.tokens.forget_everywhere(channel_id)
     await call.services.apply_now(channel_id)
     return Response(status_code=204)
 
@@ -165,7 +165,7 @@ async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
 
 async def _settled(call: Call, channel_id: UUID) -> Response:
     """Have a change applied at once and show what became of the channel."""
-    call.services.tokens.forget(channel_id)
+    await call.services.tokens.forget_everywhere(channel_id)
     await call.services.apply_now(channel_id)
     return Json(views.whole_channel(await _read(call, channel_id)))
 

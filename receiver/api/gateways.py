@@ -39,7 +39,7 @@ async def create(call: Call) -> Response:
         raise Invalid([FieldProblem("/base_url", str(error))]) from None
     except registry.Duplicate as duplicate:
         raise Conflict("This gateway is registered already.", duplicate.id) from None
-    services.tokens.forget(gateway_id)
+    await services.tokens.forget_everywhere(gateway_id)
     found = await reads.read_gateway(services.pool, None, gateway_id)
     assert found is not None
     webhook_url = f"{services.settings.base_url}/webhooks/{body.provider}/{token}"

@@ -6,6 +6,7 @@ from uuid import UUID
 import click
 
 from db.connections import Connection
+from db.notices import notify
 from db.queries import sql
 from db.tokens import create_channel_token, create_gateway_token, create_operator_token
 from receiver.cli.command import run, settings_of, settings_options, with_connection
@@ -21,7 +22,7 @@ def token() -> None:
 @click.option("--tenant", "tenant_id", type=click.UUID, help="limits an operator's token to this tenant")
 @click.option("--channel", "channel_id", type=click.UUID, help="makes a new webhook address of this channel")
 @click.option("--gateway", "gateway_id", type=click.UUID, help="makes a new webhook address of this gateway")
-@click.option("--revoke-others", is_flag=True, help="ends the other webhook addresses, within 30 s")
+@click.option("--revoke-others", is_flag=True, help="ends the other webhook addresses")
 @settings_options("database_url", "data_dir", "host", "port", "public_url")
 def create(
     name: str | None,
@@ -67,4 +68,7 @@ async def _webhook_address(
     else:
         assert gateway_id is not None
         made = await create_gateway_token(connection, gateway_id, revoke_others=revoke_others)
+    if revoke_others:
+        for identity in filter(None, (channel_id, gateway_id)):
+            await notify(connection, identity)
     return f"{base}/webhooks/{provider}/{made}"

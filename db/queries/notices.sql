@@ -1,0 +1,7 @@
+-- name: notify
+-- Sends a notice to whoever listens.
+select pg_notify($1, $2);
+
+-- name: answer
+-- Has the server show that it is there.
+select 1;
