@@ -5,7 +5,9 @@ end of stdin is the end of the supervisor.
 """
 
 import asyncio
+import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
@@ -18,11 +20,16 @@ from receiver.supervisor import Work
 
 def main() -> int:
     """Serve until a signal, or until the supervisor is gone; return the exit code."""
+    supervisor = os.getppid()
     work: Work = pickle.load(sys.stdin.buffer)
     configure(work.settings.log_format)
     share(work.shared, work.number)
     with socket.socket(fileno=work.listener) as listener:
-        return run(_serve(work, listener))
+        code = run(_serve(work, listener))
+    if os.getppid() != supervisor:
+        # Who would have removed it is gone.
+        shutil.rmtree(work.shared, ignore_errors=True)
+    return code
 
 
 async def _serve(work: Work, listener: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from asyncio.subprocess import Process
 from contextlib import closing
@@ -96,14 +97,19 @@ async def test_sigterm_ends_all_workers_and_exits_with_0() -> None:
         assert not (folder / "data" / "postgres" / "postmaster.pid").exists()
 
 
-async def test_workers_end_when_their_supervisor_is_killed() -> None:
+async def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing_behind() -> None:
     with reachable_folder() as folder:
         async with serving(folder / "data", free_port(), ZAPWATCH_WORKERS=str(WORKERS)) as (service, client):
             workers = await serving_workers(client, service)
+            (folder_of_metrics,) = {
+                Path(mapped).parent
+                for mapped in re.findall(r"/\S+\.db$", Path(f"/proc/{min(workers)}/maps").read_text(), re.M)
+            }
 
             service.kill()
 
             await gone(*workers)
+            assert not folder_of_metrics.exists()
 
 
 async def test_service_with_workers_ends_loudly_when_its_database_dies() -> None:
