@@ -230,7 +230,10 @@ async def test_two_replicas_at_once_forget_each_event_once(connection: Connectio
 async def test_a_pass_goes_on_page_by_page_and_ends_with_young_events(connection: Connection) -> None:
     of = Of(await register(connection))
     now = await aged(connection, of)
-    await apply(connection, [of.told(20, Trigger.OPENED, received=now.timestamp() - T0.timestamp())], RULES)
+    today = (now - T0).total_seconds()
+    for number in range(12):
+        trigger = Trigger.DROPPED if number % 2 else Trigger.OPENED
+        await apply(connection, [of.told(today + number, trigger)], RULES)
 
     pages = [await forget(connection, 0, now, KEEP, events=8)]
     while (last := pages[-1].last) is not None:
@@ -239,22 +242,23 @@ async def test_a_pass_goes_on_page_by_page_and_ends_with_young_events(connection
     assert [page.events for page in pages] == [8, 8, 3]
 
 
-async def test_apply_neither_waits_nor_is_turned_away_while_events_are_forgotten(
-    connection: Connection, dsn: str
-) -> None:
+async def test_apply_is_neither_made_to_wait_nor_turned_away(connection: Connection, dsn: str) -> None:
     of = Of(await register(connection))
     now = await aged(connection, of)
+    await apply(connection, [of.told(20, Trigger.OPENED)], RULES)
+    await make_due(connection)
     writer = await connect_writer(dsn)
 
     async with connection.transaction():
-        forgotten = await forget_all(connection, now)
-        again = of.told(19, Trigger.DROPPED)
-        more = of.told(25, Trigger.DROPPED)
+        forgotten = await tend(connection, now)
+        again = of.told(20, Trigger.OPENED)
+        more = of.told(25, Trigger.OPENED)
         other = of.told(30, Trigger.UNPAIRED, Reason.LOGGED_OUT, 401)
         await apply(writer, [again, more, other], RULES)
     await writer.close()
 
     assert forgotten == 19
+    assert await connection.fetchval("select max(event_id) = 21 from zapwatch_snapshots")
     assert await connection.fetchval("select state from zapwatch_states") == "disconnected/unpaired"
 
 
