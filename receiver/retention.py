@@ -2,39 +2,64 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import asyncpg
 
-from db.connections import Pool
+from db.connections import Connection, Pool
 from db.patience import TRANSIENT
-from db.retention import forget
+from db.retention import CHANNELS, forget, take_snapshots
 
 EVERY: Final = timedelta(seconds=30)
-"""Pause when no channel is due any more."""
+"""Pause between looks for channels that are due for a snapshot."""
+PASSES: Final = 20
+"""Passes over the old events while an event is kept. Each looks at those again that can't go yet."""
 
 log = logging.getLogger(__name__)
 
 
-async def forget_due(pool: Pool, keep: timedelta) -> bool:
-    """Forget old events of some channels that are due, and say whether more may be."""
+async def keep_snapshots(pool: Pool, keep: timedelta) -> None:
+    """Take the snapshots that are due."""
+    due = CHANNELS
+    while due == CHANNELS:
+        async with _paced(pool) as connection:
+            due = await take_snapshots(connection, datetime.now(UTC), keep)
+
+
+async def forget_old(pool: Pool, keep: timedelta) -> None:
+    """Forget old events, page by page from the oldest on."""
+    last: int | None = 0
+    while last is not None:
+        async with _paced(pool) as connection:
+            _, last = await forget(connection, last, datetime.now(UTC), keep)
+
+
+@asynccontextmanager
+async def _paced(pool: Pool) -> AsyncIterator[Connection]:
+    """Yield a connection for one piece of work, and rest afterwards for as long as it took."""
+    loop = asyncio.get_running_loop()
     async with pool.acquire() as connection:
-        return (await forget(connection, datetime.now(UTC), keep)).more
+        started = loop.time()
+        yield connection
+    await asyncio.sleep(loop.time() - started)
 
 
 async def run(pool: Pool, keep: timedelta) -> None:
-    """Forget for ever, half of the time at most; while the database is away, wait for it."""
+    """Forget for ever; while the database is away, wait for it."""
     loop = asyncio.get_running_loop()
+    pass_at = loop.time()
     while True:
-        started = loop.time()
         try:
-            more = await forget_due(pool, keep)
+            await keep_snapshots(pool, keep)
+            if loop.time() >= pass_at:
+                await forget_old(pool, keep)
+                pass_at = loop.time() + (keep / PASSES).total_seconds()
         except TRANSIENT as error:
             log.warning("forgetting waits for the database: %r", error)
-            more = False
         except asyncpg.PostgresError as error:
             # Its own words may hold what is in a row.
             log.error("old events were not forgotten: %s", type(error).__name__)
-            more = False
-        await asyncio.sleep(loop.time() - started if more else EVERY.total_seconds())
+        await asyncio.sleep(EVERY.total_seconds())

@@ -28,3 +28,6 @@ end $do$;
 alter table zapwatch_channels add column if not exists retention_due_at timestamptz not null default now();
 comment on column zapwatch_channels.retention_due_at is 'when to take its next snapshot, and to look for events to forget';
 create index if not exists idx_zapwatch_channels_retention_due on zapwatch_channels (retention_due_at);
+
+-- Events are forgotten from the oldest on, and whoever looks for the oldest steps over those that vacuum hasn't removed.
+alter table zapwatch_events set (autovacuum_vacuum_scale_factor = 0.05);

@@ -1,6 +1,5 @@
--- name: claim_retention
--- Claim channels whose old events are due to be looked at, each for one replica until the transaction ends; the next
--- time is $2.
+-- name: claim_snapshots
+-- Claim channels that are due to be looked at, each for one replica until the transaction ends; the next time is $2.
 update zapwatch_channels
 set retention_due_at = $2
 where channel_id in (
@@ -12,10 +11,6 @@ where channel_id in (
   for no key update skip locked
 )
 returning channel_id;
-
--- name: put_retention_forward
--- Have channels looked at again at once: there is more to forget.
-update zapwatch_channels set retention_due_at = $2 where channel_id = any ($1::uuid[]);
 
 -- name: take_snapshots
 -- Keep these channels as they are after their newest event, unless it is in a snapshot or the last was taken after $3.
@@ -52,30 +47,31 @@ using (
 where s.channel_id = begin.channel_id and s.event_id < begin.event_id;
 
 -- name: forget_events
--- Forget events of these channels, so many at a time, and none that isn't in each snapshot of its channel; return how
--- many. One that somebody else has waits for the next time.
-with forgotten as (
+-- Look at one page of events, in the order in which they are stored, and forget those that are old, but none that isn't
+-- in each snapshot of its channel; one that somebody else has waits for the next time. Tell where the next page begins;
+-- nowhere, when this one reaches events that are young.
+with page as (
+  select id, channel_id, received_at < $2 as old
+  from zapwatch_events
+  where id > $1
+  order by id
+  limit $3
+), forgotten as (
   delete from zapwatch_events
   where id in (
     select e.id
-    from (
-      select channel_id, min(event_id) as event_id
-      from zapwatch_snapshots
-      where channel_id = any ($1::uuid[])
-      group by channel_id
-    ) begin
-    cross join lateral (
-      select id
-      from zapwatch_events
-      where channel_id = begin.channel_id and id < begin.event_id
-      limit $2
-      for update skip locked
-    ) e
-    limit $2
+    from page
+    join zapwatch_events e on e.id = page.id
+    where page.old and page.id < (
+      select event_id from zapwatch_snapshots where channel_id = page.channel_id order by event_id limit 1
+    )
+    for update of e skip locked
   )
   returning 1
 )
-select count(*) from forgotten;
+select (select count(*) from forgotten) as events,
+  case when count(*) = $3 and bool_and(old) then max(id) end as last
+from page;
 
 -- name: read_snapshot
 -- Read the snapshot that a replay of a channel begins with.

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from db.apply import apply
 from db.intake import UNKNOWN_FOR, prune
-from db.retention import forget
+from db.retention import take_snapshots
 from statemachine.model import Trigger
 from tests.conftest import connected
 from tests.db.entries import RULES, T0, Of, register
@@ -23,7 +23,7 @@ async def test_the_service_forgets_events_after_their_days_and_keeps_state_and_i
             lost = [of.told(now, Trigger.OPENED), of.told(now + 60, Trigger.UNPAIRED), of.deadline(now + 90)]
             await apply(connection, lost, RULES)
             await connection.execute("update zapwatch_channels set retention_due_at = '-infinity'")
-            await forget(connection, T0 + past + days * DAY + timedelta(minutes=5), 7 * DAY)
+            await take_snapshots(connection, T0 + past + days * DAY + timedelta(minutes=5), 7 * DAY)
         await connection.execute("update zapwatch_channels set retention_due_at = now()")
         before = await connection.fetchval("select count(*) from zapwatch_events")
 
