@@ -32,13 +32,16 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, port: int) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
+async def serving(
+    data_dir: Path, port: int, **settings: str
+) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
     """Yield the service as its own process, ready; it's killed afterwards if it still lives."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ZAPWATCH_")},
         "ZAPWATCH_DATA_DIR": str(data_dir),
         "ZAPWATCH_PORT": str(port),
         "ZAPWATCH_OPERATOR_TOKEN": OPERATOR,
+        **settings,
     }
     command = [sys.executable, "-m", "receiver", "serve"]
     process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE)
