@@ -1,30 +1,32 @@
-"""`python -m bench [--quick]`: runs every comparison, prints one table, and fails when an aim is missed."""
+"""`python -m bench [--quick] [NAME ...]`: runs comparisons, prints one table, fails when an aim is missed."""
 
 import argparse
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import uvloop
 from rich.console import Console
 
-from bench import claims, reconciler
+from bench import claims, ingest, reconciler
 from bench.database import NoSpace
+from bench.ingest import Broken
 from bench.table import Figure, show
 from db.postgres_binaries import find_binaries
 
 WIDTH: Final = 140
 """Columns of the table where there is no terminal."""
-COMPARISONS: Final = (reconciler, claims)
+COMPARISONS: Final = {"reconciler": reconciler, "claims": claims, "ingest": ingest}
 
 
-async def _run(quick: bool, notes: Console) -> list[Figure]:
-    figures = []
-    for comparison in COMPARISONS:
-        notes.print(f"measuring with {comparison.__name__}")
-        figures += await comparison.run(quick)
+async def _run(names: Sequence[str], quick: bool, notes: Console) -> list[Figure]:
+    figures: list[Figure] = []
+    for name in names or COMPARISONS:
+        notes.print(f"measuring {name}")
+        figures += await COMPARISONS[name].run(quick)
     return figures
 
 
@@ -40,11 +42,14 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="fewer rounds and rows: a look, no figure to state"
     )
-    quick = parser.parse_args().quick
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(COMPARISONS)} (all)")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - COMPARISONS.keys():
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
     notes = Console(stderr=True)
     try:
-        figures = uvloop.run(_run(quick, notes))
-    except NoSpace as error:
+        figures = uvloop.run(_run(chosen.names, chosen.quick, notes))
+    except (NoSpace, Broken) as error:
         notes.print(str(error))
         return 1
     show(figures, _machine(), Console(width=None if sys.stdout.isatty() else WIDTH))

@@ -1,17 +1,51 @@
-"""Webhooks and reads a second over HTTP, and what they cost, against a bare Starlette route."""
+"""Webhooks and reads a second over HTTP, and what they cost, against a bare Starlette route.
 
-from collections.abc import AsyncIterator
+All loads are made in turn, on one machine, from a process beside the servers. After each a checker reads the
+database: every acknowledged event is stored once, and each channel stands where its newest event says.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Final
 
-from bench.population import populate
+from bench.database import GIGABYTE, open_database
+from bench.load import Kind, Load, Outcome
+from bench.load import run as make
+from bench.population import BYTES_EACH, populate
+from bench.service import Service, serving
+from bench.table import Figure, at_least, at_most, at_most_times
 from db.connections import Connection
 from db.pool import connect
 
 CHANNELS: Final = 100_000
 GATEWAYS: Final = 100
+FLOODED: Final = 200
 CONNECTIONS: Final = 256
+FEW_CONNECTIONS: Final = 64
+ROUNDS, QUICK_ROUNDS = 3, 1
+SECONDS, QUICK_SECONDS = 8.0, 3.0
+WARM_UP, QUICK_WARM_UP = 45.0, 5.0
+"""Seconds until most channels were heard of: their tokens are known then, and their rules told."""
+FLEETS: Final = (1_000, 1_000_000)
+QUICK_FLEETS: Final = (1_000, 20_000)
+ENDURANCE, QUICK_ENDURANCE = 300.0, 10.0
+"""Seconds over which memory is watched, after a warm-up of a fifth."""
+WRITTEN_WITHIN: Final = 6.0
+"""Seconds until live traffic is written: 5, and the writing."""
+AIMS: Final[Mapping[Kind, float]] = {"states": 0.7, "flood": 0.8, "traffic": 0.9, "reads": 0.4}
+"""What share of the bare route's requests the service must answer."""
+SUBJECTS: Final[Mapping[Kind, str]] = {
+    "states": f"state-changing events, {CHANNELS:,} channels",
+    "flood": f"flood: {FLOODED} instances repeat connecting",
+    "traffic": "live traffic of 2 kB, some of 500 kB",
+    "reads": "GET /channels/{id}/state",
+}
+
 UNPROBED: Final = """
 with keyless as (update zapwatch_channels set api_key = null)
 update zapwatch_states set probe_due_at = null, due_at = null
@@ -23,29 +57,177 @@ select sha256(convert_to('zw_' || channel_id, 'utf8')), 'channel', channel_id fr
 TARGETS: Final = """
 select '/webhooks/evolution_api/zw_' || channel_id || ' ' || instance as hook,
   '/channels/' || channel_id || '/state ' || instance as state
-from zapwatch_channels order by random() limit $1
+from zapwatch_channels order by channel_id limit $1
 """
+STATES: Final = """
+select c.instance, s.state, s.last_event_at > $2 as fresh
+from zapwatch_channels c join zapwatch_states s using (channel_id) where c.instance = any ($1::text[])
+"""
+WORDS: Final = {"close": "disconnected/dropped"}
+"""The gateway's words whose state has another name."""
+
+
+class Broken(Exception):
+    """A law that must hold didn't, so the figures mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """So many channels in a database, and files of the addresses that they are reached at."""
+
+    dsn: str
+    connection: Connection
+    folder: Path
+
+    async def targets(self, kind: Kind, channels: int) -> str:
+        """Return the name of a file of addresses for this kind of load."""
+        column = "state" if kind == "reads" else "hook"
+        path = self.folder / f"{column}-{channels}"
+        if not path.exists():
+            rows = await self.connection.fetch(TARGETS, channels)
+            path.write_text("\n".join(row[column] for row in rows))
+        return str(path)
+
+    async def load(
+        self, service: Service, kind: Kind, seconds: float, connections: int = CONNECTIONS, seed: int = 1
+    ) -> Outcome:
+        """Make a load and return what came of it."""
+        channels = FLOODED if kind == "flood" else CHANNELS
+        targets = await self.targets(kind, channels)
+        return await make(Load(service.port, kind, targets, connections, seconds, seed))
+
+    async def checked(
+        self, service: Service, kind: Kind, seconds: float, connections: int = CONNECTIONS, seed: int = 1
+    ) -> Outcome:
+        """Make a load on the service itself, and raise `Broken` unless the laws hold for what came of it."""
+        before, began_at = await self._counted(), await self.connection.fetchval("select now()")
+        outcome = await self.load(service, kind, seconds, connections, seed)
+        wanted = {"200"} if kind == "reads" else {"204"}
+        if set(outcome.codes) != wanted:
+            raise Broken(f"{kind}: answers were {outcome.codes}")
+        if kind in ("states", "drops", "flood") and await self._counted() - before != outcome.total:
+            raise Broken(f"{kind}: {outcome.total} acknowledged, {await self._counted() - before} stored")
+        if kind == "traffic":
+            await asyncio.sleep(WRITTEN_WITHIN)
+        if kind != "reads":
+            await self._stand(kind, outcome, began_at)
+        return outcome
+
+    async def _counted(self) -> int:
+        counted = "select coalesce(sum(count), 0) from zapwatch_events where name = 'connection.update'"
+        return int(await self.connection.fetchval(counted))
+
+    async def _stand(self, kind: Kind, outcome: Outcome, began_at: object) -> None:
+        rows = await self.connection.fetch(STATES, list(outcome.last), began_at)
+        told = {row["instance"]: "alive" if row["fresh"] else "silent" for row in rows}
+        if kind != "traffic":
+            told = {row["instance"]: row["state"] for row in rows}
+        wrong = [name for name, word in outcome.last.items() if told.get(name) != WORDS.get(word, word)]
+        if wrong:
+            raise Broken(f"{kind}: {len(wrong)} of {len(outcome.last)} channels stand elsewhere")
+
+
+async def run(quick: bool) -> list[Figure]:
+    """Return rates beside the bare route's, times, and what an event costs; raise `Broken`."""
+    figures: list[Figure] = []
+    async with _fleet(CHANNELS, GATEWAYS) as fleet:
+        async with serving("bare", fleet.dsn) as bare, serving("zapwatch", fleet.dsn) as ours:
+            for kind in AIMS:
+                figures += await _compare(fleet, kind, bare, ours, quick)
+            figures.append(await _quickness(fleet, ours, quick))
+            figures.append(await _endurance(fleet, ours, quick))
+        figures += await _apart(fleet, quick)
+    return figures + await _scale(quick)
+
+
+async def _compare(fleet: _Fleet, kind: Kind, bare: Service, ours: Service, quick: bool) -> list[Figure]:
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
+    await fleet.checked(ours, kind, QUICK_WARM_UP if quick else WARM_UP)
+    theirs, mine = [], []
+    for seed in range(rounds):
+        theirs.append(await fleet.load(bare, kind, seconds, seed=seed))
+        mine.append(await fleet.checked(ours, kind, seconds, seed=seed))
+    ratios = [one.rate / other.rate for one, other in zip(mine, theirs, strict=True)]
+    subject = SUBJECTS[kind]
+    return [
+        Figure(subject, "bare Starlette route", *_rates(theirs)),
+        Figure(subject, "Zapwatch", *_rates(mine)),
+        at_least(subject, "ratio", median(ratios), AIMS[kind], f"{min(ratios):.2f} to {max(ratios):.2f}"),
+    ]
+
+
+def _rates(outcomes: list[Outcome]) -> tuple[str, str]:
+    p50, p99 = (median(getattr(outcome, name) for outcome in outcomes) for name in ("p50", "p99"))
+    return f"{median(outcome.rate for outcome in outcomes):,.0f}/s", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+
+
+async def _quickness(fleet: _Fleet, ours: Service, quick: bool) -> Figure:
+    outcome = await fleet.checked(ours, "states", QUICK_SECONDS if quick else SECONDS, FEW_CONNECTIONS)
+    subject = f"state-changing events, {FEW_CONNECTIONS} connections"
+    return at_most(subject, "p99", outcome.p99, 40, f"p50 {outcome.p50:.1f} ms, {outcome.rate:,.0f}/s")
+
+
+async def _endurance(fleet: _Fleet, ours: Service, quick: bool) -> Figure:
+    seconds = QUICK_ENDURANCE if quick else ENDURANCE
+    await fleet.checked(ours, "states", seconds / 5)
+    before = ours.memory()
+    outcome = await fleet.checked(ours, "states", seconds)
+    grown = ours.memory() / before
+    told = f"{before / 1e6:.0f} MB, {outcome.total:,} events"
+    return at_most_times(f"memory after {seconds:.0f} s of full load", "growth", grown, 1.05, told)
+
+
+async def _apart(fleet: _Fleet, quick: bool) -> list[Figure]:
+    """Compare with the same statements in a transaction for each event."""
+    seconds = QUICK_SECONDS if quick else SECONDS
+    apart, together = [], []
+    async with serving("apart", fleet.dsn) as one, serving("zapwatch", fleet.dsn) as ours:
+        await fleet.checked(ours, "states", QUICK_WARM_UP)
+        for seed in range(QUICK_ROUNDS if quick else ROUNDS):
+            apart.append(await fleet.checked(one, "states", seconds, seed=seed))
+            together.append(await fleet.checked(ours, "states", seconds, seed=seed))
+    ratio = median(outcome.rate for outcome in together) / median(outcome.rate for outcome in apart)
+    subject = "the same, against a transaction for each event"
+    return [
+        Figure(subject, "a transaction each", *_rates(apart)),
+        Figure(subject, "Zapwatch", *_rates(together)),
+        at_least(subject, "ratio", ratio, 5),
+    ]
+
+
+async def _scale(quick: bool) -> list[Figure]:
+    """Compare what an event costs with few channels and with very many, service and database together."""
+    costs = []
+    for channels in QUICK_FLEETS if quick else FLEETS:
+        async with _fleet(channels, channels // 1000) as fleet, serving("zapwatch", fleet.dsn) as ours:
+            targets = await fleet.targets("drops", channels)
+            seconds = QUICK_SECONDS if quick else 2 * SECONDS
+            await make(Load(ours.port, "drops", targets, CONNECTIONS, QUICK_WARM_UP if quick else WARM_UP))
+            writer = Service(0, await fleet.connection.fetchval(WRITER))
+            before = ours.cpu() + writer.cpu()
+            outcome = await make(Load(ours.port, "drops", targets, CONNECTIONS, seconds, seed=2))
+            costs.append(1e6 * (ours.cpu() + writer.cpu() - before) / outcome.total)
+    subject = "processor time of an event, service and its writer in PostgreSQL"
+    few, many = QUICK_FLEETS if quick else FLEETS
+    return [
+        Figure(subject, f"{few:,} channels", f"{costs[0]:.0f} µs"),
+        Figure(subject, f"{many:,} channels", f"{costs[1]:.0f} µs"),
+        at_most_times(subject, "ratio", costs[1] / costs[0], 1.25),
+    ]
+
+
+WRITER: Final = "select pid from pg_stat_activity where application_name = 'zapwatch writer'"
 
 
 @asynccontextmanager
-async def population(dsn: str, channels: int, gateways: int) -> AsyncIterator[Connection]:
-    connection = await connect(dsn, command_timeout=None)
-    try:
-        await populate(connection, channels, gateways)
-        await connection.execute(UNPROBED)
-        await connection.execute(TOKENS)
-        await connection.execute("vacuum analyze")
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def targets(connection: Connection, folder: Path, channels: int) -> tuple[str, str]:
-    """Write files of webhook addresses and of addresses of states; return their names."""
-    rows = await connection.fetch(TARGETS, channels)
-    names = []
-    for column in ("hook", "state"):
-        path = folder / f"{column}-{channels}"
-        path.write_text("\n".join(row[column] for row in rows))
-        names.append(str(path))
-    return names[0], names[1]
+async def _fleet(channels: int, gateways: int) -> AsyncIterator[_Fleet]:
+    async with open_database(max(GIGABYTE, channels * BYTES_EACH)) as dsn:
+        connection = await connect(dsn, command_timeout=None)
+        try:
+            await populate(connection, channels, gateways)
+            for statement in (UNPROBED, TOKENS, "vacuum analyze"):
+                await connection.execute(statement)
+            with tempfile.TemporaryDirectory() as folder:
+                yield _Fleet(dsn, connection, Path(folder))
+        finally:
+            await connection.close()

@@ -51,12 +51,17 @@ class Outcome:
     p50: float
     p99: float
     last: dict[str, str] = field(default_factory=dict)
-    """The newest state that each instance told and that was acknowledged or may have been."""
+    """What each instance told last."""
 
     @property
     def rate(self) -> float:
         """Answers a second."""
         return self.answered / self.seconds
+
+    @property
+    def total(self) -> int:
+        """Answers, those included that came after the time was over."""
+        return sum(self.codes.values())
 
 
 async def run(load: Load) -> Outcome:
@@ -102,6 +107,7 @@ class _Speaker:
     def _flood(self) -> bytes:
         self._turn += 1
         path, instance = self._targets[self._turn % len(self._targets)]
+        self.last[instance] = "connecting"
         return self._post(path, instance, "connecting", 200)
 
     def _post(self, path: str, instance: str, state: str, reason: int) -> bytes:
@@ -114,6 +120,7 @@ class _Speaker:
     def _traffic(self) -> bytes:
         path, instance = self._chance.choice(self._targets)
         self._count += 1
+        self.last[instance] = "alive"
         text = self._big if self._chance.random() < BIG_SHARE else self._small
         now = time()
         body = _MESSAGE % (instance, self._count, text, int(now), _stamp(int(now * 1000)))

@@ -98,7 +98,7 @@ async def _app(what: str, dsn: str) -> AsyncIterator[Starlette]:
         if what == "apart":
             async with await open_pool(dsn) as pool:
 
-                async def submit(entries: Sequence[Entry]) -> None:
+                async def submit(entries: Sequence[Entry], _patience: float | None = None) -> None:
                     async with pool.acquire() as connection:
                         while True:
                             with contextlib.suppress(Locked):

@@ -32,6 +32,11 @@ def at_most(subject: str, what: str, value: float, bound: float | None, spread: 
     return Figure(subject, what, f"{value:.1f} ms", spread, f"at most {bound:g} ms", value <= bound)
 
 
+def at_most_times(subject: str, what: str, value: float, bound: float, spread: str = "") -> Figure:
+    """Return a ratio that must not be above its bound."""
+    return Figure(subject, what, f"{value:.2f}", spread, f"at most {bound:g}", value <= bound)
+
+
 def percentile(values: Sequence[float], percent: int) -> float:
     """Return the value that so many percent of the values don't exceed."""
     return quantiles(values, n=100, method="inclusive")[percent - 1]

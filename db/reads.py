@@ -13,6 +13,7 @@ from uuid import UUID
 
 from db.connections import Connection, Pool, Record
 from db.queries import sql
+from statemachine.model import State
 
 COUNT_TIMEOUT: Final = timedelta(seconds=15)
 """Longest wait for a count of all channels: a million take 2 s on a database that has nothing else to do."""
@@ -126,6 +127,12 @@ async def find_channels(pool: Pool, wanted: Sequence[ChannelKey]) -> dict[Channe
         for channel in await _with_gateways(pool, rows):
             found[tenant_id, channel.row["channel_id"]] = channel
     return found
+
+
+async def read_states(pool: Pool, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
+    """Return the states of channels."""
+    rows = await pool.fetch(sql.read_states, channel_ids)
+    return {row["channel_id"]: State(row["state"]) for row in rows}
 
 
 async def list_events(

@@ -25,7 +25,7 @@ class Session(Base):
     __slots__ = ()
 
     def get_reset_query(self) -> str:
-        """Return what a pool has a connection do that is given back: nothing, for no statement of ours leaves a trace.
+        """Return what a connection does that goes back to its pool: nothing, for no statement leaves a trace.
 
         Settings and locks are those of transactions. It would be a round trip for each use of a connection.
         """

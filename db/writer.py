@@ -230,10 +230,11 @@ class Writer:
         for submission in batch:
             if not submission.done.done():
                 submission.done.set_result(None)
-        self._remember(applied.states)
+        self.remember(applied.states)
         self._on_commit(applied, len(entries), loop.time() - started)
 
-    def _remember(self, states: dict[UUID, State]) -> None:
+    def remember(self, states: dict[UUID, State]) -> None:
+        """Have `state_of` know these, which were committed."""
         for channel_id, state in states.items():
             self._states[channel_id] = state
             self._states.move_to_end(channel_id)

@@ -8,11 +8,11 @@ An ASGI app by itself: nothing is called as often, and routing alone would cost 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +23,9 @@ from starlette.types import Receive, Scope, Send
 
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
+from db.lookups import Lookups
 from db.patience import persist
+from db.reads import read_states
 from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
 from receiver.errors import MethodNotAllowed, Problem, TooLarge, Unauthorized, answer
@@ -73,6 +75,7 @@ class Webhooks:
         self._app = app
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._answers = cache(app.metrics.webhook_answers.labels)
+        self._states = Lookups(self._read_states)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one webhook: 204 committed, 202 noted, 401 unknown token, 413, 503 send again."""
@@ -182,12 +185,21 @@ class Webhooks:
         emitted_at = _emitted_at(webhook.target, report, received_at)
         if received_at - emitted_at > LIVE_FOR:
             return
-        if writer.state_of(channel_id) is State.OPEN:
+        state = writer.state_of(channel_id)
+        if state is None:
+            async with asyncio.timeout(webhook.patience):
+                state = await persist(partial(self._states.find, channel_id))
+        if state is State.OPEN:
             self._app.freshness.note(channel_id, received_at)
         else:
             alive = Alive(received_at, emitted_at)
             entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive)
             await writer.submit([entry], webhook.patience)
+
+    async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
+        states = await read_states(self._app.pool, channel_ids)
+        self._app.writer.remember(states)
+        return states
 
     async def _note_unknown(self, webhook: Webhook, instance: str, word: str | None) -> None:
         unknown = webhook.target.gateway_id, instance, webhook.received_at, word

@@ -41,6 +41,10 @@ where c.channel_id = any($1::uuid[]) and ($2::uuid is null or c.tenant_id = $2)
   and not c.removed and n.deleted_at is null
 order by c.channel_id;
 
+-- name: read_states
+-- The states of these channels.
+select channel_id, state from zapwatch_states where channel_id = any($1::uuid[]);
+
 -- name: read_gateway_facts
 -- Addresses of gateways and whether they have a key, apart from channels because a tenant can't see gateways.
 select id, base_url, api_key is not null as keyed from zapwatch_gateways where id = any($1::uuid[]);
