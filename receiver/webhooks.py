@@ -8,8 +8,7 @@ An ASGI app by itself: nothing is called as often, and routing alone would cost 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -28,7 +27,7 @@ from db.patience import persist
 from db.reads import read_states
 from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
-from receiver.errors import MethodNotAllowed, Problem, TooLarge, Unauthorized, answer
+from receiver.errors import MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized, answer
 from receiver.errors import Unavailable as UnavailableAnswer
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
@@ -62,10 +61,7 @@ class Webhook:
 
 def is_webhook(scope: Scope) -> bool:
     """True when a request is one that `Webhooks` answers."""
-    if scope["type"] != "http":
-        return False
-    parts = scope["path"].split("/", 4)
-    return len(parts) > 3 and not parts[0] and parts[1] == "webhooks" and bool(parts[2] and parts[3])
+    return scope["type"] == "http" and str(scope["path"]).startswith("/webhooks/")
 
 
 class Webhooks:
@@ -79,10 +75,14 @@ class Webhooks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one webhook: 204 committed, 202 noted, 401 unknown token, 413, 503 send again."""
+        _, _, name, *rest = scope["path"].split("/", 4)
+        if not (name and rest and rest[0]):
+            await answer(NotFound("There is nothing at this path."))(scope, receive, send)
+            return
         if scope["method"] != "POST":
             await answer(MethodNotAllowed("POST"))(scope, receive, send)
             return
-        _, _, name, token, *suffix = scope["path"].split("/", 4)
+        token, *suffix = rest
         provider = PROVIDERS.get(name)
         said: int | Problem
         try:
@@ -129,10 +129,11 @@ class Webhooks:
         if target is None:
             raise Unauthorized("Nobody has this webhook address.")
         webhook = Webhook(target, suffix, datetime.now(UTC), patience)
-        webhook.body, whole = await _read_small(receive)
-        async with nullcontext() if whole else self._large:
-            if not whole:
-                webhook.body, whole = await _read_on(receive, webhook.body)
+        webhook.body, more = await _read_small(receive)
+        if not more and len(webhook.body) <= SMALL:
+            return await self._hear(provider, webhook, whole=True)
+        async with self._large:
+            webhook.body, whole = await _read_on(receive, webhook.body, more)
             return await self._hear(provider, webhook, whole)
 
     async def _hear(self, provider: Provider, webhook: Webhook, whole: bool) -> int:
@@ -229,37 +230,35 @@ NO_BODY: Final[dict[int, list[tuple[bytes, bytes]]]] = {202: [(b"content-length"
 """The headers of answers that are their status alone."""
 
 
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        more = message.get("more_body", False)
-        yield message.get("body", b"")
+async def _chunk(receive: Receive) -> tuple[bytes, bool]:
+    """Return a piece of the body, and whether more follows."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def _read_small(receive: Receive) -> tuple[bytes, bool]:
-    """Return the body, or the beginning of a large one, and whether it is whole."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in _chunks(receive):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > SMALL:
-            return b"".join(chunks), False
-    return b"".join(chunks), True
+    """Return the body, or the beginning of a large one, and whether more follows."""
+    body, more = await _chunk(receive)
+    if not more:
+        return body, more
+    chunks, size = [body], len(body)
+    while more and size <= SMALL:
+        body, more = await _chunk(receive)
+        chunks.append(body)
+        size += len(body)
+    return b"".join(chunks), more
 
 
-async def _read_on(receive: Receive, start: bytes) -> tuple[bytes, bool]:
+async def _read_on(receive: Receive, start: bytes, more: bool) -> tuple[bytes, bool]:
     """Return the body that begins so, or the beginning of one over the limit, and whether it is whole."""
     chunks, size = [start], len(start)
-    async for chunk in _chunks(receive):
+    while more and size <= DRAINED:
+        chunk, more = await _chunk(receive)
         if size <= BODY_LIMIT:
             chunks.append(chunk)
         size += len(chunk)
-        if size > DRAINED:
-            break
     return b"".join(chunks), size <= BODY_LIMIT
 
 
