@@ -196,7 +196,8 @@ def _state(track: Track) -> tuple[object, ...]:
         channel.probed_at,
         channel.due_at,
         channel.probe_due_at,
-        memory_of(channel, track.told, track.details),
+        track.told,
+        memory_of(channel, track.details),
         track.answered,
     )
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 
-from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules
+from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, text_of
 from db.entry import Entry, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
 from db.rules import rules_of
@@ -57,8 +57,8 @@ class Track:
         )
         self.row: Final = row
         memory = orjson.loads(row["memory"])
-        self.told: Mapping[str, object] | None = memory.get("rules")
-        """The rules that the channel's events have told the replay last, as JSON values."""
+        self.told: str | None = row["told_rules"]
+        """The rules that the channel's events have told the replay last, as JSON."""
         self.before: Final = channel_of(row, memory)
         self.told_rules = None if self.told is None else self.before.rules
         self.rules: Final = rules_of(
@@ -117,8 +117,8 @@ class Track:
     def store(self, event: EventRow) -> None:
         event.state = self.channel.state
         if self.told_rules != self.rules:
-            self.told, self.told_rules = json_of_rules(self.rules), self.rules
-            event.data["rules"] = self.told
+            event.data["rules"] = document = json_of_rules(self.rules)
+            self.told, self.told_rules = text_of(document), self.rules
         self.events.append(event)
 
 

@@ -1,7 +1,7 @@
 """Channels, rules and clocks to and from their rows; knows columns, no SQL and no connection.
 
 The hot row keeps what is queried in columns and the rest in `memory`, one JSON document that is
-readable at three in the morning: evidence, departures, suspicion and the rules last seen.
+readable at three in the morning: evidence, departures and suspicion. The rules last told are apart.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
     suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
     standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
     return Channel(
-        rules=rules_of_json(memory["rules"]) if "rules" in memory else Rules(),
+        rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
         evidence=evidence_of(memory.get("evidence"), standing),
         standing=standing,
         version=row["version"],
@@ -74,14 +74,10 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
     )
 
 
-def memory_of(channel: Channel, told: Mapping[str, object] | None, details: Mapping[str, object]) -> str:
-    """Return as JSON what a channel has no column for, empty fields left out.
-
-    `told` are the rules that the channel's events have told the replay last, as JSON values.
-    """
+def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
+    """Return as JSON what a channel has no column for, empty fields left out."""
     wait = channel.awaiting_probe
     memory = {
-        "rules": told,
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
@@ -188,11 +184,17 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
 
 def rules_of_json(document: Mapping[str, object]) -> Rules:
     """Return the rules written by `json_of_rules`."""
-    return _rules_of_json(orjson.dumps(document))
+    return rules_of_text(text_of(document))
+
+
+def text_of(document: Mapping[str, object]) -> str:
+    """Return rules as `json_of_rules` has them as one text, for `rules_of_text`."""
+    return orjson.dumps(document).decode()
 
 
 @lru_cache(maxsize=1024)
-def _rules_of_json(text: bytes) -> Rules:
+def rules_of_text(text: str) -> Rules:
+    """Return the rules written as JSON."""
     document = orjson.loads(text)
     wait = document["probe_wait"]
     return Rules(

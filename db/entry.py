@@ -1,9 +1,10 @@
 """What is handed to the writer: one signal on its way into one channel, with what its event row needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 from statemachine.model import Reason, Trigger
@@ -19,8 +20,7 @@ class Source(StrEnum):
     OPERATOR = "operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What a webhook said; it becomes a `Heard` once its gateway's clock is known."""
 
     trigger: Trigger | None
@@ -31,8 +31,7 @@ class Told:
     doubtful: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One signal for one channel. `key` recognises a redelivery; `name` is the gateway's word for it."""
 
     channel_id: UUID
@@ -43,5 +42,5 @@ class Entry:
     key: bytes | None = None
     gateway_id: UUID | None = None
     """Which gateway answered a probe: the channel may have been moved to another one meanwhile."""
-    details: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = MappingProxyType({})
     """What a probe's answer adds for people; it goes into the details of an incident."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from db.connections import Connection, Pool, Record
@@ -24,6 +24,10 @@ class ChannelRow(NamedTuple):
     row: Record
     api_url: str
     configured: bool
+
+
+ChannelKey: TypeAlias = tuple[UUID | None, UUID]
+"""The reader's tenant (None: all) and the channel's id."""
 
 
 class GatewayRow(NamedTuple):
@@ -108,10 +112,20 @@ async def list_channels(
 
 async def read_channel(pool: Pool, tenant_id: UUID | None, channel_id: UUID) -> ChannelRow | None:
     """Return a channel, or None when there is none, it is deleted or another tenant's."""
-    async with reading(pool, tenant_id) as connection:
-        rows = await connection.fetch(sql.show_channels, [channel_id], tenant_id)
-    found = await _with_gateways(pool, rows)
-    return found[0] if found else None
+    found = await find_channels(pool, [(tenant_id, channel_id)])
+    return found.get((tenant_id, channel_id))
+
+
+async def find_channels(pool: Pool, wanted: Sequence[ChannelKey]) -> dict[ChannelKey, ChannelRow]:
+    """Return those of the channels that there are, each as the reader of its key may see it."""
+    found: dict[ChannelKey, ChannelRow] = {}
+    for tenant_id in {tenant_id for tenant_id, _ in wanted}:
+        ids = [channel_id for reader, channel_id in wanted if reader == tenant_id]
+        async with reading(pool, tenant_id) as connection:
+            rows = await connection.fetch(sql.show_channels, ids, tenant_id)
+        for channel in await _with_gateways(pool, rows):
+            found[tenant_id, channel.row["channel_id"]] = channel
+    return found
 
 
 async def list_events(

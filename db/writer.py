@@ -8,9 +8,8 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from db.apply import Applied, Locked, apply
@@ -39,8 +38,7 @@ class Unavailable(Exception):
     """Not committed in time, as far as is known; the sender should send it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """Entries that are committed together, and who waits for them."""
 
     entries: Sequence[Entry]

@@ -20,9 +20,11 @@ from db.claims import Target
 from db.embedded import Embedded, run_embedded
 from db.entry import Entry, Source
 from db.lodging import lodge
+from db.lookups import Lookups
 from db.migrate import migrate
 from db.notices import listen
 from db.pool import connect, connect_writer, open_pool
+from db.reads import find_channels
 from db.vault import Vault, kept_keys
 from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
@@ -175,6 +177,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
+    app.state.channels = Lookups(partial(find_channels, pool))
     hear = partial(connect, dsn, "zapwatch notices")
     app.state.listen = partial(listen, hear, app.state.tokens.forget, app.state.tokens.forget_all)
     app.state.apply_now = partial(_apply_now, writer)

@@ -18,12 +18,12 @@ from starlette.requests import Request
 
 from db.codec import clock_of
 from db.connections import Connection, Pool
+from db.lookups import Lookups
 from db.notices import notify
 from db.patience import TRANSIENT, persist
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
 from receiver.errors import Unauthorized
-from receiver.lookups import Lookups
 from receiver.settings import Settings
 from statemachine.clock import Clock
 
@@ -74,7 +74,7 @@ class ChannelRef(NamedTuple):
 
 
 async def require_operator(request: Request) -> Operator:
-    """Return who is asking, or raise `Unauthorized`; reads `pool` and `settings` of the app."""
+    """Return who is asking, or raise `Unauthorized`; reads `tokens` and `settings` of the app."""
     token = _bearer(request)
     settings: Settings = request.app.state.settings
     digest = hash_token(token)
@@ -82,11 +82,11 @@ async def require_operator(request: Request) -> Operator:
         digest, hash_token(settings.operator_token)
     ):
         return Operator(name="settings")
-    pool: Pool = request.app.state.pool
-    row = await pool.fetchrow(sql.find_operator, digest)
-    if row is None:
+    tokens: Tokens = request.app.state.tokens
+    operator = await tokens.operator(digest)
+    if operator is None:
         raise Unauthorized
-    return Operator(row["tenant_id"], row["name"])
+    return operator
 
 
 async def first_token(connection: Connection, settings: Settings) -> str | None:
@@ -115,6 +115,7 @@ class Tokens:
         self._channels: _Memory[tuple[UUID, str], ChannelRef] = _Memory(known_for, known_at_most, clock)
         self._target_lookups = Lookups(self._find_targets)
         self._channel_lookups = Lookups(self._find_channels)
+        self._operator_lookups = Lookups(self._find_operators)
         self._forgotten = 0
 
     async def resolve(self, provider: str, token: str) -> Target | None:
@@ -143,6 +144,14 @@ class Tokens:
     def known_channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
         """Return what `channel_of` would, as far as it is remembered."""
         return self._channels.get((gateway_id, instance))
+
+    async def operator(self, digest: bytes) -> Operator | None:
+        """Return whose token this is; never remembered, so that a revoked one ends at once."""
+        return await self._operator_lookups.find(digest)
+
+    async def _find_operators(self, digests: Sequence[bytes]) -> dict[bytes, Operator]:
+        rows = await self._pool.fetch(sql.find_operators, digests)
+        return {row["hash"]: Operator(row["tenant_id"], row["name"]) for row in rows}
 
     async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, Target]:
         forgotten = self._forgotten

@@ -111,7 +111,7 @@ async def _keep(work: Work) -> None:
 async def _run(work: Work) -> tuple[int, bool]:
     """Run one process to its end; return its exit code and whether it ever served."""
     # Its stdin stays open as long as we live: a worker whose supervisor was killed hears of it there.
-    # In a session of its own, so that Ctrl-C reaches it through us only. It imports what we import, and nothing
+    # In a session of its own, so that Ctrl-C reaches it through us only. It imports what we do, and nothing
     # that happens to lie in the current folder (-P).
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "receiver.worker",

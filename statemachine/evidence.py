@@ -6,6 +6,7 @@ without the gateway's number, because several events of one logout name it diffe
 telling name is the one to show.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -79,9 +80,12 @@ def state_of(evidence: Evidence) -> Standing:
     return standing
 
 
-def _in_order(witnesses: tuple[Witness, ...]) -> list[Witness]:
+def _in_order(witnesses: tuple[Witness, ...]) -> Sequence[Witness]:
     if len(witnesses) < 2:
-        return list(witnesses)
+        return witnesses
+    if len(witnesses) == 2 and witnesses[0].at != witnesses[1].at:
+        first, second = witnesses
+        return witnesses if first.at < second.at else (second, first)
     opened = next((w.at for w in witnesses if w.trigger is Trigger.OPENED), None)
     # Of equal times opened comes before unpaired, otherwise arrival decides.
     return sorted(

@@ -5,12 +5,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from statemachine.model import Incident, Reason, Rules, Trigger
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """A webhook. `trigger` None: an event that says nothing about the session."""
 
     received_at: datetime

@@ -85,7 +85,7 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     late = came_out_of_turn(channel.evidence, heard)
     if heard.trigger is Trigger.OPENED and heard.fresh and not after.has_been_open:
         after = after._replace(has_been_open=True)
-    after = _restand(after, merge(channel.evidence, heard), now)
+    after = _restand(after, merge(after.evidence, heard), now)
     changed = after.version != channel.version
     if after.suspicion is not None and (
         changed or (heard.trigger is Trigger.CONNECTING and after.suspicion.kind == "closed")

@@ -1,4 +1,9 @@
--- What makes a batch cheap: whole rows as parameters, and no check of a foreign key for each event.
+-- What makes a batch cheap: whole rows as parameters, no check of a foreign key for each event, and rules that are not
+-- read and written with each change.
+
+alter table zapwatch_states add column if not exists told_rules text;
+comment on column zapwatch_states.told_rules is
+  'the rules that the channel''s events have told last, as JSON; apart from memory, for they hardly ever change';
 
 do $do$
 begin
@@ -13,7 +18,7 @@ begin
     create type zapwatch_new_state as (
       channel_id uuid, version bigint, state text, reason text, status int, since timestamptz,
       first_unhealthy_at timestamptz, last_event_at timestamptz, fresh_at timestamptz, probed_at timestamptz,
-      due_at timestamptz, probe_due_at timestamptz, memory jsonb, answered boolean
+      due_at timestamptz, probe_due_at timestamptz, told_rules text, memory jsonb, answered boolean
     );
   end if;
   if to_regtype('zapwatch_shown_state') is null then

@@ -18,7 +18,7 @@ for no key update skip locked;
 -- Read all that a step needs to know of the locked channels, with their open incident and newest event.
 select
   s.channel_id, s.tenant_id, s.version, s.state, s.reason, s.status, s.since, s.first_unhealthy_at,
-  s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.memory,
+  s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.told_rules, s.memory,
   z.gateway_id, z.paused_at is not null as paused, z.removed or n.deleted_at is not null or not n.is_active as removed,
   coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
   n.provider, n.metadata, n.last_health_check, t.defaults, g.clock,
@@ -83,7 +83,8 @@ update zapwatch_states s
 set
   version = u.version, state = u.state, reason = u.reason, status = u.status, since = u.since,
   first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
-  probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, memory = u.memory, claimed_until = null,
+  probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, told_rules = u.told_rules,
+  memory = u.memory, claimed_until = null,
   probe_claimed_until = case when not u.answered then s.probe_claimed_until end
 from unnest($1::zapwatch_new_state[]) as u
 where s.channel_id = u.channel_id

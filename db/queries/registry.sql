@@ -15,9 +15,10 @@ select exists (select from zapwatch_tokens where kind = 'operator');
 update zapwatch_tokens set revoked_at = now()
 where (channel_id = $1 or gateway_id = $2) and kind <> 'operator' and revoked_at is null;
 
--- name: find_operator
--- Whose token this hash is.
-select tenant_id, name from zapwatch_tokens where hash = $1 and kind = 'operator' and revoked_at is null;
+-- name: find_operators
+-- Whose tokens these hashes are.
+select hash, tenant_id, name from zapwatch_tokens
+where hash = any ($1::bytea[]) and kind = 'operator' and revoked_at is null;
 
 -- name: find_webhook_targets
 -- Which channels or gateways webhook tokens belong to; removed channels have none.

@@ -157,7 +157,7 @@ async def incidents(call: Call) -> Response:
 
 
 async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
-    found = await reads.read_channel(call.services.pool, call.tenant_id, channel_id)
+    found = await call.services.channels.find((call.tenant_id, channel_id))
     if found is None:
         raise _unknown()
     return found

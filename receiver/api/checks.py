@@ -7,7 +7,6 @@ from uuid import UUID
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db import reads
 from db.checks import Check, read_check, start_check
 from db.claims import Target, probe_target
 from receiver.api.endpoint import Call, Json, operators_only
@@ -24,7 +23,7 @@ async def check_channel(call: Call) -> Response:
         probed = await call.services.check_now(target)
     except Unaskable as reason:
         raise Conflict(f"The channel can't be probed: {reason}.") from None
-    found = await reads.read_channel(call.services.pool, call.tenant_id, target.channel_id)
+    found = await call.services.channels.find((call.tenant_id, target.channel_id))
     if found is None:
         raise _unknown()
     return Json(

@@ -12,7 +12,9 @@ from starlette.responses import Response
 
 from db.claims import Target
 from db.connections import Pool
+from db.lookups import Lookups
 from db.patience import persist
+from db.reads import ChannelKey, ChannelRow
 from db.vault import Vault
 from db.writer import PATIENCE
 from receiver.auth import Operator, Tokens, require_operator
@@ -32,6 +34,7 @@ class Services:
     settings: Settings
     tokens: Tokens
     metrics: Metrics
+    channels: Lookups[ChannelKey, ChannelRow]
     apply_now: Callable[[UUID], Awaitable[None]]
     """Applies what is due on a channel at once: its rules changed."""
     check_now: Callable[[Target], Awaitable[Probed]]

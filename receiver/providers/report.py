@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
@@ -28,8 +28,7 @@ class Unreadable(Exception):
     """A body that says nothing we understand; its words are safe to store, they quote no value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What one webhook says. Neither `said` nor `alive`: nothing about the connection, by its nature."""
 
     name: str

@@ -1,7 +1,6 @@
 """One transaction a batch, the same rows however the batch is cut, and a replay that gives them again."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -338,7 +337,7 @@ async def test_an_answer_of_the_gateway_of_before_is_dropped_and_asked_for_anew(
 ) -> None:
     channel = Of(await register(connection))
     said = Answered(at(5), at(5), 0, Trigger.OPENED)
-    entry = replace(channel.signal(5, Source.PROBE, said), gateway_id=uuid4())
+    entry = channel.signal(5, Source.PROBE, said)._replace(gateway_id=uuid4())
 
     await apply(connection, [entry], RULES)
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,9 @@ from starlette.applications import Starlette
 
 from db.apply import acknowledge
 from db.connections import Pool
+from db.lookups import Lookups
 from db.pool import open_pool
+from db.reads import find_channels
 from db.tokens import create_operator_token
 from db.vault import Vault
 from receiver.api import routes
@@ -76,6 +79,7 @@ def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starl
     app.state.vault = Vault([KEY])
     app.state.settings = Settings(public_url="https://watch.example")
     app.state.tokens = Tokens(pool)
+    app.state.channels = Lookups(partial(find_channels, pool))
     app.state.metrics = Metrics()
     app.state.apply_now = apply_now
 

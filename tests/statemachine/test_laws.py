@@ -85,7 +85,7 @@ def shuffled_twice(draw: st.DrawFn) -> tuple[list[Signal], list[Signal]]:
             for number, (kind, at) in enumerate(order):
                 fresh = at not in seen
                 seen.add(at)
-                signals.append(replace(heard(kind, at, clock + number), fresh=fresh))
+                signals.append(heard(kind, at, clock + number)._replace(fresh=fresh))
         clock += 100
         probe = draw(st.none() | st.sampled_from(ANSWERS))
         if probe is not None:

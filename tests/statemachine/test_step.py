@@ -43,7 +43,7 @@ def at(seconds: float) -> datetime:
 def told(seconds: float, trigger: Trigger, reason: Reason | None = None, **more: object) -> Heard:
     """A webhook that arrived as it was emitted."""
     heard = Heard(at(seconds), at(seconds), at(seconds), trigger, reason)
-    return replace(heard, **more)  # type: ignore[arg-type]
+    return heard._replace(**more)  # type: ignore[arg-type]
 
 
 OPENED = told(0, Trigger.OPENED)
@@ -170,7 +170,7 @@ def test_silence_never_covers_a_loss_and_does_not_outdate_webhooks() -> None:
 
 def test_equal_times_put_opened_before_unpaired_and_ask_for_a_probe() -> None:
     opened = told(10, Trigger.OPENED)
-    unpaired = replace(told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), received_at=at(9))
+    unpaired = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)._replace(received_at=at(9))
 
     one, _ = after(unpaired, opened)
     other, _ = after(opened, unpaired)
@@ -491,7 +491,7 @@ def test_incident_resolved_by_another_application_opens_again_only_at_a_deadline
 
 def test_clock_change_keeps_the_state_and_forgets_the_times() -> None:
     older_clock = told(1000, Trigger.OPENED)
-    newer_clock = replace(told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), received_at=at(1001), epoch=1)
+    newer_clock = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)._replace(received_at=at(1001), epoch=1)
 
     channel, _ = after(older_clock, newer_clock)
 
@@ -510,7 +510,7 @@ def test_event_that_says_nothing_is_only_noted() -> None:
 def test_redelivery_neither_moves_nor_freshens() -> None:
     channel, _ = after(OPENED, told(10, Trigger.DROPPED, Reason.CONNECTION_LOST))
 
-    again, _ = step(channel, replace(OPENED, received_at=at(50), fresh=False))
+    again, _ = step(channel, OPENED._replace(received_at=at(50), fresh=False))
 
     assert (again.standing, again.fresh_at) == (channel.standing, channel.fresh_at)
     assert again.evidence == channel.evidence
@@ -663,8 +663,8 @@ def test_earlier_incident_makes_a_shown_qr_a_loss() -> None:
 
 
 def test_change_of_clock_asks_for_a_probe() -> None:
-    first = replace(told(10, Trigger.OPENED), epoch=1)
-    second = replace(told(5, Trigger.OPENED), received_at=at(20), epoch=2)
+    first = told(10, Trigger.OPENED)._replace(epoch=1)
+    second = told(5, Trigger.OPENED)._replace(received_at=at(20), epoch=2)
 
     channel, _ = after(first, second)
 
