@@ -113,3 +113,8 @@ class Gateway:
     def final_answers(self) -> int:
         """How many answers made it drop an event."""
         return sum(count for status, count in self.answers.items() if status in FINAL)
+
+    def told(self) -> str:
+        """Return how often which status was answered, in words."""
+        counts = sorted(self.answers.items(), key=lambda item: item[0] or 0)
+        return ", ".join(f"{count:,} x {status or 'none'}" for status, count in counts)

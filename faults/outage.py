@@ -123,16 +123,10 @@ async def _line(
     told = sum(len(it.said) for it in instances)
     measured = (
         f"{told:,} told, {told - found.acknowledged + found.lost} lost, {found.redelivered:,} redeliveries "
-        f"recognised; answers: {answers(gateway)}; {wrong} of {len(instances)} states wrong; "
+        f"recognised; answers: {gateway.told()}; {wrong} of {len(instances)} states wrong; "
         f"204 again after {back_after:.1f} s"
     )
     held = found.acknowledged == told and not (
         found.lost or wrong or gateway.dropped or gateway.final_answers
     )
     return Line(outage.fault, LAW, measured, held and back_after < BACK_WITHIN and ready in ([], [200, 503]))
-
-
-def answers(gateway: Gateway) -> str:
-    """Return how often which status was answered, in words."""
-    counts = sorted(gateway.answers.items(), key=lambda item: item[0] or 0)
-    return ", ".join(f"{count:,} x {status or 'none'}" for status, count in counts)
