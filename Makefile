@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q
 
-.PHONY: run demo bench test check format docs lock clean
+.PHONY: run demo bench faults test check format docs lock clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -33,6 +33,9 @@ demo: $(VENV)/run.stamp           ## the service beside gateways that misbehave:
 
 bench: $(VENV)/run.stamp         ## every figure that the README states, in some six minutes; a missed aim fails
 	$(BIN)/python -m bench $(ARGS)
+
+faults: $(VENV)/run.stamp        ## the service killed, cut off and attacked, in some eight minutes; a broken law fails
+	$(BIN)/python -m faults $(ARGS)
 
 test: $(VENV)/dev.stamp          ## every test, on a real PostgreSQL that the tests start
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,10 +1,12 @@
 """Slow and hostile callers are parted from in time, and nobody else notices; over real sockets."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -12,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from receiver.admission import raise_descriptor_limit
 from receiver.connection import PIPELINED, UNHEARD_LIMIT, Connection
 from receiver.errors import exception_handlers
 from receiver.serving import Server, bind, server_config
@@ -299,3 +302,16 @@ async def test_stopping_leaves_a_request_that_still_arrives_little_time() -> Non
 
             assert await quick.status() == 200
             assert (await slow.rest()).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_as_many_may_wait_to_be_accepted_as_the_kernel_allows() -> None:
+    raise_descriptor_limit()
+    allowed = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    loop = asyncio.get_running_loop()
+
+    with bind("127.0.0.1", 0) as listener, ExitStack() as callers:
+        for _ in range(min(allowed, 4000)):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            async with asyncio.timeout(20):
+                await loop.sock_connect(caller, listener.getsockname())
