@@ -41,7 +41,7 @@ UNREAD_BYTES: Final = 128 * 1024
 """What the kernel keeps of a request that we don't read yet; it takes the double, overhead included. One read
 takes all of it, and for each caller whose body waits for its turn two reads may lie in memory."""
 BACKLOG: Final = 65_535
-"""Connections that wait in the kernel to be accepted: as many as it takes (net.core.somaxconn, as a rule 4096).
+"""Connections that wait in the kernel to be accepted: as many as it takes (net.core.somaxconn, often 4096).
 Who finds no place there is reset after some seconds, which is no answer."""
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 """A request leaves hardly any cycles, so Python's own (700, 10, 10) looks for them far too often."""
