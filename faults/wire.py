@@ -9,13 +9,17 @@ LOCAL = "127.0.0.1"
 class _Request(asyncio.Protocol):
     """Sends a request, and hears the status of the answer; None when the connection ends without one."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, then_ends: bool) -> None:
         self._request = request
+        self._then_ends = then_ends
         self._heard = b""
         self.status: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.Transport, transport).write(self._request)
+        way = cast(asyncio.Transport, transport)
+        way.write(self._request)
+        if self._then_ends:
+            way.write_eof()
 
     def data_received(self, data: bytes) -> None:
         self._heard += data
@@ -30,12 +34,17 @@ class _Request(asyncio.Protocol):
             self.status.set_result(status)
 
 
-async def ask(port: int, request: bytes, within: float) -> int | None:
-    """Return the status that a request is answered with, or None when there is no answer in time."""
+async def ask(port: int, request: bytes, within: float, then_ends: bool = False) -> int | None:
+    """Return the status that a request is answered with, or None when there is no answer in time.
+
+    `then_ends`: nothing more will come from us, and the service hears so.
+    """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(within):
-            transport, protocol = await loop.create_connection(lambda: _Request(request), LOCAL, port)
+            transport, protocol = await loop.create_connection(
+                lambda: _Request(request, then_ends), LOCAL, port
+            )
             try:
                 return await protocol.status
             finally:
