@@ -24,13 +24,6 @@ class Session(Base):
 
     __slots__ = ()
 
-    def get_reset_query(self) -> str:
-        """Return what a connection does that goes back to its pool: nothing, for no statement leaves a trace.
-
-        Settings and locks are those of transactions. It would be a round trip for each use of a connection.
-        """
-        return ""
-
     def _cancel_current_command(self, *_waiters: object) -> None:
         # asyncpg calls this, and in no other case. It still touches the connection when this returns.
         asyncio.get_running_loop().call_soon(self.terminate)
