@@ -16,7 +16,7 @@ from typing import Final
 from bench.database import GIGABYTE, open_database
 from bench.load import Kind, Load, Outcome
 from bench.load import run as make
-from bench.population import BYTES_EACH, populate
+from bench.population import BYTES_EACH, open_to_webhooks, populate
 from bench.service import Service, serving
 from bench.table import Figure, at_least, at_most, at_most_times
 from db.connections import Connection
@@ -46,14 +46,6 @@ SUBJECTS: Final[Mapping[Kind, str]] = {
     "reads": "GET /channels/{id}/state",
 }
 
-UNPROBED: Final = """
-with keyless as (update zapwatch_channels set api_key = null)
-update zapwatch_states set probe_due_at = null, due_at = null
-"""
-TOKENS: Final = """
-insert into zapwatch_tokens (hash, kind, channel_id)
-select sha256(convert_to('zw_' || channel_id, 'utf8')), 'channel', channel_id from zapwatch_channels
-"""
 TARGETS: Final = """
 select '/webhooks/evolution_api/zw_' || channel_id || ' ' || instance as hook,
   '/channels/' || channel_id || '/state ' || instance as state
@@ -225,8 +217,7 @@ async def _fleet(channels: int, gateways: int) -> AsyncIterator[_Fleet]:
         connection = await connect(dsn, command_timeout=None)
         try:
             await populate(connection, channels, gateways)
-            for statement in (UNPROBED, TOKENS, "vacuum analyze"):
-                await connection.execute(statement)
+            await open_to_webhooks(connection)
             with tempfile.TemporaryDirectory() as folder:
                 yield _Fleet(dsn, connection, Path(folder))
         finally:

@@ -66,6 +66,14 @@ STATEMENTS: Final = (
     """,
     "delete from zapwatch_gateways where base_url = 'http://evo.example'",
 )
+UNPROBED: Final = """
+with keyless as (update zapwatch_channels set api_key = null)
+update zapwatch_states set probe_due_at = null, due_at = null
+"""
+TOKENS: Final = """
+insert into zapwatch_tokens (hash, kind, channel_id)
+select sha256(convert_to('zw_' || channel_id, 'utf8')), 'channel', channel_id from zapwatch_channels
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,13 @@ async def populate(connection: Connection, channels: int, gateways: int) -> Popu
             await connection.execute(statement.format(**values))
     await connection.execute("vacuum analyze")
     return Population(channels, gateways, now)
+
+
+async def open_to_webhooks(connection: Connection) -> None:
+    """Give each channel the webhook token `zw_` and its id; none is probed, so only webhooks count."""
+    await connection.execute(UNPROBED)
+    await connection.execute(TOKENS)
+    await connection.execute("vacuum analyze")
 
 
 async def _first(connection: Connection, now: datetime) -> None:

@@ -92,7 +92,7 @@ class Writer:
         if self._refusing:
             raise Unavailable("too many events are waiting for the database")
         loop = asyncio.get_running_loop()
-        expires_at = loop.time() + min(self._patience, patience or self._patience)
+        expires_at = loop.time() + (self._patience if patience is None else min(patience, self._patience))
         submission = Submission(entries, loop.create_future(), expires_at)
         self._enqueue(submission)
         return submission.done

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from bench.population import populate
+from bench.population import open_to_webhooks, populate
 from db.connections import Connection
 from db.migrate import migrate
 from faults.gateway import Event, Gateway, Instance
@@ -26,14 +26,6 @@ STEPS: Final = 100
 """Portions in which they are sent."""
 CODES: Final = (401, 428)
 """In turn: logged out, connection closed."""
-UNPROBED: Final = """
-with keyless as (update zapwatch_channels set api_key = null)
-update zapwatch_states set probe_due_at = null, due_at = null
-"""
-TOKENS: Final = """
-insert into zapwatch_tokens (hash, kind, channel_id)
-select sha256(convert_to('zw_' || channel_id, 'utf8')), 'channel', channel_id from zapwatch_channels
-"""
 CHANNELS_OF: Final = "select channel_id, instance from zapwatch_channels"
 CLOSED: Final = "select count(*) from zapwatch_states where state like 'disconnected/%'"
 
@@ -55,8 +47,7 @@ async def run(folder: Path) -> list[Line]:
 async def _events(connection: Connection) -> list[Event]:
     """Fill the database with open channels, and return how each of them closes, stamped over the second."""
     await populate(connection, CHANNELS, GATEWAYS)
-    await connection.execute(UNPROBED)
-    await connection.execute(TOKENS)
+    await open_to_webhooks(connection)
     rows = await connection.fetch(CHANNELS_OF)
     instances = [
         Instance(row["channel_id"], row["instance"], f"/webhooks/evolution_api/zw_{row['channel_id']}")

@@ -84,22 +84,11 @@ class Webhooks:
             return
         token, *suffix = rest
         provider = PROVIDERS.get(name)
-        said: int | Problem
         try:
-            said = await self._receive(provider, token, suffix[0] if suffix else None, receive)
+            said = await self._say(provider, token, suffix[0] if suffix else None, receive)
         except ClientDisconnect:
             self._count(provider, 499)
             return
-        except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
-            said = problem
-        except Unavailable as unavailable:
-            said = UnavailableAnswer(str(unavailable))
-        except TimeoutError:
-            said = UnavailableAnswer("The event was not stored in time; send it again.")
-        except Exception as error:
-            # Whatever it is, the gateway must keep the event; only the kind of error may be told.
-            log.error("a webhook was not accepted: %s", type(error).__name__)
-            said = UnavailableAnswer("The event was not stored; send it again.")
         if isinstance(said, Problem):
             self._count(provider, int(said.status))
             await answer(said)(scope, receive, send)
@@ -107,6 +96,25 @@ class Webhooks:
             self._count(provider, said)
             await send({"type": "http.response.start", "status": said, "headers": NO_BODY[said]})
             await send({"type": "http.response.body"})
+
+    async def _say(
+        self, provider: Provider | None, token: str, suffix: str | None, receive: Receive
+    ) -> int | Problem:
+        """Return the answer: a status, or what is wrong; whatever fails, the sender is to send it again."""
+        try:
+            return await self._receive(provider, token, suffix, receive)
+        except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
+            return problem
+        except Unavailable as unavailable:
+            return UnavailableAnswer(str(unavailable))
+        except TimeoutError:
+            return UnavailableAnswer("The event was not stored in time; send it again.")
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            # Only the kind of error may be told.
+            log.error("a webhook was not accepted: %s", type(error).__name__)
+            return UnavailableAnswer("The event was not stored; send it again.")
 
     def _count(self, provider: Provider | None, status: int) -> None:
         counter: Counter = self._answers("unknown" if provider is None else provider.name, str(status))

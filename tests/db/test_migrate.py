@@ -20,7 +20,7 @@ OURS = [
     "0005_probes.sql",
     "0006_gateways_of_states.sql",
     "0007_snapshots.sql",
-    "0011_batches.sql",
+    "0008_batches.sql",
 ]
 
 
