@@ -124,9 +124,10 @@ class Writer:
                     self._idle.set()
         finally:
             self._drop_connection()
+            self._idle.set()
 
     async def drain(self) -> None:
-        """Return when nothing waits any more."""
+        """Return when nothing waits any more, or nobody commits it any more."""
         await self._idle.wait()
 
     def _expire(self) -> None:

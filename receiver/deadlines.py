@@ -11,6 +11,7 @@ from db.connections import Pool
 from db.entry import Entry, Source
 from db.patience import TRANSIENT
 from db.writer import Unavailable, Writer
+from receiver.claimed import Claimed, to_the_end
 from statemachine.signals import Deadline
 
 EVERY: Final = timedelta(seconds=0.25)
@@ -27,7 +28,7 @@ class Deadlines:
         self._pool = pool
         self._writer = writer
         self._on_lag = on_lag
-        self._submitted: dict[asyncio.Task[None], Claim] = {}
+        self._claimed = Claimed(pool, writer, release_deadlines)
 
     async def fire_due(self) -> int:
         """Submit the deadlines that have come, oldest first, and return how many.
@@ -39,12 +40,9 @@ class Deadlines:
         async with self._pool.acquire() as connection:
             due = await claim_deadlines(connection, now, AT_ONCE)
         self._on_lag(max(((now - due_at).total_seconds() for _, due_at, _ in due), default=0.0))
-        submitted = {
-            asyncio.create_task(self._submit(one, now)): Claim(one.channel_id, now + LEASE) for one in due
-        }
-        self._submitted |= submitted
-        for task in submitted:
-            task.add_done_callback(self._submitted.pop)
+        submitted = [
+            self._claimed.begin(Claim(one.channel_id, now + LEASE), self._submit(one, now)) for one in due
+        ]
         if submitted:
             await asyncio.wait(submitted, timeout=EVERY.total_seconds())
         return len(due)
@@ -54,14 +52,14 @@ class Deadlines:
         try:
             while True:
                 try:
-                    fired = await self.fire_due()
+                    fired = await to_the_end(self.fire_due())
                 except TRANSIENT as error:
                     log.warning("deadlines wait for the database: %r", error)
                     fired = 0
                 if fired < AT_ONCE:
                     await asyncio.sleep(EVERY.total_seconds())
         finally:
-            await self._give_back()
+            await self._claimed.give_back()
 
     async def _submit(self, due: Due, now: datetime) -> None:
         deadline = Deadline(now, queued=due.queued)
@@ -69,16 +67,3 @@ class Deadlines:
             await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
         except Unavailable as error:
             log.warning("the deadline of channel %s waits: %s", due.channel_id, error)
-
-    async def _give_back(self) -> None:
-        submitted = dict(self._submitted)
-        for task in submitted:
-            task.cancel()
-        await asyncio.gather(*submitted, return_exceptions=True)
-        if not submitted:
-            return
-        try:
-            async with self._pool.acquire() as connection:
-                await release_deadlines(connection, submitted.values())
-        except TRANSIENT as error:
-            log.warning("%d deadlines stay claimed: %r", len(submitted), error)

@@ -15,6 +15,7 @@ from db.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, 
 from db.connections import Pool
 from db.patience import TRANSIENT
 from db.writer import PATIENCE, Unavailable, Writer
+from receiver.claimed import Claimed, to_the_end
 from receiver.probe import Prober, Unaskable
 
 EVERY: Final = timedelta(seconds=0.25)
@@ -57,12 +58,12 @@ class Reconciler:
         self._prober = prober
         # A probe and its control, and the wait for the commit of what they said.
         self._lease = 2 * timeout + 2 * PATIENCE
-        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._claimed = Claimed(pool, writer, release_probes)
         self._aside = Aside()
 
     async def probe_due(self) -> Sequence[asyncio.Task[None]]:
         """Begin the probes that are due and have a place; return them, to be awaited or not."""
-        free = AT_ONCE - len(self._running)
+        free = AT_ONCE - len(self._claimed)
         if free <= 0:
             return []
         async with self._pool.acquire() as connection:
@@ -71,14 +72,10 @@ class Reconciler:
                 connection, now, self._lease, PER_GATEWAY, free, self._aside.at(now)
             )
         self._aside.add(locked, now)
-        begun = {
-            asyncio.create_task(self._probe(target)): Claim(target.channel_id, now + self._lease)
+        return [
+            self._claimed.begin(Claim(target.channel_id, now + self._lease), self._probe(target))
             for target in due
-        }
-        self._running |= begun
-        for task in begun:
-            task.add_done_callback(self._running.pop)
-        return list(begun)
+        ]
 
     async def run(self) -> None:
         """Probe for ever; while the database is away, wait for it. In the end claims are given back."""
@@ -86,25 +83,12 @@ class Reconciler:
             while True:
                 begun: Sequence[asyncio.Task[None]] = []
                 try:
-                    begun = await self.probe_due()
+                    begun = await to_the_end(self.probe_due())
                 except TRANSIENT as error:
                     log.warning("probes wait for the database: %r", error)
                 await _until_half(begun)
         finally:
-            await self._give_back()
-
-    async def _give_back(self) -> None:
-        running = dict(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        if not running:
-            return
-        try:
-            async with self._pool.acquire() as connection:
-                await release_probes(connection, running.values())
-        except TRANSIENT as error:
-            log.warning("%d channels stay claimed: %r", len(running), error)
+            await self._claimed.give_back()
 
     async def _probe(self, target: Target) -> None:
         try:

@@ -269,9 +269,9 @@ async def test_exhausted_pool_holds_up_no_known_channel_and_those_who_wait_for_i
     before = await scene.descriptors()
 
     async with scene.crowd() as client, connected(scene.database.superuser) as admin, admin.transaction():
-        await admin.execute("lock table zapwatch_tokens")
-        crowd = [asyncio.create_task(flip(client, new, stranger)) for _ in range(50)]
-        await until(lambda: waiting_lookups(admin))
+        await admin.execute("lock table zapwatch_quarantine")
+        crowd = [asyncio.create_task(client.post(new, content=b"not JSON")) for _ in range(50)]
+        await until(lambda: is_exhausted(admin))
         seen = await scene.watch(1, (known, instance))
         answers = await asyncio.gather(*crowd)
 
@@ -285,7 +285,7 @@ async def test_exhausted_pool_holds_up_no_known_channel_and_those_who_wait_for_i
     assert await scene.descriptors() <= before + 2
 
 
-async def waiting_lookups(admin: Connection) -> bool:
+async def is_exhausted(admin: Connection) -> bool:
     """Whether every connection of the pool waits for the lock."""
     waiting = await admin.fetchval("select count(*) from pg_locks where not granted")
     return bool(waiting >= POOL_SIZE)
