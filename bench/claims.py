@@ -23,7 +23,7 @@ from db.claims import PER_GATEWAY, claim_probes, put_off_probes
 from db.connections import Connection
 from db.pool import connect
 from db.queries import sql
-from db.writer import PATIENCE
+from db.queue import PATIENCE
 from receiver.reconciler import AT_ONCE
 from receiver.settings import Settings
 

@@ -24,9 +24,9 @@ from db.lookups import Lookups
 from db.migrate import migrate
 from db.notices import listen
 from db.pool import connect, connect_writer, open_pool
+from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
 from db.vault import Vault, kept_keys
-from db.writer import Unavailable as NotCommitted
 from db.writer import Writer
 from receiver import api, checks, housekeeping, retention, versions
 from receiver.admission import Admission, Load

@@ -10,7 +10,8 @@ from db.claims import LEASE, Claim, Due, claim_deadlines, release_deadlines
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.patience import TRANSIENT
-from db.writer import Unavailable, Writer
+from db.queue import Unavailable
+from db.writer import Writer
 from receiver.claimed import Claimed, to_the_end
 from statemachine.signals import Deadline
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
 from db.patience import TRANSIENT
-from db.writer import Unavailable as NotCommitted
+from db.queue import Unavailable as NotCommitted
 
 RETRY_AFTER_SECONDS: Final = 2
 

@@ -10,7 +10,8 @@ from db.apply import freshen
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.patience import TRANSIENT
-from db.writer import Unavailable, Writer
+from db.queue import Unavailable
+from db.writer import Writer
 from statemachine.model import Rules
 from statemachine.signals import Alive
 

@@ -14,7 +14,8 @@ from uuid import UUID
 from db.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, release_probes
 from db.connections import Pool
 from db.patience import TRANSIENT
-from db.writer import PATIENCE, Unavailable, Writer
+from db.queue import PATIENCE, Unavailable
+from db.writer import Writer
 from receiver.claimed import Claimed, to_the_end
 from receiver.probe import Prober, Unaskable
 

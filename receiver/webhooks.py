@@ -24,8 +24,8 @@ from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
 from db.lookups import Lookups
 from db.patience import persist
+from db.queue import PATIENCE, Unavailable
 from db.reads import read_states
-from db.writer import PATIENCE, Unavailable
 from receiver.auth import Target
 from receiver.errors import MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized, answer
 from receiver.errors import Unavailable as UnavailableAnswer

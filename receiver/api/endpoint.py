@@ -14,9 +14,9 @@ from db.claims import Target
 from db.connections import Pool
 from db.lookups import Lookups
 from db.patience import persist
+from db.queue import PATIENCE
 from db.reads import ChannelKey, ChannelRow
 from db.vault import Vault
-from db.writer import PATIENCE
 from receiver.auth import Operator, Tokens, require_operator
 from receiver.errors import Forbidden, NotFound
 from receiver.metrics import Metrics

@@ -16,9 +16,9 @@ from db.lodging import lodge
 from db.migrate import MigrationError
 from db.patience import TRANSIENT
 from db.pool import connect, open_pool
+from db.queue import Unavailable
 from db.running import embedded_or_running
 from db.vault import Vault, VaultError, kept_keys
-from db.writer import Unavailable
 from receiver.logs import redact
 from receiver.settings import (
     DECLARED,

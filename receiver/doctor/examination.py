@@ -18,8 +18,8 @@ from db.diagnosis import Finding, Severity, note, problem, size
 from db.embedded import EmbeddedError
 from db.patience import TRANSIENT
 from db.pool import connect
+from db.queue import PATIENCE
 from db.vault import VaultError
-from db.writer import PATIENCE
 from receiver.client import Client, open_client
 from receiver.container import localhost
 from receiver.doctor.address import ANSWER_WITHIN, check_base_url, check_public_url

@@ -17,7 +17,8 @@ from db.embedded import run_embedded
 from db.entry import Entry, Source
 from db.migrate import migrate
 from db.pool import connect_writer
-from db.writer import HIGH_WATER, Unavailable, Writer
+from db.queue import BATCH, HIGH_WATER, WORTH_IT, Unavailable
+from db.writer import Writer
 from statemachine.model import Reason, State, Trigger
 from tests.conftest import Server, connected, reachable_folder
 from tests.db.entries import RULES, Of, at, register
@@ -62,6 +63,54 @@ async def test_concurrent_submissions_share_transactions(dsn: str, connection: C
     assert sum(batches) == 50
     assert len(batches) <= 3
     assert set((await states(connection)).values()) == {"open"}
+
+
+async def test_slow_batch_holds_up_no_other(dsn: str, connection: Connection) -> None:
+    slow = Of(await register(connection, "slow"))
+    others = [Of(await register(connection, f"loja-{number}")) for number in range(WORTH_IT)]
+    await connection.execute(
+        """create function dawdle() returns trigger language plpgsql as
+        'begin perform pg_sleep(3); return new; end'"""
+    )
+    await connection.execute(
+        "create trigger dawdle before update on notification_channels for each row "
+        f"when (old.id = '{slow.channel_id}') execute function dawdle()"
+    )
+    async with running(dsn) as writer:
+        waits = writer.submit([slow.told(0, Trigger.OPENED)])
+        again = writer.submit([slow.told(1, Trigger.CONNECTING)])
+        while writer.depth:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # its batch begins by itself
+
+        await asyncio.gather(*(writer.submit([of.told(0, Trigger.OPENED)]) for of in others))
+
+        assert not waits.done()
+        await again
+        assert waits.done()
+    stored = await states(connection)
+    assert stored.pop(slow.channel_id) == "connecting"
+    assert set(stored.values()) == {"open"}
+
+
+async def test_channel_that_somebody_locks_keeps_its_order(dsn: str, connection: Connection) -> None:
+    held = Of(await register(connection, "held"))
+    others = [Of(await register(connection, f"loja-{number}")) for number in range(20)]
+    words = [Trigger.OPENED, Trigger.CONNECTING] * (BATCH * 3 // 4)
+    async with running(dsn, patience=timedelta(minutes=1)) as writer, connected(dsn) as other:
+        async with other.transaction():
+            await other.execute("select from notification_channels where id = $1 for update", held.channel_id)
+            waiting = [writer.submit([held.told(n, word)]) for n, word in enumerate(words)]
+            # As many as make several batches, among which those that wait are passed over.
+            for n in range(10):
+                await asyncio.gather(*(writer.submit([of.told(n, Trigger.CONNECTING)]) for of in others))
+        await asyncio.gather(*waiting)
+
+    stored = await connection.fetch(
+        "select last_at from zapwatch_events where channel_id = $1 order by id", held.channel_id
+    )
+    times = [row["last_at"] for row in stored]
+    assert times == sorted(times)
+    assert len(times) == len(words)
 
 
 async def test_bad_entry_fails_alone(dsn: str, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.writer import Unavailable as NotCommitted
+from db.queue import Unavailable as NotCommitted
 from receiver.errors import (
     Conflict,
     FieldProblem,
