@@ -55,6 +55,9 @@ STATES: Final = """
 select c.instance, s.state, s.last_event_at > $2 as fresh
 from zapwatch_channels c join zapwatch_states s using (channel_id) where c.instance = any ($1::text[])
 """
+DISK: Final = (
+    "select pg_total_relation_size('zapwatch_events') as events, pg_current_wal_lsn() - '0/0' as log"
+)
 WORDS: Final = {"close": "disconnected/dropped"}
 """The gateway's words whose state has another name."""
 
@@ -127,7 +130,7 @@ async def run(quick: bool) -> list[Figure]:
             for kind in AIMS:
                 figures += await _compare(fleet, kind, bare, ours, quick)
             figures.append(await _quickness(fleet, ours, quick))
-            figures.append(await _endurance(fleet, ours, quick))
+            figures += await _endurance(fleet, ours, quick)
         figures += await _apart(fleet, quick)
     return figures + await _scale(quick)
 
@@ -159,14 +162,21 @@ async def _quickness(fleet: _Fleet, ours: Service, quick: bool) -> Figure:
     return at_most(subject, "p99", outcome.p99, 40, f"p50 {outcome.p50:.1f} ms, {outcome.rate:,.0f}/s")
 
 
-async def _endurance(fleet: _Fleet, ours: Service, quick: bool) -> Figure:
+async def _endurance(fleet: _Fleet, ours: Service, quick: bool) -> list[Figure]:
     seconds = QUICK_ENDURANCE if quick else ENDURANCE
     await fleet.checked(ours, "states", seconds / 5)
-    before = ours.memory()
+    memory, disk = ours.memory(), await fleet.connection.fetchrow(DISK)
     outcome = await fleet.checked(ours, "states", seconds)
-    grown = ours.memory() / before
-    told = f"{before / 1e6:.0f} MB, {outcome.total:,} events"
-    return at_most_times(f"memory after {seconds:.0f} s of full load", "growth", grown, 1.05, told)
+    grown, taken = ours.memory() / memory, await fleet.connection.fetchrow(DISK)
+    assert disk is not None
+    assert taken is not None
+    rows, log = ((taken[of] - disk[of]) / outcome.total for of in ("events", "log"))
+    told = f"{memory / 1e6:.0f} MB, {outcome.total:,} events"
+    return [
+        at_most_times(f"memory after {seconds:.0f} s of full load", "growth", grown, 1.05, told),
+        Figure("disk of an event, its row and indexes", "Zapwatch", f"{rows:.0f} bytes"),
+        Figure("write-ahead log of an event", "Zapwatch", f"{log:.0f} bytes"),
+    ]
 
 
 async def _apart(fleet: _Fleet, quick: bool) -> list[Figure]:
@@ -188,27 +198,29 @@ async def _apart(fleet: _Fleet, quick: bool) -> list[Figure]:
 
 
 async def _scale(quick: bool) -> list[Figure]:
-    """Compare what an event costs with few channels and with very many, service and database together."""
-    costs = []
-    for channels in QUICK_FLEETS if quick else FLEETS:
+    """Compare what an event costs with few channels and with very many, service and database apart."""
+    fleets = QUICK_FLEETS if quick else FLEETS
+    seconds, warm_up = (QUICK_SECONDS, QUICK_WARM_UP) if quick else (2 * SECONDS, WARM_UP)
+    subject = "processor time of an event, service + its writer in PostgreSQL"
+    figures, costs = [], []
+    for channels in fleets:
         async with _fleet(channels, channels // 1000) as fleet, serving("zapwatch", fleet.dsn) as ours:
+            each = await fleet.connection.fetchval("select pg_database_size(current_database())") / channels
             targets = await fleet.targets("drops", channels)
-            seconds = QUICK_SECONDS if quick else 2 * SECONDS
-            await make(Load(ours.port, "drops", targets, CONNECTIONS, QUICK_WARM_UP if quick else WARM_UP))
-            writer = Service(0, await fleet.connection.fetchval(WRITER))
-            before = ours.cpu() + writer.cpu()
+            await make(Load(ours.port, "drops", targets, CONNECTIONS, warm_up))
+            servers = [ours, *(Service(0, row["pid"]) for row in await fleet.connection.fetch(WRITERS))]
+            before = [it.cpu() for it in servers]
             outcome = await make(Load(ours.port, "drops", targets, CONNECTIONS, seconds, seed=2))
-            costs.append(1e6 * (ours.cpu() + writer.cpu() - before) / outcome.total)
-    subject = "processor time of an event, service and its writer in PostgreSQL"
-    few, many = QUICK_FLEETS if quick else FLEETS
-    return [
-        Figure(subject, f"{few:,} channels", f"{costs[0]:.0f} µs"),
-        Figure(subject, f"{many:,} channels", f"{costs[1]:.0f} µs"),
-        at_most_times(subject, "ratio", costs[1] / costs[0], 1.25),
-    ]
+            python, *database = (
+                1e6 * (it.cpu() - was) / outcome.total for it, was in zip(servers, before, strict=True)
+            )
+            costs.append(python + sum(database))
+            told = f"{python:.0f} + {sum(database):.0f} µs, {each:,.0f} bytes a channel"
+            figures.append(Figure(subject, f"{channels:,} channels", f"{costs[-1]:.0f} µs", told))
+    return [*figures, at_most_times(subject, "ratio", costs[1] / costs[0], 1.25)]
 
 
-WRITER: Final = "select pid from pg_stat_activity where application_name = 'zapwatch writer'"
+WRITERS: Final = "select pid from pg_stat_activity where application_name = 'zapwatch writer'"
 
 
 @asynccontextmanager
