@@ -65,6 +65,7 @@ def _chunked() -> list[Kind]:
         Kind("a size that is no number", "503", lambda path, body: [*_chunks(path, body)[:-1], b"size\r\n"]),
         Kind("a negative size", "503", lambda path, body: [*_chunks(path)[:-1], b"-5\r\n", body]),
         Kind("no end", "503", lambda path, body: _chunks(path, body)[:-1]),
+        Kind("no end after 1 MB", "503", lambda path, body: _chunks(path, *_start(body))[:-1]),
         Kind("cut off", CLOSED, lambda path, body: _chunks(path, body)[:-1], then_ends=True),
     ]
 
