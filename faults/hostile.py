@@ -23,7 +23,7 @@ from receiver.sandbox.stage import Stage
 from receiver.serving import UNREAD_BYTES
 from receiver.webhooks import BODY_LIMIT, LARGE_AT_ONCE, SMALL
 
-LIMIT: Final = 150.0
+LIMIT: Final = 200.0
 ROUNDS: Final = 3
 AT_ONCE: Final = 16
 """Of each kind, and all kinds together."""
