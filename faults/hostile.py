@@ -144,19 +144,28 @@ async def _attack(service: Service, everyone: Sequence[Senders]) -> tuple[Memory
 
 async def _line(connection: Connection, fault: str, group: Sequence[Senders], last_began: datetime) -> Line:
     """Tell whether each kind got its answer, and what was acknowledged, and no more, is stored."""
-    found = await audit(connection, chain.from_iterable(it.acknowledged for it in group))
-    stored = await connection.fetchval(STORED, [it.instance.channel for it in group])
-    noted = sum(it.answers["202"] for it in group)
+    channels = [it.instance.channel for it in group]
     tokens = [hash_token(it.instance.path.rpartition("/")[2]) for it in group]
-    kept = await connection.fetchval(KEPT, tokens)
     traffic = [it.instance.channel for it in group if it.kind.is_traffic]
-    heard = await connection.fetchval(HEARD, traffic, last_began)
-    is_kept = (found.lost, stored, kept, heard) == (0, found.acknowledged, noted, len(traffic))
-    measured = (
-        f"{EACH} of each. {_told(group)}. Stored: {stored} of {found.acknowledged} states, "
-        f"{kept} of {noted} unreadable bodies; {found.lost} lost"
+    found = await audit(connection, chain.from_iterable(it.acknowledged for it in group))
+    stored = {
+        "states": (await connection.fetchval(STORED, channels), found.acknowledged),
+        "unreadable bodies": (
+            await connection.fetchval(KEPT, tokens),
+            sum(it.answers["202"] for it in group),
+        ),
+        "channels' traffic": (await connection.fetchval(HEARD, traffic, last_began), len(traffic)),
+    }
+    told = ", ".join(
+        f"{is_there} of {due} {what}" for what, (is_there, due) in stored.items() if is_there or due
     )
-    return Line(fault, LAW, measured, is_kept and all(it.are_answered for it in group))
+    is_kept = not found.lost and all(is_there == due for is_there, due in stored.values())
+    return Line(
+        fault,
+        LAW,
+        f"{EACH} of each. {_told(group)}. Stored: {told}; {found.lost} lost",
+        is_kept and all(it.are_answered for it in group),
+    )
 
 
 def _told(group: Sequence[Senders]) -> str:
