@@ -29,12 +29,8 @@ LATE: Final = timedelta(minutes=40)
 APART: Final = timedelta(seconds=6)
 """Between any two events of a gateway. Two that are late by the same second look like a clock that was set:
 retries are spread too widely for that, an hour that is told within seconds is not."""
-SETTINGS: Final[dict[str, Any]] = {
-    "stale_after_seconds": "10",
-    "retry_after_seconds": "0.5",
-    "terminal_grace_seconds": "0.6",
-}
-"""Short ones: a row need not wait for what takes minutes."""
+SETTINGS: Final[dict[str, Any]] = {"retry_after_seconds": "0.5", "terminal_grace_seconds": "0.6"}
+"""Short ones, but for silence: what a late word got wrong may not wait until a quiet channel is asked."""
 
 Plan = Callable[[Sequence[Event], Sequence[Event], Random], Sequence[Event]]
 """In which order a channel's events, and their copies by the global webhook, arrive."""
