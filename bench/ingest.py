@@ -30,7 +30,7 @@ FEW_CONNECTIONS: Final = 64
 ROUNDS, QUICK_ROUNDS = 3, 1
 SECONDS, QUICK_SECONDS = 8.0, 3.0
 WARM_UP, QUICK_WARM_UP = 45.0, 5.0
-"""Seconds until most channels were heard of: their tokens are known then, and their rules told."""
+"""Seconds in which most of `CHANNELS` are heard of: their tokens are known then, and their rules told."""
 FLEETS: Final = (1_000, 1_000_000)
 QUICK_FLEETS: Final = (1_000, 20_000)
 ENDURANCE, QUICK_ENDURANCE = 300.0, 10.0
@@ -84,12 +84,22 @@ class _Fleet:
         return str(path)
 
     async def load(
-        self, service: Service, kind: Kind, seconds: float, connections: int = CONNECTIONS, seed: int = 1
+        self,
+        service: Service,
+        kind: Kind,
+        seconds: float,
+        connections: int = CONNECTIONS,
+        seed: int = 1,
+        in_turn: bool = False,
     ) -> Outcome:
         """Make a load and return what came of it."""
         channels = FLOODED if kind == "flood" else CHANNELS
         targets = await self.targets(kind, channels)
-        return await make(Load(service.port, kind, targets, connections, seconds, seed))
+        return await make(Load(service.port, kind, targets, connections, seconds, seed, in_turn))
+
+    async def warm_up(self, service: Service, kind: Kind, quick: bool) -> Outcome:
+        """Have the service hear of as many channels as it can, as it has in a life that lasts for days."""
+        return await self.load(service, kind, QUICK_WARM_UP if quick else WARM_UP, in_turn=True)
 
     async def checked(
         self, service: Service, kind: Kind, seconds: float, connections: int = CONNECTIONS, seed: int = 1
@@ -140,7 +150,7 @@ async def run(quick: bool) -> AsyncIterator[Figure]:
 
 async def _compare(fleet: _Fleet, kind: Kind, bare: Service, ours: Service, quick: bool) -> list[Figure]:
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
-    await fleet.checked(ours, kind, QUICK_WARM_UP if quick else WARM_UP)
+    await fleet.warm_up(ours, kind, quick)
     theirs, mine = [], []
     for seed in range(rounds):
         theirs.append(await fleet.load(bare, kind, seconds, seed=seed))
@@ -187,7 +197,7 @@ async def _apart(fleet: _Fleet, quick: bool) -> list[Figure]:
     seconds = QUICK_SECONDS if quick else SECONDS
     apart, together = [], []
     async with serving("apart", fleet.dsn) as one, serving("zapwatch", fleet.dsn) as ours:
-        await fleet.checked(ours, "states", QUICK_WARM_UP)
+        await fleet.warm_up(ours, "states", quick)
         for seed in range(QUICK_ROUNDS if quick else ROUNDS):
             apart.append(await fleet.checked(one, "states", seconds, seed=seed))
             together.append(await fleet.checked(ours, "states", seconds, seed=seed))
@@ -210,7 +220,7 @@ async def _scale(quick: bool) -> list[Figure]:
         async with _fleet(channels, channels // 1000) as fleet, serving("zapwatch", fleet.dsn) as ours:
             each = await fleet.connection.fetchval("select pg_database_size(current_database())") / channels
             targets = await fleet.targets("drops", channels)
-            await make(Load(ours.port, "drops", targets, CONNECTIONS, warm_up))
+            await make(Load(ours.port, "drops", targets, CONNECTIONS, warm_up, in_turn=True))
             servers = [ours, *(Service(0, row["pid"]) for row in await fleet.connection.fetch(WRITERS))]
             before = [it.cpu() for it in servers]
             outcome = await make(Load(ours.port, "drops", targets, CONNECTIONS, seconds, seed=2))

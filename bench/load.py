@@ -5,6 +5,7 @@ HTTP/1.1 for its own server, so that little of the machine goes into making the 
 """
 
 import asyncio
+import itertools
 import random
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Load:
     connections: int
     seconds: float
     seed: int = 1
+    in_turn: bool = False
+    """Whether channels come one after the other, so that each is heard of once before any is twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class _Speaker:
         lines = Path(load.targets).read_text().splitlines()
         self._targets = [(path, instance) for path, instance in (line.split() for line in lines)]
         self._chance = random.Random(load.seed)
+        self._in_turn = itertools.cycle(self._targets) if load.in_turn else None
         self._turn = 0
         self._count = 0
         self._stamps: dict[str, int] = {}
@@ -98,7 +102,7 @@ class _Speaker:
         return self._update(("close", "connecting"), (428, 200))
 
     def _update(self, states: tuple[str, str], reasons: tuple[int, int]) -> bytes:
-        path, instance = self._chance.choice(self._targets)
+        path, instance = self._target()
         turn = self._said[instance] = self._said.get(instance, -1) + 1
         state, reason = states[turn % 2], reasons[turn % 2]
         self.last[instance] = state
@@ -117,8 +121,11 @@ class _Speaker:
         body = _UPDATE % (instance, instance, state, reason, path, _stamp(stamp), instance)
         return _request("POST", path, body)
 
+    def _target(self) -> tuple[str, str]:
+        return self._chance.choice(self._targets) if self._in_turn is None else next(self._in_turn)
+
     def _traffic(self) -> bytes:
-        path, instance = self._chance.choice(self._targets)
+        path, instance = self._target()
         self._count += 1
         self.last[instance] = "alive"
         text = self._big if self._chance.random() < BIG_SHARE else self._small
@@ -127,7 +134,7 @@ class _Speaker:
         return _request("POST", path, body)
 
     def _reads(self) -> bytes:
-        path, _ = self._chance.choice(self._targets)
+        path, _ = self._target()
         return b"GET %b HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %b\r\n\r\n" % (path.encode(), TOKEN)
 
 
