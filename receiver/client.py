@@ -17,7 +17,7 @@ from typing import Final
 import httpx
 
 ANSWER_LIMIT: Final = 256 * 1024
-"""Bytes of an answer that are read; a gateway's own are a few hundred."""
+"""Bytes of an answer that are read, lists excepted; a gateway's own are a few hundred."""
 ORIGINS_KEPT: Final = 4096
 """Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
 POOL_CALLS: Final = 5
@@ -62,11 +62,13 @@ class Client:
         self._tls = ssl.create_default_context()
         self._origins: OrderedDict[Origin, list[_Pool]] = OrderedDict()
 
-    async def get(self, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
-        """Return the answer to a GET, its body cut at `ANSWER_LIMIT`; raise `Unanswered`."""
+    async def get(
+        self, url: str, headers: Mapping[str, str] = NO_HEADERS, limit: int = ANSWER_LIMIT
+    ) -> Reply:
+        """Return the answer to a GET, its body cut at `limit` bytes; raise `Unanswered`."""
         try:
             async with asyncio.timeout(self.seconds):
-                return await self._get(self._reachable(httpx.URL(url)), headers)
+                return await self._get(self._reachable(httpx.URL(url)), headers, limit)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unanswered(type(error).__name__, timed_out=True) from None
         # ValueError: a host that IDNA refuses, in the address or in a redirect, escapes httpx's own errors.
@@ -78,16 +80,16 @@ class Client:
         for pools in self._origins.values():
             await _close(pools)
 
-    async def _get(self, url: httpx.URL, headers: Mapping[str, str]) -> Reply:
+    async def _get(self, url: httpx.URL, headers: Mapping[str, str], limit: int) -> Reply:
         pool = self._pool((url.scheme, url.host, url.port))
         pool.calls += 1
         try:
             await self._close_oldest()
             try:
-                return await _exchange(pool.http, url, headers)
+                return await _exchange(pool.http, url, headers, limit)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 # The gateway may have closed a kept connection just now, which says nothing about it.
-                return await _exchange(pool.http, url, headers)
+                return await _exchange(pool.http, url, headers, limit)
         finally:
             pool.calls -= 1
 
@@ -118,16 +120,16 @@ async def _close(pools: Iterable[_Pool]) -> None:
         await pool.http.aclose()
 
 
-async def _exchange(http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str]) -> Reply:
+async def _exchange(http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], limit: int) -> Reply:
     async with http.stream("GET", url, headers=headers) as response:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Unanswered("Encoded")
-        body = b""
+        body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) > ANSWER_LIMIT:
+            if len(body) > limit:
                 break
-        return Reply(response.status_code, body[:ANSWER_LIMIT])
+        return Reply(response.status_code, bytes(body[:limit]))
 
 
 def _http(tls: ssl.SSLContext, seconds: float) -> httpx.AsyncClient:

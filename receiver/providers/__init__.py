@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from receiver.providers.evolution import Evolution
-from receiver.providers.report import Answer, Question, Report
+from receiver.providers.report import Answer, Listing, Question, Report
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
@@ -20,6 +20,10 @@ class Provider(Protocol):
     @property
     def has_version(self) -> bool:
         """Whether `GET /` tells a version that the meaning of its events depends on."""
+
+    @property
+    def one_key_for_all(self) -> bool:
+        """Whether the key that lists a gateway's instances also asks for each one's state."""
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says, or raise `Unreadable`."""
@@ -44,6 +48,12 @@ class Provider(Protocol):
 
         None: this is no answer to the question.
         """
+
+    def ask_instances(self, key: str, page: int) -> Question | None:
+        """Return how to ask for a page of the gateway's instances, from 1 on; None when it can't be asked."""
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return what the gateway lists, or None when this is no answer to the question."""
 
 
 PROVIDERS: Final[dict[str, Provider]] = {

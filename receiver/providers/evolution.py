@@ -11,9 +11,11 @@ from typing import Any, Final
 import orjson
 
 from db.entry import Told
+from db.imports import Listed
 from receiver.providers.report import (
     LIVE_FOR,
     Answer,
+    Listing,
     Question,
     Report,
     Unreadable,
@@ -26,6 +28,7 @@ from receiver.providers.report import (
     from_text,
     glimpse,
     instance_of,
+    list_of,
     number,
     segment,
 )
@@ -88,6 +91,7 @@ class Evolution:
 
     name: Final = "evolution_api"
     has_version: Final = True
+    one_key_for_all: Final = True
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -144,6 +148,35 @@ class Evolution:
         url, events = document.get("url"), document.get("events")
         told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
         return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+
+    def ask_instances(self, key: str, page: int) -> Question:
+        """Return the question fetchInstances, whose answer is the one page there is."""
+        return Question("/instance/fetchInstances", {"apikey": key})
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return the rows of fetchInstances: flat in v2, each within `instance` in v1.
+
+        Its `connectionStatus` is a column that may be days old, so that no state is read from it.
+        """
+        rows = list_of(body) if status == 200 else None
+        return None if rows is None else Listing([it for row in rows if (it := _listed(row)) is not None])
+
+
+def _listed(row: dict[str, Any]) -> Listed | None:
+    """Return an instance; the owner's number is known from its first connection on."""
+    about = row.get("instance", row)
+    if not isinstance(about, dict):
+        return None
+    instance = instance_of(about.get("name", about.get("instanceName")))
+    owner = clean(about.get("ownerJid", about.get("owner")))
+    if instance is None:
+        return None
+    return Listed(
+        instance,
+        phone=None if owner is None else owner.partition("@")[0].partition(":")[0],
+        profile=clean(about.get("profileName")),
+        has_been_open=owner is not None,
+    )
 
 
 def _event_name(value: object) -> str:

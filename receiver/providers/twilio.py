@@ -23,6 +23,7 @@ class Twilio:
 
     name: Final = "twilio"
     has_version: Final = False
+    one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return that a webhook says nothing, unread: callbacks are forms about messages."""
@@ -64,6 +65,12 @@ class Twilio:
         """Return None: a sender's state is told to nobody."""
 
     def read_webhooks(self, status: int, body: bytes) -> None:
+        """Return None, as nothing was asked."""
+
+    def ask_instances(self, key: str, page: int) -> None:
+        """Return None: no list is read."""
+
+    def read_instances(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""
 
 

@@ -41,6 +41,7 @@ class Waha:
 
     name: Final = "waha"
     has_version: Final = False
+    one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""
@@ -93,4 +94,10 @@ class Waha:
         """Return None: a session may have many webhooks, and global ones are set in WAHA's environment."""
 
     def read_webhooks(self, status: int, body: bytes) -> None:
+        """Return None, as nothing was asked."""
+
+    def ask_instances(self, key: str, page: int) -> None:
+        """Return None: no list is read."""
+
+    def read_instances(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""

@@ -9,8 +9,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from db.entry import Told
+from db.imports import Listed
 from receiver.providers.report import (
     Answer,
+    Listing,
     Question,
     Report,
     Unreadable,
@@ -22,6 +24,7 @@ from receiver.providers.report import (
     from_epoch,
     glimpse,
     instance_of,
+    number,
 )
 from statemachine.model import Reason, Trigger
 
@@ -31,6 +34,9 @@ SILENT: Final = frozenset(
 )
 LOSSES: Final = "webhookDisconnectedUrl"
 CONNECTIONS: Final = "webhookConnectedUrl"
+PAGE: Final = 100
+"""Instances that are asked for at a time."""
+KEY_LENGTH: Final = 4096
 ACK: Final = "ack"
 """Our name for the ack-like payload that W-API sends without any `event`."""
 
@@ -40,6 +46,7 @@ class Wapi:
 
     name: Final = "wapi"
     has_version: Final = False
+    one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -104,6 +111,37 @@ class Wapi:
         if not isinstance(lost, str) or not lost:
             return ()
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
+
+    def ask_instances(self, key: str, page: int) -> Question:
+        """Return the question for the integrator's list; the key is the account's, no instance's."""
+        path = f"/integrator/instances?pageSize={PAGE}&page={page}"
+        return Question(path, {"Authorization": f"Bearer {key}"})
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return the rows of the list: with each instance's own token, and a phone once it was connected.
+
+        Its `connected` is what the panel shows, which can lie, so that no state is read from it.
+        """
+        document = document_of(body)
+        rows = None if document is None else document.get("instances")
+        if status != 200 or document is None or not isinstance(rows, list):
+            return None
+        found = [it for row in rows if isinstance(row, dict) and (it := _listed(row)) is not None]
+        return Listing(found, number(document.get("totalPage")) or 1)
+
+
+def _listed(row: dict[str, Any]) -> Listed | None:
+    instance = instance_of(row.get("instanceId"))
+    if instance is None:
+        return None
+    phone = clean(row.get("connectedPhone"))
+    return Listed(
+        instance,
+        name=clean(row.get("instanceName")),
+        api_key=clean(row.get("token"), KEY_LENGTH),
+        phone=phone,
+        has_been_open=phone is not None,
+    )
 
 
 def _moment(value: object, now: datetime) -> datetime | None:

@@ -92,6 +92,11 @@ class WapiHost(Host[WapiInstance]):
     FLIPS: ClassVar = ("close", "open")
     ERROR: ClassVar = "Erro interno"
 
+    def __init__(self, courier: Courier) -> None:
+        super().__init__(courier)
+        self.key = f"{self._stage.random.getrandbits(160):040x}"
+        """The token of the account, which lists the instances and is none of theirs."""
+
     def add(self, name: str | None = None, state: str = "open", key: str | None = None) -> WapiInstance:
         """Add an instance, open or close."""
         token = key or f"{self._stage.random.getrandbits(160):040x}"
@@ -114,6 +119,8 @@ class WapiHost(Host[WapiInstance]):
                 if what == "status-instance":
                     return self.state_answer(instance.name, instance.state)
                 return json_answer(200, _record(instance))
+            case "GET", ("v1", "integrator", "instances"):
+                return self._listing(request)
             case _:
                 return self.no_route(request)
 
@@ -147,6 +154,17 @@ class WapiHost(Host[WapiInstance]):
         """Return the 500."""
         return json_answer(500, {"error": True, "message": self.ERROR})
 
+    def _listing(self, request: Request) -> Answer:
+        if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {self.key}":
+            return self.unauthorized()
+        there = [instance for instance in self.channels.values() if instance.exists]
+        size, number = (
+            int(request.query.get(name, least)) for name, least in (("pageSize", 10), ("page", 1))
+        )
+        rows = [_listed(instance) for instance in there[size * (number - 1) : size * number]]
+        pages = {"total": len(there), "totalPage": -(-len(there) // size), "pageSize": size, "page": number}
+        return json_answer(200, {"error": False, "instances": rows, **pages})
+
     def _made_name(self) -> str:
         return "-".join(["LITE", *("".join(self._stage.random.choices(LETTERS, k=6)) for _ in "12")])
 
@@ -177,3 +195,9 @@ def _record(instance: WapiInstance) -> dict[str, Any]:
         "rejectCalls": False,
         "callMessage": "",
     }
+
+
+def _listed(instance: WapiInstance) -> dict[str, Any]:
+    """Return a row of the integrator's list, which doesn't tell what is paid for."""
+    record = _record(instance)
+    return {name: record[name] for name in record if name not in ("expires", "paymentStatus", "isTrial")}
