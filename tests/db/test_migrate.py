@@ -21,6 +21,7 @@ OURS = [
     "0006_gateways_of_states.sql",
     "0007_snapshots.sql",
     "0008_batches.sql",
+    "0009_imports.sql",
 ]
 
 
