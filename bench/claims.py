@@ -6,7 +6,7 @@ looked at, too: a claim that reads the whole table is a miss however fast it was
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 from time import perf_counter
@@ -56,20 +56,20 @@ from crowd where crowd.channel_id = s.channel_id
 """
 
 
-async def run(quick: bool) -> list[Figure]:
-    """Return the times of claims for each size and each mix of what is due, and of other statements."""
+async def run(quick: bool) -> AsyncIterator[Figure]:
+    """Yield the times of claims for each size and each mix of what is due, and of other statements."""
     claims = QUICK_CLAIMS if quick else CLAIMS
-    figures = []
     async with open_database(BYTES_EACH * max(channels for channels, _ in (QUICK if quick else MANY))) as dsn:
         seeding, connection = await connect(dsn, command_timeout=None), await connect(dsn)
         for channels, gateways in (FEW, *(QUICK if quick else MANY)):
             population = await populate(seeding, channels, gateways)
-            figures += await _mixes(connection, population, claims)
+            for figure in await _mixes(connection, population, claims):
+                yield figure
             if (channels, gateways) == (QUICK if quick else MANY)[0]:
-                figures += await look_up(connection, population, claims)
+                for figure in await look_up(connection, population, claims):
+                    yield figure
         await connection.close()
         await seeding.close()
-    return figures
 
 
 async def _mixes(connection: Connection, population: Population, claims: int) -> list[Figure]:

@@ -122,17 +122,20 @@ class _Fleet:
             raise Broken(f"{kind}: {len(wrong)} of {len(outcome.last)} channels stand elsewhere")
 
 
-async def run(quick: bool) -> list[Figure]:
-    """Return rates beside the bare route's, times, and what an event costs; raise `Broken`."""
-    figures: list[Figure] = []
+async def run(quick: bool) -> AsyncIterator[Figure]:
+    """Yield rates beside the bare route's, times, and what an event costs; raise `Broken`."""
     async with _fleet(CHANNELS, GATEWAYS) as fleet:
         async with serving("bare", fleet.dsn) as bare, serving("zapwatch", fleet.dsn) as ours:
             for kind in AIMS:
-                figures += await _compare(fleet, kind, bare, ours, quick)
-            figures.append(await _quickness(fleet, ours, quick))
-            figures += await _endurance(fleet, ours, quick)
-        figures += await _apart(fleet, quick)
-    return figures + await _scale(quick)
+                for figure in await _compare(fleet, kind, bare, ours, quick):
+                    yield figure
+            yield await _quickness(fleet, ours, quick)
+            for figure in await _endurance(fleet, ours, quick):
+                yield figure
+        for figure in await _apart(fleet, quick):
+            yield figure
+    for figure in await _scale(quick):
+        yield figure
 
 
 async def _compare(fleet: _Fleet, kind: Kind, bare: Service, ours: Service, quick: bool) -> list[Figure]:

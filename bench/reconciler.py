@@ -52,11 +52,11 @@ update zapwatch_states set probe_due_at = now() - random() * interval '1 s', pro
 """
 
 
-async def run(quick: bool) -> list[Figure]:
-    """Return the probes a second of both, and their ratio, for one gateway and for several."""
-    return [
-        figure for hosts in GATEWAYS for figure in await _compare(hosts, QUICK_ROUNDS if quick else ROUNDS)
-    ]
+async def run(quick: bool) -> AsyncIterator[Figure]:
+    """Yield the probes a second of both, and their ratio, for one gateway and for several."""
+    for hosts in GATEWAYS:
+        for figure in await _compare(hosts, QUICK_ROUNDS if quick else ROUNDS):
+            yield figure
 
 
 async def _compare(hosts: int, rounds: int) -> list[Figure]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from subprocess import PIPE
 from typing import Final
@@ -34,6 +35,8 @@ from receiver.app import installation_rules, running
 from receiver.serving import Server, bind, server_config, tune
 from receiver.settings import Settings
 
+NO_TIME: Final = timedelta(minutes=2)
+"""How long an event may wait for a transaction of its own: nobody is told to come again."""
 WHATS: Final = ("zapwatch", "apart", "bare")
 ANSWER: Final = {"id": "2ef12683-3f3a-4748-ac3b-896653d88fb9", "state": "open"}
 
@@ -96,7 +99,7 @@ async def _app(what: str, dsn: str) -> AsyncIterator[Starlette]:
     settings = Settings(database_url=dsn, secret_keys=(bytes(32),), operator_token=TOKEN.decode())
     async with running(settings) as (app, _):
         if what == "apart":
-            async with await open_pool(dsn) as pool:
+            async with await open_pool(dsn, acquire_timeout=NO_TIME) as pool:
 
                 async def submit(entries: Sequence[Entry], _patience: float | None = None) -> None:
                     async with pool.acquire() as connection:

@@ -218,6 +218,7 @@ def clock_of(text: str) -> Clock:
         best=_seconds(document.get("best")),
         window_at=when(document.get("window_at")),
         suspect=_seconds(document.get("suspect")),
+        suspect_at=when(document.get("suspect_at")),
         epoch=document.get("epoch", 0),
     )
 
@@ -229,6 +230,7 @@ def json_of_clock(clock: Clock) -> str:
         "best": clock.best,
         "window_at": clock.window_at,
         "suspect": clock.suspect,
+        "suspect_at": clock.suspect_at,
         "epoch": clock.epoch,
     }
     return orjson.dumps(

@@ -1,6 +1,7 @@
 """HTTP requests over plain sockets, each on a connection of its own: thousands a second, and no two alike."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import cast
 
 LOCAL = "127.0.0.1"
@@ -9,7 +10,7 @@ LOCAL = "127.0.0.1"
 class _Request(asyncio.Protocol):
     """Sends a request, and hears the status of the answer; None when the connection ends without one."""
 
-    def __init__(self, request: bytes, then_ends: bool) -> None:
+    def __init__(self, request: Iterable[bytes], then_ends: bool) -> None:
         self._request = request
         self._then_ends = then_ends
         self._heard = b""
@@ -17,7 +18,8 @@ class _Request(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         way = cast(asyncio.Transport, transport)
-        way.write(self._request)
+        for piece in self._request:
+            way.write(piece)
         if self._then_ends:
             way.write_eof()
 
@@ -34,16 +36,19 @@ class _Request(asyncio.Protocol):
             self.status.set_result(status)
 
 
-async def ask(port: int, request: bytes, within: float, then_ends: bool = False) -> int | None:
+async def ask(
+    port: int, request: bytes, within: float, then_ends: bool = False, rest: Iterable[bytes] = ()
+) -> int | None:
     """Return the status that a request is answered with, or None when there is no answer in time.
 
-    `then_ends`: nothing more will come from us, and the service hears so.
+    `rest` follows the request, in pieces that many may share. `then_ends`: nothing more will come from us,
+    and the service hears so.
     """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(within):
             transport, protocol = await loop.create_connection(
-                lambda: _Request(request, then_ends), LOCAL, port
+                lambda: _Request((request, *rest), then_ends), LOCAL, port
             )
             try:
                 return await protocol.status

@@ -36,6 +36,8 @@ class Clock:
     """When the present window began, by our clock."""
     suspect: timedelta | None = None
     """A step that one event showed and another must confirm."""
+    suspect_at: datetime | None = None
+    """That event's stamp: copies of one event confirm nothing."""
     epoch: int = 0
     """Counts settings of the clock, from the first event on: times of different ones can't be compared."""
 
@@ -61,7 +63,7 @@ def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
     """Return the clock after one event stamped `at` reached us; the same one when it taught nothing.
 
     A step of whole quarters of an hour, or a jump ahead, in two events in a row is a change of the
-    gateway's clock. A step back of another size can't be told from lateness.
+    gateway's clock; one event told twice is one. A step back of another size can't be told from lateness.
     """
     if not is_believable(at, received_at):
         return clock
@@ -70,11 +72,15 @@ def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
         return _begin(clock, seen, received_at)
     step = _step(seen - clock.offset)
     if step is None:
-        return _follow(replace(clock, suspect=None) if clock.suspect else clock, seen, received_at)
+        if clock.suspect is not None:
+            clock = replace(clock, suspect=None, suspect_at=None)
+        return _follow(clock, seen, received_at)
+    if clock.suspect is not None and at == clock.suspect_at:
+        return clock
     tolerance = STEP_TOLERANCE if step > timedelta(0) else AGREEMENT
     if clock.suspect is not None and abs(step - clock.suspect) <= tolerance:
         return _begin(clock, seen, received_at)
-    return replace(clock, suspect=step)
+    return replace(clock, suspect=step, suspect_at=at)
 
 
 def _begin(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:

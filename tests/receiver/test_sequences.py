@@ -217,6 +217,22 @@ async def test_clock_set_back_by_a_time_zone_is_learnt_from_two_events(dsn: str,
         assert await z.stands(channel) == ("open", None, None)
 
 
+async def test_late_event_and_its_copy_teach_no_clock(dsn: str) -> None:
+    """Events that change nothing share a row, so that a copy of one isn't recognised."""
+    async with zapwatch(dsn) as z:
+        instance = Evolution()
+        channel = await z.channel()
+        await z.hear(channel, instance.update("open"), instance.update("connecting"))
+
+        instance.ahead = timedelta(minutes=-15)
+        late = instance.update("connecting")
+        await z.hear(channel, late, late)
+        instance.ahead = timedelta(minutes=-14)
+        await z.hear(channel, instance.update("open"))
+
+        assert await z.stands(channel) == ("connecting", "connecting", False)
+
+
 @pytest.mark.parametrize(
     "back", [timedelta(seconds=10), timedelta(minutes=10), timedelta(minutes=20)], ids=str
 )

@@ -72,6 +72,18 @@ def test_two_events_stamped_ahead_are_a_change_of_clock() -> None:
     assert (clock.epoch, clock.offset) == (2, ahead - timedelta(seconds=2))
 
 
+@pytest.mark.parametrize("step", [timedelta(minutes=-15), timedelta(hours=-1), timedelta(hours=3)], ids=str)
+def test_one_event_told_again_and_again_is_no_change_of_clock(step: timedelta) -> None:
+    moment = timedelta(milliseconds=20)
+
+    clock = after(
+        (MINUTE, BEHIND), *((2 * MINUTE + n * moment, BEHIND + step - n * moment) for n in range(10))
+    )
+
+    assert (clock.epoch, clock.offset) == (1, BEHIND)
+    assert learn(clock, T0 + 3 * MINUTE + BEHIND + step, T0 + 3 * MINUTE).epoch == 2
+
+
 def test_two_retries_a_quarter_late_and_seconds_apart_are_no_change_of_clock() -> None:
     quarter = BEHIND - timedelta(minutes=15)
 
