@@ -28,7 +28,7 @@ from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
 from db.vault import Vault, kept_keys
 from db.writer import Writer
-from receiver import api, checks, housekeeping, retention, versions
+from receiver import api, checks, housekeeping, retention, subscriptions, versions
 from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -215,6 +215,7 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
+    yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
     yield "notices", state.listen()
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from receiver.providers.evolution import Evolution
-from receiver.providers.report import Answer, Listing, Question, Report
+from receiver.providers.report import Answer, Listing, Question, Report, Subscription
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
@@ -20,6 +20,10 @@ class Provider(Protocol):
     @property
     def has_version(self) -> bool:
         """Whether `GET /` tells a version that the meaning of its events depends on."""
+
+    @property
+    def has_subscriptions(self) -> bool:
+        """Whether the answer to `ask_webhooks` also tells until when a channel is paid for."""
 
     @property
     def one_key_for_all(self) -> bool:
@@ -48,6 +52,9 @@ class Provider(Protocol):
 
         None: this is no answer to the question.
         """
+
+    def read_subscription(self, status: int, body: bytes) -> Subscription | None:
+        """Return what the answer to `ask_webhooks` tells of a channel's subscription, or None."""
 
     def ask_instances(self, key: str, page: int) -> Question | None:
         """Return how to ask for a page of the gateway's instances, from 1 on; None when it can't be asked."""

@@ -91,6 +91,7 @@ class Evolution:
 
     name: Final = "evolution_api"
     has_version: Final = True
+    has_subscriptions: Final = False
     one_key_for_all: Final = True
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
@@ -148,6 +149,9 @@ class Evolution:
         url, events = document.get("url"), document.get("events")
         told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
         return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+
+    def read_subscription(self, status: int, body: bytes) -> None:
+        """Return None: channels are not paid for one by one."""
 
     def ask_instances(self, key: str, page: int) -> Question:
         """Return the question fetchInstances, whose answer is the one page there is."""

@@ -69,6 +69,13 @@ class Answer:
     """A whole gateway may answer so: it means the loss of the channel only if others get another answer."""
 
 
+class Subscription(NamedTuple):
+    """Until when a gateway says that a channel is paid for, and its word for whether it is."""
+
+    expires_at: datetime | None
+    payment_status: str | None
+
+
 class Listing(NamedTuple):
     """A page of the instances on a gateway, and how many pages there are."""
 

@@ -23,6 +23,7 @@ class Twilio:
 
     name: Final = "twilio"
     has_version: Final = False
+    has_subscriptions: Final = False
     one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
@@ -66,6 +67,9 @@ class Twilio:
 
     def read_webhooks(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""
+
+    def read_subscription(self, status: int, body: bytes) -> None:
+        """Return None: channels are not paid for one by one."""
 
     def ask_instances(self, key: str, page: int) -> None:
         """Return None: no list is read."""

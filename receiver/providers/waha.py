@@ -41,6 +41,7 @@ class Waha:
 
     name: Final = "waha"
     has_version: Final = False
+    has_subscriptions: Final = False
     one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
@@ -95,6 +96,9 @@ class Waha:
 
     def read_webhooks(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""
+
+    def read_subscription(self, status: int, body: bytes) -> None:
+        """Return None: channels are not paid for one by one."""
 
     def ask_instances(self, key: str, page: int) -> None:
         """Return None: no list is read."""

@@ -15,6 +15,7 @@ from receiver.providers.report import (
     Listing,
     Question,
     Report,
+    Subscription,
     Unreadable,
     by_status,
     clean,
@@ -46,6 +47,7 @@ class Wapi:
 
     name: Final = "wapi"
     has_version: Final = False
+    has_subscriptions: Final = True
     one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
@@ -111,6 +113,13 @@ class Wapi:
         if not isinstance(lost, str) or not lost:
             return ()
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
+
+    def read_subscription(self, status: int, body: bytes) -> Subscription | None:
+        """Return what fetch-instance tells: `expires` in epoch milliseconds, `paymentStatus` PAID or another."""
+        document = document_of(body)
+        if status != 200 or document is None or not ("expires" in document or "paymentStatus" in document):
+            return None
+        return Subscription(from_epoch(document.get("expires")), clean(document.get("paymentStatus")))
 
     def ask_instances(self, key: str, page: int) -> Question:
         """Return the question for the integrator's list; the key is the account's, no instance's."""

@@ -27,6 +27,9 @@ class WapiInstance(Channel):
     def __init__(self, courier: Courier, name: str, key: str, state: str) -> None:
         super().__init__(courier, name, key, state)
         self.phone = f"55119{self._stage.random.randrange(10**8):08}"
+        self.expires: int | None = None
+        """Until when it is paid for, in epoch milliseconds; None: for a year from now on."""
+        self.payment_status = "PAID"
 
     def connect(self) -> None:
         """Connect, and say so."""
@@ -178,8 +181,8 @@ def _record(instance: WapiInstance) -> dict[str, Any]:
         "instanceId": instance.name,
         "token": instance.key,
         "created": CREATED,
-        "expires": _now() * 1000 + YEAR,
-        "paymentStatus": "PAID",
+        "expires": _now() * 1000 + YEAR if instance.expires is None else instance.expires,
+        "paymentStatus": instance.payment_status,
         "isTrial": False,
         "instanceName": "Loja Exemplo",
         "connected": instance.state == "open",
