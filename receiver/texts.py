@@ -70,7 +70,7 @@ _TEXTS: Final[dict[Reason, tuple[str, str, str]]] = {
     ),
     Reason.EXPIRED: (
         "A assinatura do canal no gateway venceu. Renove-a; depois leia um novo QR code, se for preciso.",
-        "The gateway's subscription for this channel has ended. Renew it; then scan a new QR code if need be.",
+        "The gateway's subscription for this channel has ended. Renew it; then scan a QR code if need be.",
         "La suscripción del canal en el gateway venció. Renuévela; luego escanee un código QR si hace falta.",
     ),
     Reason.CONNECTION_LOST: (

@@ -115,7 +115,7 @@ class Wapi:
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
-        """Return what fetch-instance tells: `expires` in epoch milliseconds, `paymentStatus` PAID or another."""
+        """Return what fetch-instance tells: `expires` in epoch milliseconds, and `paymentStatus`."""
         document = document_of(body)
         if status != 200 or document is None or not ("expires" in document or "paymentStatus" in document):
             return None
