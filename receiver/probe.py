@@ -17,6 +17,7 @@ from db.claims import Target, control_targets
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.registry import channel_identity, gateway_identity
+from db.slots import Place
 from db.vault import Vault, VaultError
 from receiver.client import Client, Unanswered
 from receiver.providers import PROVIDERS
@@ -146,8 +147,8 @@ class Prober:
 
     async def _ask(self, target: Target) -> _Heard:
         provider = PROVIDERS[target.provider]
-        if not target.configured or target.instance is None:
-            raise Unaskable("it has no address or no key")
+        if target.instance is None:
+            raise Unaskable("it names no instance")
         question = provider.ask(target.instance, key_of(self._vault, target))
         try:
             reply = await self._client.get(target.base_url + question.path, question.headers)
@@ -193,8 +194,10 @@ class Prober:
         return asked + 1 >= FEWEST
 
 
-def key_of(vault: Vault, target: Target) -> str:
-    """Return the key that a gateway is asked with about a configured channel; raise `Unaskable`."""
+def key_of(vault: Vault, target: Target | Place) -> str:
+    """Return the key that a gateway is asked with about a channel; raise `Unaskable`."""
+    if not target.configured:
+        raise Unaskable("it has no address or no key")
     if target.channel_key is not None:
         sealed, identity = target.channel_key, channel_identity(target.channel_id)
     else:

@@ -50,8 +50,8 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> Non
 
 
 async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | None:
-    if not target.configured or target.instance is None:
-        raise Unaskable("it has no address or no key")
+    if target.instance is None:
+        raise Unaskable("it names no instance")
     provider = PROVIDERS[target.provider]
     question = provider.ask_webhooks(target.instance, key_of(vault, target))
     if question is None:

@@ -7,7 +7,7 @@ need no running service. What is slow to import and not needed by all, a command
 import click
 
 from receiver.cli.health import doctor
-from receiver.cli.imports import import_
+from receiver.cli.imports import import_, webhooks
 from receiver.cli.lists import channels, incidents
 from receiver.cli.probes import check
 from receiver.cli.service import demo, migrate, serve
@@ -20,5 +20,5 @@ def cli() -> None:
     """Watches fleets of WhatsApp channels."""
 
 
-for command in (serve, migrate, import_, channels, incidents, check, doctor, demo, token):
+for command in (serve, migrate, import_, webhooks, channels, incidents, check, doctor, demo, token):
     cli.add_command(command)

@@ -1,10 +1,11 @@
 """The gateways that Zapwatch understands: one file each, named nowhere else but here."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from receiver.providers.evolution import Evolution
-from receiver.providers.report import Answer, Listing, Question, Report, Subscription
+from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
@@ -52,6 +53,22 @@ class Provider(Protocol):
 
         None: this is no answer to the question.
         """
+
+    def slots(self, traffic: bool) -> Sequence[str]:
+        """Return the names of the places that we need, those for messages only for `traffic`."""
+
+    def read_slots(self, status: int, body: bytes) -> Slots | None:
+        """Return what the answer to `ask_webhooks` says is in the places, or None."""
+
+    def fill(
+        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+    ) -> Order:
+        """Return how to put an address into a place, for no more events than we need."""
+
+    def put_back(
+        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+    ) -> Sequence[Order]:
+        """Return how to have the places as the row of `read_slots` says."""
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
         """Return what the answer to `ask_webhooks` tells of a channel's subscription, or None."""

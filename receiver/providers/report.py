@@ -69,6 +69,22 @@ class Answer:
     """A whole gateway may answer so: it means the loss of the channel only if others get another answer."""
 
 
+class Order(NamedTuple):
+    """A call that changes something on a gateway; success is what is read back, not its answer."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, object]
+
+
+class Slots(NamedTuple):
+    """A channel's places for webhooks: the address in each, empty when it is free; and their row."""
+
+    addresses: Mapping[str, str]
+    row: Mapping[str, Any]
+
+
 class Subscription(NamedTuple):
     """Until when a gateway says that a channel is paid for, and its word for whether it is."""
 

@@ -4,6 +4,7 @@ Facts are from users' captures. Event names are matched whole: acks carry the wo
 A disconnect names no reason and may be false, so it asks for a probe. A 404 has no known wording.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
@@ -13,8 +14,10 @@ from db.imports import Listed
 from receiver.providers.report import (
     Answer,
     Listing,
+    Order,
     Question,
     Report,
+    Slots,
     Subscription,
     Unreadable,
     by_status,
@@ -35,6 +38,9 @@ SILENT: Final = frozenset(
 )
 LOSSES: Final = "webhookDisconnectedUrl"
 CONNECTIONS: Final = "webhookConnectedUrl"
+STATE_SLOTS: Final = {"disconnected": LOSSES, "connected": CONNECTIONS}
+TRAFFIC_SLOTS: Final = {"received": "webhookReceivedUrl", "message-status": "webhookStatusUrl"}
+"""The places by the last word of the calls that set them, and their names in the record."""
 PAGE: Final = 100
 """Instances that are asked for at a time."""
 KEY_LENGTH: Final = 4096
@@ -113,6 +119,33 @@ class Wapi:
         if not isinstance(lost, str) or not lost:
             return ()
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
+
+    def slots(self, traffic: bool) -> Sequence[str]:
+        """Return the places by the last word of the calls that set them."""
+        return (*STATE_SLOTS, *TRAFFIC_SLOTS) if traffic else tuple(STATE_SLOTS)
+
+    def read_slots(self, status: int, body: bytes) -> Slots | None:
+        """Return the addresses in the record of fetch-instance."""
+        row = document_of(body)
+        if status != 200 or row is None or LOSSES not in row:
+            return None
+        told = {slot: row.get(name) for slot, name in (STATE_SLOTS | TRAFFIC_SLOTS).items()}
+        row = {name: row.get(name) or "" for name in (STATE_SLOTS | TRAFFIC_SLOTS).values()}
+        return Slots({slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row)
+
+    def fill(
+        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+    ) -> Order:
+        """Return the call for one event; other bodies than `value` are answered "updated" and not saved."""
+        path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
+        return Order("PUT", path, {"Authorization": f"Bearer {key}"}, {"value": address})
+
+    def put_back(
+        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+    ) -> Sequence[Order]:
+        """Return a call for each place."""
+        slots = (STATE_SLOTS | TRAFFIC_SLOTS).items()
+        return [self.fill(slot, instance, key, row.get(name, ""), version, True) for slot, name in slots]
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
         """Return what fetch-instance tells: `expires` in epoch milliseconds, and `paymentStatus`."""

@@ -17,6 +17,16 @@ from receiver.sandbox.wire import Answer, Request, json_answer, page
 LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 RETRY: Final = Retry(attempts=4, timeout=30.0)
 CREATED: Final = 1_769_600_860_844
+UPDATE: Final = "update-webhook-"
+SLOTS: Final = {
+    "webhookConnected": "connected",
+    "webhookDisconnected": "disconnected",
+    "webhookReceived": "received",
+    "webhookStatus": "message-status",
+    "webhookDelivery": "delivery",
+    "webhookChatPresence": "chat-presence",
+}
+"""The places for addresses, by the event that goes there."""
 YEAR: Final = 31_536_000_000
 """Milliseconds that an instance is paid for."""
 
@@ -30,6 +40,15 @@ class WapiInstance(Channel):
         self.expires: int | None = None
         """Until when it is paid for, in epoch milliseconds; None: for a year from now on."""
         self.payment_status = "PAID"
+
+    @property
+    def webhook(self) -> str | None:
+        """Where losses are told; set, it is where everything is."""
+        return self.urls["disconnected"] or None
+
+    @webhook.setter
+    def webhook(self, url: str | None) -> None:
+        self.urls: dict[str, str] = dict.fromkeys(SLOTS.values(), url or "")
 
     def connect(self) -> None:
         """Connect, and say so."""
@@ -82,10 +101,11 @@ class WapiInstance(Channel):
         return f"{self._stage.random.getrandbits(80):020X}"
 
     def _emit(self, event: str, **fields: Any) -> None:
-        if self.webhook is not None:
+        url = self.urls[SLOTS[event]]
+        if url:
             body = orjson.dumps({"event": event, "instanceId": self.name, **fields})
             headers = {"Content-Type": "application/json", "User-Agent": "axios/1.7.2"}
-            self._send(event, [Post(self.webhook, headers, body)], RETRY)
+            self._send(event, [Post(url, headers, body)], RETRY)
 
 
 class WapiHost(Host[WapiInstance]):
@@ -122,6 +142,8 @@ class WapiHost(Host[WapiInstance]):
                 if what == "status-instance":
                     return self.state_answer(instance.name, instance.state)
                 return json_answer(200, _record(instance))
+            case "PUT", ("v1", "webhook", word) if word.removeprefix(UPDATE) in SLOTS.values():
+                return self._set_url(instance, word.removeprefix(UPDATE), request)
             case "GET", ("v1", "integrator", "instances"):
                 return self._listing(request)
             case _:
@@ -157,6 +179,17 @@ class WapiHost(Host[WapiInstance]):
         """Return the 500."""
         return json_answer(500, {"error": True, "message": self.ERROR})
 
+    def _set_url(self, instance: WapiInstance | None, slot: str, request: Request) -> Answer:
+        """Save an address; every body is said to be saved, but only `value` is."""
+        if instance is None or not instance.exists:
+            return self.not_found("")
+        if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {instance.key}":
+            return self.unauthorized()
+        document = orjson.loads(request.body)
+        if isinstance(document.get("value"), str):
+            instance.urls[slot] = document["value"]
+        return json_answer(200, {"error": False, "message": "Webhook atualizado"})
+
     def _listing(self, request: Request) -> Answer:
         if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {self.key}":
             return self.unauthorized()
@@ -188,12 +221,12 @@ def _record(instance: WapiInstance) -> dict[str, Any]:
         "connected": instance.state == "open",
         "connectedPhone": instance.phone,
         **dict.fromkeys(("contacts", "chats", "messagesSent", "messagesReceived"), 0),
-        "webhookConnectedUrl": instance.webhook or "",
-        "webhookDeliveryUrl": "",
-        "webhookDisconnectedUrl": instance.webhook or "",
-        "webhookStatusUrl": instance.webhook or "",
-        "webhookPresenceUrl": "",
-        "webhookReceivedUrl": instance.webhook or "",
+        "webhookConnectedUrl": instance.urls["connected"],
+        "webhookDeliveryUrl": instance.urls["delivery"],
+        "webhookDisconnectedUrl": instance.urls["disconnected"],
+        "webhookStatusUrl": instance.urls["message-status"],
+        "webhookPresenceUrl": instance.urls["chat-presence"],
+        "webhookReceivedUrl": instance.urls["received"],
         "automaticReading": False,
         "rejectCalls": False,
         "callMessage": "",

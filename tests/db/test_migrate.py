@@ -22,6 +22,7 @@ OURS = [
     "0007_snapshots.sql",
     "0008_batches.sql",
     "0009_imports.sql",
+    "0010_slots.sql",
 ]
 
 
