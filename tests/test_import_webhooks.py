@@ -67,7 +67,7 @@ async def test_free_places_get_our_address_for_the_events_that_the_version_knows
     said = await imported(host, environ)
 
     assert said.code == 0
-    assert "Webhooks of 12 channels come here; 0 were not saved." in said.out
+    assert "Channels whose webhooks come here: 12; not saved: 0." in said.out
     for instance in instances:
         assert instance.webhook is not None
         assert instance.webhook.startswith(f"{PUBLIC}/webhooks/evolution_api/zw_")
@@ -108,8 +108,8 @@ async def test_another_systems_place_is_left_alone_and_the_free_one_advised(
 
     assert (taken.webhook, taken.headers) == (THEIRS, {"Authorization": "SECRET"})
     assert free.webhook is not None
-    assert "Webhooks of 1 channels come here" in said.out
-    assert "1 channels tell another system (chatwoot.example: 1) and were left alone." in said.out
+    assert "Channels whose webhooks come here: 1;" in said.out
+    assert "Left to another system (chatwoot.example: 1): 1. Probing finds their losses." in said.out
     assert said.out.rstrip().endswith(free.webhook)
 
 
@@ -161,7 +161,7 @@ async def test_wapi_gets_an_address_for_each_event_and_others_keep_theirs(
 
     said = await imported(host, environ, "--traffic", provider="wapi")
 
-    assert "Webhooks of 2 channels come here" in said.out
+    assert "Channels whose webhooks come here: 2;" in said.out
     ours = free.urls["disconnected"]
     assert ours.startswith(f"{PUBLIC}/webhooks/wapi/zw_")
     told = {"connected": ours, "disconnected": ours, "received": ours, "message-status": ours}
@@ -222,7 +222,8 @@ async def test_place_that_another_system_took_meanwhile_is_left_to_it(
 
 
 async def _now(instance: Any) -> str | None:
-    return instance.webhook
+    url: str | None = instance.webhook
+    return url
 
 
 async def test_address_must_be_one_that_gateways_reach(environ: dict[str, str], fleet: Fleet) -> None:

@@ -197,12 +197,12 @@ async def _set_webhooks(tools: _Tools, wish: _Wish, gateway_id: UUID) -> None:
         filled += await _fill(tools, foreign, wish.traffic, replace=True)
     counts = Counter(found.state for _, found in filled)
     click.echo(
-        f"Webhooks of {counts[SlotState.SET]} channels come here; {counts[SlotState.FAILED]} were not saved."
+        f"Channels whose webhooks come here: {counts[SlotState.SET]}; not saved: {counts[SlotState.FAILED]}."
     )
     if counts[SlotState.FOREIGN]:
         click.echo(
-            f"{counts[SlotState.FOREIGN]} channels tell another system ({_hosts(filled)}) and were left alone;"
-            " probing finds their losses. The gateway's own address, for its global webhook if that is free:"
+            f"Left to another system ({_hosts(filled)}): {counts[SlotState.FOREIGN]}. Probing finds their"
+            " losses. The gateway's own address, for its global webhook if that is free:"
             f" {await tools.slotter.address(gateway_id, wish.provider)}"
         )
 
