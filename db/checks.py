@@ -1,4 +1,4 @@
-"""Checks: probes of all channels, of a tenant's or of one, that somebody asked for.
+"""Checks: probes of all channels, of a tenant's, of a gateway's or of one, that somebody asked for.
 
 A check is a row, so that any replica goes on with it. It only makes channels due; the probes themselves are
 the reconciler's, like all others.
@@ -32,12 +32,17 @@ class Check(NamedTuple):
 
 
 async def start_check(
-    connection: Connection, now: datetime, tenant_id: UUID | None, channel_id: UUID | None
+    connection: Connection,
+    now: datetime,
+    tenant_id: UUID | None,
+    channel_id: UUID | None = None,
+    gateway_id: UUID | None = None,
 ) -> Check:
     """Begin a check, or return the one of the same channels that runs."""
+    scope = tenant_id, channel_id, gateway_id
     while True:
-        row = await connection.fetchrow(sql.running_check, tenant_id, channel_id)
-        row = row or await connection.fetchrow(sql.start_check, tenant_id, channel_id, now)
+        row = await connection.fetchrow(sql.running_check, *scope)
+        row = row or await connection.fetchrow(sql.start_check, *scope, now)
         if row is not None:
             return await _progress(connection, row)
 
@@ -54,7 +59,7 @@ async def advance_check(connection: Connection, now: datetime) -> bool:
         check = await connection.fetchrow(sql.lock_check, now)
         if check is None:
             return False
-        scope = check["tenant_id"], check["channel_id"]
+        scope = _scope(check)
         page = await connection.fetchrow(
             sql.make_page_due, now, check["started_at"], *scope, check["after"], PAGE
         )
@@ -78,8 +83,10 @@ async def prune_checks(connection: Connection, now: datetime) -> None:
 async def _progress(connection: Connection, row: Record) -> Check:
     done = row["done"]
     if done is None:
-        left = await connection.fetchval(
-            sql.count_unprobed, row["started_at"], row["tenant_id"], row["channel_id"]
-        )
+        left = await connection.fetchval(sql.count_unprobed, row["started_at"], *_scope(row))
         done = max(row["total"] - left, 0)
     return Check(row["id"], row["channel_id"], row["total"], done, row["started_at"], row["finished_at"])
+
+
+def _scope(row: Record) -> tuple[UUID | None, UUID | None, UUID | None]:
+    return row["tenant_id"], row["channel_id"], row["gateway_id"]

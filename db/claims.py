@@ -1,6 +1,6 @@
 """Claims what is due, each for one replica at a time (SKIP LOCKED and a lease), and settles it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -27,6 +27,8 @@ class Target(NamedTuple):
     channel_key: bytes | None
     """Sealed, as is `gateway_key`, which serves channels without one of their own."""
     gateway_key: bytes | None
+    expires_at: datetime | None = None
+    """Until when the gateway said that it is paid for."""
 
     @property
     def configured(self) -> bool:
@@ -116,6 +118,25 @@ async def control_targets(
     """Return other channels of the gateway, open ones first."""
     rows = await connection.fetch(sql.control_targets, gateway_id, channel_id, limit)
     return [Target(**row) for row in rows]
+
+
+async def claim_subscriptions(
+    connection: Connection, providers: Sequence[str], now: datetime, again_at: datetime, limit: int
+) -> list[Target]:
+    """Return channels of these providers whose subscription is to be read; the next try is at `again_at`."""
+    rows = await connection.fetch(sql.claim_subscriptions, providers, now, again_at, limit)
+    return [Target(**row) for row in rows]
+
+
+async def settle_subscription(
+    connection: Connection,
+    channel_id: UUID,
+    expires_at: datetime | None,
+    payment_status: str | None,
+    again_at: datetime,
+) -> None:
+    """Keep until when a channel is paid for, the gateway's word for it, and when to ask again."""
+    await connection.execute(sql.settle_subscription, channel_id, expires_at, payment_status, again_at)
 
 
 async def claim_versions(

@@ -71,7 +71,7 @@ async def register_channel(connection: Connection, vault: Vault, new: NewChannel
     Raises `Duplicate`, `UnknownTenant`, `AddressError`. Holds the gateway's row until it is done.
     """
     async with connection.transaction():
-        tenant_id = await _tenant_for(connection, new.tenant_id)
+        tenant_id = await tenant_for(connection, new.tenant_id)
         gateway = await _gateway_at(connection, new.provider, new.api_url)
         await _expect_free(connection, gateway["id"], new.instance)
         channel_id = uuid4()
@@ -111,6 +111,25 @@ async def register_gateway(
         await connection.execute(sql.update_gateway, gateway_id, name, key)
         await connection.execute(sql.probe_gateway_channels, gateway_id)
         return gateway_id, await create_gateway_token(connection, gateway_id, revoke_others=False)
+
+
+async def ensure_gateway(
+    connection: Connection, vault: Vault, provider: str, base_url: str, api_key: str | None
+) -> tuple[UUID, str | None]:
+    """Return the gateway at an address, made if need be, with this key kept; and its webhook token if new.
+
+    Without a key it keeps what it has. Raises `AddressError`.
+    """
+    async with connection.transaction():
+        gateway = await _gateway_at(connection, provider, base_url)
+        gateway_id: UUID = gateway["id"]
+        is_new = not await connection.fetchval(sql.gateway_registered, gateway_id)
+        if api_key is not None:
+            key = vault.seal(api_key, gateway_identity(gateway_id))
+            await connection.execute(sql.update_gateway_key, gateway_id, key)
+            await connection.execute(sql.probe_gateway_channels, gateway_id)
+        token = await create_gateway_token(connection, gateway_id, revoke_others=False) if is_new else None
+        return gateway_id, token
 
 
 async def change_channel(
@@ -167,7 +186,8 @@ def _sealed(vault: Vault, key: str | None, identity: str) -> bytes | None:
     return None if key is None else vault.seal(key, identity)
 
 
-async def _tenant_for(connection: Connection, tenant_id: UUID | None) -> UUID:
+async def tenant_for(connection: Connection, tenant_id: UUID | None) -> UUID:
+    """Return the tenant, or without one the tenant `default`, made if need be; raise `UnknownTenant`."""
     if tenant_id is not None:
         if not await connection.fetchval(sql.tenant_exists, tenant_id):
             raise UnknownTenant
@@ -187,7 +207,7 @@ async def _gateway_at(connection: Connection, provider: str, address: str | None
 
 
 async def _expect_free(connection: Connection, gateway_id: UUID, instance: str) -> None:
-    await connection.execute(sql.release_instance, gateway_id, instance)
+    await connection.execute(sql.release_instances, gateway_id, [instance])
     taken = await connection.fetchrow(sql.find_channels_of_instances, [gateway_id], [instance])
     if taken is not None:
         raise Duplicate(taken["channel_id"], taken["tenant_id"])

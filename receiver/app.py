@@ -28,7 +28,7 @@ from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
 from db.vault import Vault, kept_keys
 from db.writer import Writer
-from receiver import api, checks, housekeeping, retention, versions
+from receiver import api, checks, housekeeping, retention, slots, subscriptions, versions
 from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -175,6 +175,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.metrics, app.state.client, app.state.writer = metrics, client, writer
     # A control must not serve two answers that count in a row.
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
+    app.state.slotter = slots.Slotter(pool, vault, client, settings.base_url)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
     app.state.channels = Lookups(partial(find_channels, pool))
@@ -215,6 +216,8 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
+    yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
+    yield "slots", slots.run(state.pool, state.slotter)
     yield "notices", state.listen()
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))

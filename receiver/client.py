@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 
 ANSWER_LIMIT: Final = 256 * 1024
-"""Bytes of an answer that are read; a gateway's own are a few hundred."""
+"""Bytes of an answer that are read, lists excepted; a gateway's own are a few hundred."""
 ORIGINS_KEPT: Final = 4096
 """Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
 POOL_CALLS: Final = 5
@@ -49,6 +49,14 @@ class _Pool:
     calls: int = 0
 
 
+class _Request(NamedTuple):
+    method: str
+    url: httpx.URL
+    headers: Mapping[str, str]
+    limit: int
+    body: Mapping[str, object] | None
+
+
 Origin = tuple[str, str, int | None]
 """Scheme, host and port."""
 
@@ -62,11 +70,30 @@ class Client:
         self._tls = ssl.create_default_context()
         self._origins: OrderedDict[Origin, list[_Pool]] = OrderedDict()
 
-    async def get(self, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
-        """Return the answer to a GET, its body cut at `ANSWER_LIMIT`; raise `Unanswered`."""
+    async def get(
+        self, url: str, headers: Mapping[str, str] = NO_HEADERS, limit: int = ANSWER_LIMIT
+    ) -> Reply:
+        """Return the answer to a GET, its body cut at `limit` bytes; raise `Unanswered`."""
+        return await self._call("GET", url, headers, limit)
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, object]
+    ) -> Reply:
+        """Return the answer to a call with a JSON body, made once; raise `Unanswered`."""
+        return await self._call(method, url, headers, ANSWER_LIMIT, body)
+
+    async def _call(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        limit: int,
+        body: Mapping[str, object] | None = None,
+    ) -> Reply:
         try:
             async with asyncio.timeout(self.seconds):
-                return await self._get(self._reachable(httpx.URL(url)), headers)
+                request = _Request(method, self._reachable(httpx.URL(url)), headers, limit, body)
+                return await self._make(request)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unanswered(type(error).__name__, timed_out=True) from None
         # ValueError: a host that IDNA refuses, in the address or in a redirect, escapes httpx's own errors.
@@ -78,16 +105,18 @@ class Client:
         for pools in self._origins.values():
             await _close(pools)
 
-    async def _get(self, url: httpx.URL, headers: Mapping[str, str]) -> Reply:
-        pool = self._pool((url.scheme, url.host, url.port))
+    async def _make(self, request: _Request) -> Reply:
+        pool = self._pool((request.url.scheme, request.url.host, request.url.port))
         pool.calls += 1
         try:
             await self._close_oldest()
             try:
-                return await _exchange(pool.http, url, headers)
+                return await _exchange(pool.http, request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if request.method != "GET":
+                    raise
                 # The gateway may have closed a kept connection just now, which says nothing about it.
-                return await _exchange(pool.http, url, headers)
+                return await _exchange(pool.http, request)
         finally:
             pool.calls -= 1
 
@@ -118,16 +147,17 @@ async def _close(pools: Iterable[_Pool]) -> None:
         await pool.http.aclose()
 
 
-async def _exchange(http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str]) -> Reply:
-    async with http.stream("GET", url, headers=headers) as response:
+async def _exchange(http: httpx.AsyncClient, request: _Request) -> Reply:
+    method, url, headers, limit, document = request
+    async with http.stream(method, url, headers=headers, json=document) as response:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Unanswered("Encoded")
-        body = b""
+        body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) > ANSWER_LIMIT:
+            if len(body) > limit:
                 break
-        return Reply(response.status_code, body[:ANSWER_LIMIT])
+        return Reply(response.status_code, bytes(body[:limit]))
 
 
 def _http(tls: ssl.SSLContext, seconds: float) -> httpx.AsyncClient:

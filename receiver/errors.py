@@ -83,6 +83,12 @@ class Conflict(Problem):
         super().__init__(detail, **({} if id is None else {"id": str(id)}))
 
 
+class BadGateway(Problem):
+    """A WhatsApp gateway that was to be asked didn't answer, or not with what was asked for."""
+
+    status = HTTPStatus.BAD_GATEWAY
+
+
 class TooLarge(Problem):
     """The body is over the limit."""
 

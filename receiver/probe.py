@@ -17,6 +17,7 @@ from db.claims import Target, control_targets
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.registry import channel_identity, gateway_identity
+from db.slots import Place
 from db.vault import Vault, VaultError
 from receiver.client import Client, Unanswered
 from receiver.providers import PROVIDERS
@@ -43,6 +44,8 @@ OUTCOMES: Final = {
     Trigger.NOT_LOADED: "not_loaded",
 }
 TIMED_OUT: Final = "timeout"
+LOSSES: Final = frozenset({Trigger.SESSION_MISSING, Trigger.DROPPED})
+"""What a channel whose subscription has ended is answered: a 404, or that it isn't connected."""
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +138,8 @@ class Prober:
         answer = heard.answer
         if answer.ambiguous and await self._is_everybodys(target):
             answer = replace(answer, trigger=Trigger.UNREACHABLE, reason=Reason.UNREACHABLE)
+        if answer.trigger in LOSSES and target.expires_at is not None and target.expires_at <= ended_at:
+            answer = replace(answer, trigger=Trigger.SESSION_MISSING, reason=Reason.EXPIRED)
         outcome = TIMED_OUT if heard.timed_out else OUTCOMES[answer.trigger]
         probed = Probed(target, answer, outcome, heard.http_status, began_at, ended_at)
         self._on_probe(probed)
@@ -142,9 +147,9 @@ class Prober:
 
     async def _ask(self, target: Target) -> _Heard:
         provider = PROVIDERS[target.provider]
-        if not target.configured or target.instance is None:
-            raise Unaskable("it has no address or no key")
-        question = provider.ask(target.instance, self._key(target))
+        if target.instance is None:
+            raise Unaskable("it names no instance")
+        question = provider.ask(target.instance, key_of(self._vault, target))
         try:
             reply = await self._client.get(target.base_url + question.path, question.headers)
         except Unanswered as reason:
@@ -155,18 +160,6 @@ class Prober:
             # An answer that nobody foresaw; only the kind of error may be told.
             log.error("an answer of %s could not be read: %s", target.provider, type(error).__name__)
             return _Heard(Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, reply.status), reply.status)
-
-    def _key(self, target: Target) -> str:
-        if target.channel_key is not None:
-            sealed, identity = target.channel_key, channel_identity(target.channel_id)
-        else:
-            assert target.gateway_key is not None
-            assert target.gateway_id is not None
-            sealed, identity = target.gateway_key, gateway_identity(target.gateway_id)
-        try:
-            return self._vault.open(sealed, identity).decode()
-        except VaultError as error:
-            raise Unaskable(f"its key can't be opened ({error})") from None
 
     async def _is_everybodys(self, target: Target) -> bool:
         """Return whether the other channels of this gateway get the same answer; asked by one for all."""
@@ -199,6 +192,22 @@ class Prober:
         except TimeoutError:
             return True
         return asked + 1 >= FEWEST
+
+
+def key_of(vault: Vault, target: Target | Place) -> str:
+    """Return the key that a gateway is asked with about a channel; raise `Unaskable`."""
+    if not target.configured:
+        raise Unaskable("it has no address or no key")
+    if target.channel_key is not None:
+        sealed, identity = target.channel_key, channel_identity(target.channel_id)
+    else:
+        assert target.gateway_key is not None
+        assert target.gateway_id is not None
+        sealed, identity = target.gateway_key, gateway_identity(target.gateway_id)
+    try:
+        return vault.open(sealed, identity).decode()
+    except VaultError as error:
+        raise Unaskable(f"its key can't be opened ({error})") from None
 
 
 def _is_another_answer(heard: _Heard) -> bool:

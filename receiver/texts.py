@@ -69,9 +69,9 @@ _TEXTS: Final[dict[Reason, tuple[str, str, str]]] = {
         "código QR.",
     ),
     Reason.EXPIRED: (
-        "A sessão expirou. Leia um novo QR code para conectar de novo.",
-        "The session has expired. Scan a new QR code to connect it again.",
-        "La sesión expiró. Escanee un nuevo código QR para conectarla otra vez.",
+        "A assinatura do canal no gateway venceu. Renove-a; depois leia um novo QR code, se for preciso.",
+        "The gateway's subscription for this channel has ended. Renew it; then scan a QR code if need be.",
+        "La suscripción del canal en el gateway venció. Renuévela; luego escanee un código QR si hace falta.",
     ),
     Reason.CONNECTION_LOST: (
         "A conexão com o WhatsApp caiu. Costuma voltar sozinha; se não, confira a internet do gateway.",

@@ -38,8 +38,8 @@ class Said:
     err: str
 
 
-async def zapwatch(*arguments: str, **environ: str) -> Said:
-    """Run the command with this environment and no other setting."""
+async def zapwatch(*arguments: str, typed: str = "", **environ: str) -> Said:
+    """Run the command with this environment and no other setting; `typed` is what it reads."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ZAPWATCH_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -47,10 +47,11 @@ async def zapwatch(*arguments: str, **environ: str) -> Said:
         "receiver",
         *arguments,
         env={**kept, **environ},
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    out, err = await process.communicate(typed.encode())
     return Said(process.returncode, out.decode(), err.decode())
 
 

@@ -15,6 +15,8 @@ from statemachine.clock import QUARTER, Clock
 
 LONG: Final = timedelta(days=7)
 """A pause that is longer may have been forgotten."""
+EXPIRES_IN: Final = (1, 3, 7)
+"""Days before the end of a subscription from which on it is told of."""
 CLOCK_TOLERANCE: Final = timedelta(minutes=2)
 """How far from a whole quarter of an hour a gateway's clock may be: deliveries take time, too."""
 WIPING: Final = re.compile(r"v?2\.4\.0-?rc")
@@ -35,6 +37,7 @@ class WatchedChannel(NamedTuple):
     paused_at: datetime | None
     reason: str | None
     last_event_at: datetime | None
+    expires_at: datetime | None = None
 
     @property
     def configured(self) -> bool:
@@ -96,7 +99,24 @@ def judge_channels(channels: Sequence[WatchedChannel], now: datetime) -> list[Fi
         *about(problem, "unreadable", "The credentials name no instance of their own", nameless, name),
         *about(problem, "unconfigured", "No address or no key, so never probed", bare, give),
         *about(note, "paused", f"Paused for over {LONG.days} days", paused, "POST /channels/{id}/resume"),
+        *_judge_subscriptions(channels, now),
     ]
+
+
+def _judge_subscriptions(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
+    """Find what is no longer paid for, and what soon won't be: of the latter the most urgent days."""
+    left = [(channel.expires_at - now, channel) for channel in channels if channel.expires_at is not None]
+    renew = "Renew it at the gateway's provider."
+    found = about(
+        problem, "expired", "No longer paid for", [it for time, it in left if time <= timedelta(0)], renew
+    )
+    since = timedelta(0)
+    for days in EXPIRES_IN:
+        soon = [channel for time, channel in left if since < time <= timedelta(days=days)]
+        since = timedelta(days=days)
+        what = f"Paid for {days} more {'day' if days == 1 else 'days'} at most"
+        found += about(problem if days == 1 else note, f"expires_in_{days}", what, soon, renew)
+    return found
 
 
 def judge_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:

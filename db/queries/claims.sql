@@ -76,9 +76,9 @@ with due as (
   join zapwatch_gateways g on g.id = c.gateway_id
   where s.channel_id = mine.channel_id
   returning s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
-    c.api_key as channel_key, g.api_key as gateway_key
+    c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
 )
-select due.channel_id, version, due_at, gateway_id, provider, base_url, instance, channel_key, gateway_key
+select due.channel_id, version, due_at, gateway_id, provider, base_url, instance, channel_key, gateway_key, expires_at
 from due
 left join claimed using (channel_id);
 
@@ -90,7 +90,7 @@ where channel_id = any ($1::uuid[]) and probe_due_at is not null;
 -- name: probe_target
 -- Whom to ask about a channel, whether or not it is due; `paused`: it may not be.
 select s.channel_id, s.version, coalesce(s.probe_due_at, now()) as due_at, c.gateway_id, c.provider,
-  coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key,
+  coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   c.paused_at is not null or not n.is_active as paused
 from zapwatch_states s
 join zapwatch_channels c using (channel_id)
@@ -101,7 +101,7 @@ where s.channel_id = $1 and ($2::uuid is null or c.tenant_id = $2) and not c.rem
 -- name: control_targets
 -- Other channels of a gateway, open ones first: do they share one channel's fate?
 select s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
-  c.api_key as channel_key, g.api_key as gateway_key
+  c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
 from (
   (select channel_id, version, probe_due_at, 1 as turn from zapwatch_states
    where gateway_id = $1 and channel_id <> $2 and probe_due_at is not null and state = 'open' limit $3)
@@ -114,6 +114,33 @@ from (
 join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id
 order by s.turn;
+
+-- name: claim_subscriptions
+-- Claim channels of these providers whose subscription is to be read, and put off the next reading.
+with due as (
+  select channel_id
+  from zapwatch_channels
+  where provider = any ($1::text[]) and subscription_due_at <= $2 and not removed
+  order by subscription_due_at
+  limit $4
+  for no key update skip locked
+), claimed as (
+  update zapwatch_channels c
+  set subscription_due_at = $3
+  from due
+  where c.channel_id = due.channel_id
+  returning c.channel_id, c.gateway_id, c.provider, c.instance, c.api_key, c.expires_at
+)
+select c.channel_id, 0::bigint as version, $2::timestamptz as due_at, c.gateway_id, c.provider,
+  coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
+from claimed c
+left join zapwatch_gateways g on g.id = c.gateway_id;
+
+-- name: settle_subscription
+-- Keep until when a channel is paid for, and when to ask again.
+update zapwatch_channels
+set expires_at = $2, payment_status = $3, subscription_due_at = $4
+where channel_id = $1;
 
 -- name: claim_versions
 -- Claim gateways whose version is to be read, and put off the next reading.

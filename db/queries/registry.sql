@@ -86,6 +86,38 @@ select exists (select from zapwatch_gateways where id = $1 and api_key is not nu
 -- Gives a gateway its name and sealed key.
 update zapwatch_gateways set name = $2, api_key = $3 where id = $1;
 
+-- name: update_gateway_key
+-- Gives a gateway its sealed key.
+update zapwatch_gateways set api_key = $2 where id = $1;
+
+-- name: gateway_to_list
+-- What is needed to ask a gateway for its instances.
+select provider, base_url, api_key from zapwatch_gateways where id = $1;
+
+-- name: lock_gateway
+-- A gateway's row, held until the end of the transaction, so that registrations on it follow one another.
+select from zapwatch_gateways where id = $1 for no key update;
+
+-- name: import_notification_channels
+-- Makes the channels that applications see, of instances that a gateway lists.
+insert into notification_channels (id, tenant_id, provider, phone_number, profile_name)
+select u.id, $1, $2, u.phone, u.profile from unnest($3::uuid[], $4::text[], $5::text[]) as u (id, phone, profile);
+
+-- name: import_channels
+-- Registers the channels of listed instances with us.
+insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key)
+select u.id, $1, $2, $3, u.instance, u.name, u.api_key
+from unnest($4::uuid[], $5::text[], $6::text[], $7::bytea[]) as u (id, instance, name, api_key);
+
+-- name: import_states
+-- Gives listed channels their state, unknown, and a first probe when they can be probed; one with an owner was open once.
+insert into zapwatch_states (channel_id, tenant_id, memory, probe_due_at)
+select u.id, $1, case when u.has_been_open then '{"has_been_open": true}' else '{}' end::jsonb,
+  case when g.base_url <> '' and coalesce(c.api_key, g.api_key) is not null then now() end
+from unnest($2::uuid[], $3::boolean[]) as u (id, has_been_open)
+join zapwatch_channels c on c.channel_id = u.id
+join zapwatch_gateways g on g.id = c.gateway_id;
+
 -- name: probe_gateway_channels
 -- Makes the channels due and has them probed that became configured by their gateway's key.
 with due as (
@@ -96,10 +128,10 @@ with due as (
 )
 update zapwatch_states s set due_at = now(), probe_due_at = now() from due where s.channel_id = due.channel_id;
 
--- name: release_instance
--- Frees an instance whose channel was deleted by an application beside us.
+-- name: release_instances
+-- Frees instances whose channels were deleted by an application beside us.
 update zapwatch_channels c set removed = true from notification_channels n
-where c.gateway_id = $1 and c.instance = $2 and not c.removed
+where c.gateway_id = $1 and c.instance = any ($2::text[]) and not c.removed
   and n.id = c.channel_id and n.deleted_at is not null;
 
 -- name: insert_notification_channel

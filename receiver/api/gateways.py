@@ -1,6 +1,8 @@
 """Gateways: registered, shown and listed by operators of all tenants; tenants see none."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Final
+from uuid import UUID
 
 from pydantic import Field
 from starlette.responses import Response
@@ -8,12 +10,18 @@ from starlette.routing import Route
 
 from db import reads, registry
 from db.address import AddressError
+from db.checks import start_check
+from db.queries import sql
+from db.tenants import UnknownTenant
+from receiver import imports
 from receiver.api import views
 from receiver.api.body import Body, Key, Name, read
 from receiver.api.channels import Provider
 from receiver.api.endpoint import Call, Json, operators_only
 from receiver.api.query import Query, page
-from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
+from receiver.client import open_client
+from receiver.container import localhost
+from receiver.errors import BadGateway, Conflict, FieldProblem, Invalid, NotFound
 
 
 class NewGateway(Body):
@@ -47,6 +55,39 @@ async def create(call: Call) -> Response:
     return Json({**views.gateway(found), "webhook_url": webhook_url}, 201, headers)
 
 
+async def import_instances(call: Call) -> Response:
+    """Register every instance found on a gateway; answers with the check that probes its channels."""
+    call.require_all_tenants()
+    tenant_id = Query(call.request).id("tenant_id")
+    services, gateway_id = call.services, call.id()
+    gateway = await _listable(call, gateway_id)
+    try:
+        async with open_client(imports.LISTED_WITHIN, localhost()) as client:
+            listed = await imports.list_instances(client, *gateway)
+        new = await imports.register(services.pool, services.vault, gateway[0], gateway_id, tenant_id, listed)
+    except imports.NotListed as reason:
+        raise BadGateway(str(reason)) from None
+    except UnknownTenant:
+        raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
+    await services.tokens.forget_everywhere(gateway_id)
+    async with services.pool.acquire() as connection:
+        check = await start_check(connection, datetime.now(UTC), None, gateway_id=gateway_id)
+    shown = {"id": check.id, "total": len(listed), "new": new}
+    return Json(shown, 202, {"Location": f"/check/{check.id}"})
+
+
+async def _listable(call: Call, gateway_id: UUID) -> tuple[str, str, str]:
+    """Return provider, address and key of a gateway."""
+    async with call.services.pool.acquire() as connection:
+        row = await connection.fetchrow(sql.gateway_to_list, gateway_id)
+    if row is None:
+        raise NotFound("There is no such gateway.")
+    if row["api_key"] is None or not row["base_url"]:
+        raise Conflict("The gateway has no key or no address of its own, so it can't be asked.")
+    key = call.services.vault.open(row["api_key"], registry.gateway_identity(gateway_id))
+    return row["provider"], row["base_url"], key.decode()
+
+
 async def index(call: Call) -> Response:
     """List gateways."""
     query = Query(call.request)
@@ -67,4 +108,5 @@ routes: Final = [
     Route("/gateways", operators_only(index), methods=["GET"]),
     Route("/gateways", operators_only(create), methods=["POST"]),
     Route("/gateways/{id}", operators_only(show), methods=["GET"]),
+    Route("/gateways/{id}/import", operators_only(import_instances), methods=["POST"]),
 ]

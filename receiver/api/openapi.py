@@ -50,6 +50,7 @@ _QUERIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
         **_PAGE,
     },
     ("POST", "/check"): {"channel_id": _ID},
+    ("POST", "/gateways/{id}/import"): {"tenant_id": _ID},
     ("GET", "/gateways"): _PAGE,
     ("GET", "/tenants"): _PAGE,
 }

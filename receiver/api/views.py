@@ -52,6 +52,7 @@ def whole_channel(found: ChannelRow) -> dict[str, object]:
         "gateway_id": row["gateway_id"],
         "api_url": found.api_url or None,
         "phone_number": row["phone_number"],
+        "subscription": _subscription(row),
         "metadata": load(row["metadata"]) or {},
         "created_at": row["created_at"],
     }
@@ -107,6 +108,12 @@ def _reason(row: Record) -> dict[str, Any] | None:
     terminal = Standing(State(row["state"]), reason).terminal
     text = reason_text(reason, row["locale"])
     return {"code": reason.value, "terminal": terminal, "text": text, "status": row["status"]}
+
+
+def _subscription(row: Record) -> dict[str, object] | None:
+    if row["expires_at"] is None and row["payment_status"] is None:
+        return None
+    return {"expires_at": row["expires_at"], "payment_status": row["payment_status"]}
 
 
 def _open_incident(row: Record) -> dict[str, object] | None:

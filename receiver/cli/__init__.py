@@ -1,4 +1,4 @@
-"""The command line: `zapwatch serve | demo | migrate | check | doctor | channels | incidents | token create`.
+"""The commands: `zapwatch serve | demo | migrate | import | check | doctor | channels | incidents | token`.
 
 A module for each group of commands. Except for `serve` and `demo` they talk to the database themselves, and
 need no running service. What is slow to import and not needed by all, a command imports when it runs.
@@ -7,6 +7,7 @@ need no running service. What is slow to import and not needed by all, a command
 import click
 
 from receiver.cli.health import doctor
+from receiver.cli.imports import import_, webhooks
 from receiver.cli.lists import channels, incidents
 from receiver.cli.probes import check
 from receiver.cli.service import demo, migrate, serve
@@ -19,5 +20,5 @@ def cli() -> None:
     """Watches fleets of WhatsApp channels."""
 
 
-for command in (serve, migrate, channels, incidents, check, doctor, demo, token):
+for command in (serve, migrate, import_, webhooks, channels, incidents, check, doctor, demo, token):
     cli.add_command(command)

@@ -4,12 +4,11 @@ Of another's address only the host is told.
 """
 
 import asyncio
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from db import diagnosis
@@ -22,6 +21,7 @@ from receiver.doctor.installation import Installation, is_carried, key_of
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Question
 from receiver.settings import Settings, variable
+from receiver.slots import token_in
 
 AT_ONCE: Final = 8
 """Calls to gateways at the same time."""
@@ -46,9 +46,7 @@ async def check_webhooks(seen: Installation) -> list[Finding]:
     askable = [channel for channel in seen.channels if _question(seen.vault, channel) is not None]
     asked = _sample(askable)
     told = await _ask(asked, seen.vault, seen.client)
-    hashes = [
-        hash_token(t[1]) for one in told for address in one.addresses or () if (t := _token_in(address))
-    ]
+    hashes = [hash_token(t[1]) for one in told for address in one.addresses or () if (t := token_in(address))]
     owners = await diagnosis.token_owners(seen.connection, hashes)
     shared = {gateway.id for gateway in seen.gateways if gateway.has_webhook}
     faults: dict[str, dict[str, None]] = defaultdict(dict)
@@ -138,7 +136,7 @@ def _faults(
     elif not told.addresses:
         yield ("shared_webhook" if lately and channel.gateway_id in shared else "no_webhook"), name
     for address in told.addresses or ():
-        token, here = _token_in(address), _leads_to(base_url, address)
+        token, here = token_in(address), _leads_to(base_url, address)
         owner = None if token is None else owners.get(hash_token(token[1]))
         if token is None or (owner is None and not here):
             yield "foreign_webhook", f"{name} to {_host(address)}"
@@ -148,12 +146,6 @@ def _faults(
             yield "crossed_webhook", name
         elif not here and not lately:
             yield "other_host", f"{name} to {_host(address)}"
-
-
-def _token_in(address: str) -> tuple[str, str] | None:
-    """Return provider and token of an address that looks like one of ours."""
-    found = re.search(r"/webhooks/([^/?#]+)/([^/?#]+)", address)
-    return None if found is None else (found[1], unquote(found[2]))
 
 
 def _leads_to(base_url: str, address: str) -> bool:

@@ -1,10 +1,11 @@
 """The gateways that Zapwatch understands: one file each, named nowhere else but here."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from receiver.providers.evolution import Evolution
-from receiver.providers.report import Answer, Question, Report
+from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
@@ -20,6 +21,14 @@ class Provider(Protocol):
     @property
     def has_version(self) -> bool:
         """Whether `GET /` tells a version that the meaning of its events depends on."""
+
+    @property
+    def has_subscriptions(self) -> bool:
+        """Whether the answer to `ask_webhooks` also tells until when a channel is paid for."""
+
+    @property
+    def one_key_for_all(self) -> bool:
+        """Whether the key that lists a gateway's instances also asks for each one's state."""
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says, or raise `Unreadable`."""
@@ -44,6 +53,31 @@ class Provider(Protocol):
 
         None: this is no answer to the question.
         """
+
+    def slots(self, traffic: bool) -> Sequence[str]:
+        """Return the names of the places that we need, those for messages only for `traffic`."""
+
+    def read_slots(self, status: int, body: bytes) -> Slots | None:
+        """Return what the answer to `ask_webhooks` says is in the places, or None."""
+
+    def fill(
+        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+    ) -> Order:
+        """Return how to put an address into a place, for no more events than we need."""
+
+    def put_back(
+        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+    ) -> Sequence[Order]:
+        """Return how to have the places as the row of `read_slots` says."""
+
+    def read_subscription(self, status: int, body: bytes) -> Subscription | None:
+        """Return what the answer to `ask_webhooks` tells of a channel's subscription, or None."""
+
+    def ask_instances(self, key: str, page: int) -> Question | None:
+        """Return how to ask for a page of the gateway's instances, from 1 on; None when it can't be asked."""
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return what the gateway lists, or None when this is no answer to the question."""
 
 
 PROVIDERS: Final[dict[str, Provider]] = {

@@ -5,17 +5,22 @@ for 401, 402, 403 and 406; older ones for every code. `date_time` is local time 
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from db.entry import Told
+from db.imports import Listed
 from receiver.providers.report import (
     LIVE_FOR,
     Answer,
+    Listing,
+    Order,
     Question,
     Report,
+    Slots,
     Unreadable,
     by_status,
     clean,
@@ -26,6 +31,7 @@ from receiver.providers.report import (
     from_text,
     glimpse,
     instance_of,
+    list_of,
     number,
     segment,
 )
@@ -47,6 +53,17 @@ FINAL_CODES: Final = (401, 402, 403, 406)
 """Codes after which no version of 2.x reconnects (codesToNotReconnect in whatsapp.baileys.service.ts)."""
 LOST_IS_FINAL_SINCE: Final = (2, 4)
 """From 2.4.0-rc1 on a 408 wipes the session's credentials."""
+
+SLOT: Final = "webhook"
+STATE_EVENTS: Final = ("CONNECTION_UPDATE", "QRCODE_UPDATED")
+EVENTS_SINCE: Final = {
+    (2, 0): ("LOGOUT_INSTANCE", "REMOVE_INSTANCE"),
+    (2, 3): ("STATUS_INSTANCE", "INSTANCE_DELETE"),
+}
+"""What later versions tell, too (EventController.events)."""
+TRAFFIC_EVENTS: Final = ("MESSAGES_UPSERT", "MESSAGES_UPDATE", "PRESENCE_UPDATE")
+HEADERS_SINCE: Final = (2, 2)
+"""From 2.1.2 on a row has headers; 2.1 as a whole is left alone."""
 
 LIVE: Final = frozenset({"messages.update", "presence.update"})
 SILENT: Final = frozenset(
@@ -88,6 +105,8 @@ class Evolution:
 
     name: Final = "evolution_api"
     has_version: Final = True
+    has_subscriptions: Final = False
+    one_key_for_all: Final = True
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -144,6 +163,92 @@ class Evolution:
         url, events = document.get("url"), document.get("events")
         told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
         return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+
+    def slots(self, traffic: bool) -> Sequence[str]:
+        """Return the one place that an instance has, whatever it is told."""
+        return (SLOT,)
+
+    def read_slots(self, status: int, body: bytes) -> Slots | None:
+        """Return the row of webhook/find; one that is not enabled is free, whatever address it has."""
+        if status != 200:
+            return None
+        if body.strip() == b"null":
+            return Slots({SLOT: ""}, {})
+        row = document_of(body)
+        if row is None or "enabled" not in row:
+            return None
+        url = row.get("url")
+        return Slots({SLOT: url if row["enabled"] is True and isinstance(url, str) else ""}, row)
+
+    def fill(
+        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+    ) -> Order:
+        """Return webhook/set; without its headers the row would keep those of whoever had it before."""
+        row = {"enabled": True, "url": address, "headers": {}, "events": _events(version, traffic)}
+        return _set_webhook(row, instance, key, version)
+
+    def put_back(
+        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+    ) -> Sequence[Order]:
+        """Return webhook/set with what was there."""
+        return (_set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
+
+    def read_subscription(self, status: int, body: bytes) -> None:
+        """Return None: channels are not paid for one by one."""
+
+    def ask_instances(self, key: str, page: int) -> Question:
+        """Return the question fetchInstances, whose answer is the one page there is."""
+        return Question("/instance/fetchInstances", {"apikey": key})
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return the rows of fetchInstances: flat in v2, each within `instance` in v1.
+
+        Its `connectionStatus` is a column that may be days old, so that no state is read from it.
+        """
+        rows = list_of(body) if status == 200 else None
+        return None if rows is None else Listing([it for row in rows if (it := _listed(row)) is not None])
+
+
+def _set_webhook(row: Mapping[str, Any], instance: str, key: str, version: str | None) -> Order:
+    """Return webhook/set with a row as webhook/find tells it: flat in v1, nested and renamed in v2."""
+    wish = {"enabled": row["enabled"], "url": row.get("url"), "events": row.get("events") or []}
+    names = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("byEvents", "base64")
+    told = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("webhookByEvents", "webhookBase64")
+    wish |= {name: row.get(known, False) for name, known in zip(names, told, strict=True)}
+    if _is_at_least(version, HEADERS_SINCE):
+        wish["headers"] = row.get("headers") or {}
+    body = wish if is_v1(version) else {"webhook": wish}
+    return Order("POST", f"/webhook/set/{segment(instance)}", {"apikey": key}, body)
+
+
+def _events(version: str | None, traffic: bool) -> list[str]:
+    """Return the events that we need and the version knows: an unknown name is a 400."""
+    events = [*STATE_EVENTS]
+    for since, names in EVENTS_SINCE.items():
+        events += names if _is_at_least(version, since) else ()
+    return events + [*TRAFFIC_EVENTS] * traffic
+
+
+def is_v1(version: str | None) -> bool:
+    """Return whether a version is of the first line: flat bodies, other names."""
+    return version is not None and not _is_at_least(version, (2, 0))
+
+
+def _listed(row: dict[str, Any]) -> Listed | None:
+    """Return an instance; the owner's number is known from its first connection on."""
+    about = row.get("instance", row)
+    if not isinstance(about, dict):
+        return None
+    instance = instance_of(about.get("name", about.get("instanceName")))
+    owner = clean(about.get("ownerJid", about.get("owner")))
+    if instance is None:
+        return None
+    return Listed(
+        instance,
+        phone=None if owner is None else owner.partition("@")[0].partition(":")[0],
+        profile=clean(about.get("profileName")),
+        has_been_open=owner is not None,
+    )
 
 
 def _event_name(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import orjson
 
 from db.entry import Told
+from db.imports import Listed
 from statemachine.model import Reason, Trigger
 
 NAME_LENGTH: Final = 64
@@ -68,6 +69,36 @@ class Answer:
     """A whole gateway may answer so: it means the loss of the channel only if others get another answer."""
 
 
+class Order(NamedTuple):
+    """A call that changes something on a gateway; success is what is read back, not its answer."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, object]
+
+
+class Slots(NamedTuple):
+    """A channel's places for webhooks: the address in each, empty when it is free; and their row."""
+
+    addresses: Mapping[str, str]
+    row: Mapping[str, Any]
+
+
+class Subscription(NamedTuple):
+    """Until when a gateway says that a channel is paid for, and its word for whether it is."""
+
+    expires_at: datetime | None
+    payment_status: str | None
+
+
+class Listing(NamedTuple):
+    """A page of the instances on a gateway, and how many pages there are."""
+
+    found: Sequence[Listed]
+    pages: int = 1
+
+
 def decode(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a webhook's body; lone surrogates, a BOM and stray bytes lose nothing."""
     try:
@@ -95,6 +126,15 @@ def document_of(body: bytes) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def list_of(body: bytes) -> list[dict[str, Any]] | None:
+    """Return the objects of the JSON list in an answer, or None when it isn't one."""
+    try:
+        rows = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
 
 
 def by_status(status: int) -> Answer:

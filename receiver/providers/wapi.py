@@ -4,15 +4,21 @@ Facts are from users' captures. Event names are matched whole: acks carry the wo
 A disconnect names no reason and may be false, so it asks for a probe. A 404 has no known wording.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
 from db.entry import Told
+from db.imports import Listed
 from receiver.providers.report import (
     Answer,
+    Listing,
+    Order,
     Question,
     Report,
+    Slots,
+    Subscription,
     Unreadable,
     by_status,
     clean,
@@ -22,6 +28,7 @@ from receiver.providers.report import (
     from_epoch,
     glimpse,
     instance_of,
+    number,
 )
 from statemachine.model import Reason, Trigger
 
@@ -31,6 +38,12 @@ SILENT: Final = frozenset(
 )
 LOSSES: Final = "webhookDisconnectedUrl"
 CONNECTIONS: Final = "webhookConnectedUrl"
+STATE_SLOTS: Final = {"disconnected": LOSSES, "connected": CONNECTIONS}
+TRAFFIC_SLOTS: Final = {"received": "webhookReceivedUrl", "message-status": "webhookStatusUrl"}
+"""The places by the last word of the calls that set them, and their names in the record."""
+PAGE: Final = 100
+"""Instances that are asked for at a time."""
+KEY_LENGTH: Final = 4096
 ACK: Final = "ack"
 """Our name for the ack-like payload that W-API sends without any `event`."""
 
@@ -40,6 +53,8 @@ class Wapi:
 
     name: Final = "wapi"
     has_version: Final = False
+    has_subscriptions: Final = True
+    one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -104,6 +119,71 @@ class Wapi:
         if not isinstance(lost, str) or not lost:
             return ()
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
+
+    def slots(self, traffic: bool) -> Sequence[str]:
+        """Return the places by the last word of the calls that set them."""
+        return (*STATE_SLOTS, *TRAFFIC_SLOTS) if traffic else tuple(STATE_SLOTS)
+
+    def read_slots(self, status: int, body: bytes) -> Slots | None:
+        """Return the addresses in the record of fetch-instance."""
+        row = document_of(body)
+        if status != 200 or row is None or LOSSES not in row:
+            return None
+        told = {slot: row.get(name) for slot, name in (STATE_SLOTS | TRAFFIC_SLOTS).items()}
+        row = {name: row.get(name) or "" for name in (STATE_SLOTS | TRAFFIC_SLOTS).values()}
+        return Slots({slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row)
+
+    def fill(
+        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+    ) -> Order:
+        """Return the call for one event; other bodies than `value` are answered "updated" and not saved."""
+        path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
+        return Order("PUT", path, {"Authorization": f"Bearer {key}"}, {"value": address})
+
+    def put_back(
+        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+    ) -> Sequence[Order]:
+        """Return a call for each place."""
+        slots = (STATE_SLOTS | TRAFFIC_SLOTS).items()
+        return [self.fill(slot, instance, key, row.get(name, ""), version, True) for slot, name in slots]
+
+    def read_subscription(self, status: int, body: bytes) -> Subscription | None:
+        """Return what fetch-instance tells: `expires` in epoch milliseconds, and `paymentStatus`."""
+        document = document_of(body)
+        if status != 200 or document is None or not ("expires" in document or "paymentStatus" in document):
+            return None
+        return Subscription(from_epoch(document.get("expires")), clean(document.get("paymentStatus")))
+
+    def ask_instances(self, key: str, page: int) -> Question:
+        """Return the question for the integrator's list; the key is the account's, no instance's."""
+        path = f"/integrator/instances?pageSize={PAGE}&page={page}"
+        return Question(path, {"Authorization": f"Bearer {key}"})
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return the rows of the list: with each instance's own token, and a phone once it was connected.
+
+        Its `connected` is what the panel shows, which can lie, so that no state is read from it.
+        """
+        document = document_of(body)
+        rows = None if document is None else document.get("instances")
+        if status != 200 or document is None or not isinstance(rows, list):
+            return None
+        found = [it for row in rows if isinstance(row, dict) and (it := _listed(row)) is not None]
+        return Listing(found, number(document.get("totalPage")) or 1)
+
+
+def _listed(row: dict[str, Any]) -> Listed | None:
+    instance = instance_of(row.get("instanceId"))
+    if instance is None:
+        return None
+    phone = clean(row.get("connectedPhone"))
+    return Listed(
+        instance,
+        name=clean(row.get("instanceName")),
+        api_key=clean(row.get("token"), KEY_LENGTH),
+        phone=phone,
+        has_been_open=phone is not None,
+    )
 
 
 def _moment(value: object, now: datetime) -> datetime | None:

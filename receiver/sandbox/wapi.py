@@ -17,6 +17,16 @@ from receiver.sandbox.wire import Answer, Request, json_answer, page
 LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 RETRY: Final = Retry(attempts=4, timeout=30.0)
 CREATED: Final = 1_769_600_860_844
+UPDATE: Final = "update-webhook-"
+SLOTS: Final = {
+    "webhookConnected": "connected",
+    "webhookDisconnected": "disconnected",
+    "webhookReceived": "received",
+    "webhookStatus": "message-status",
+    "webhookDelivery": "delivery",
+    "webhookChatPresence": "chat-presence",
+}
+"""The places for addresses, by the event that goes there."""
 YEAR: Final = 31_536_000_000
 """Milliseconds that an instance is paid for."""
 
@@ -27,6 +37,18 @@ class WapiInstance(Channel):
     def __init__(self, courier: Courier, name: str, key: str, state: str) -> None:
         super().__init__(courier, name, key, state)
         self.phone = f"55119{self._stage.random.randrange(10**8):08}"
+        self.expires: int | None = None
+        """Until when it is paid for, in epoch milliseconds; None: for a year from now on."""
+        self.payment_status = "PAID"
+
+    @property
+    def webhook(self) -> str | None:
+        """Where losses are told; set, it is where everything is."""
+        return self.urls["disconnected"] or None
+
+    @webhook.setter
+    def webhook(self, url: str | None) -> None:
+        self.urls: dict[str, str] = dict.fromkeys(SLOTS.values(), url or "")
 
     def connect(self) -> None:
         """Connect, and say so."""
@@ -79,10 +101,11 @@ class WapiInstance(Channel):
         return f"{self._stage.random.getrandbits(80):020X}"
 
     def _emit(self, event: str, **fields: Any) -> None:
-        if self.webhook is not None:
+        url = self.urls[SLOTS[event]]
+        if url:
             body = orjson.dumps({"event": event, "instanceId": self.name, **fields})
             headers = {"Content-Type": "application/json", "User-Agent": "axios/1.7.2"}
-            self._send(event, [Post(self.webhook, headers, body)], RETRY)
+            self._send(event, [Post(url, headers, body)], RETRY)
 
 
 class WapiHost(Host[WapiInstance]):
@@ -91,6 +114,11 @@ class WapiHost(Host[WapiInstance]):
     PREFIX: ClassVar = "/v1"
     FLIPS: ClassVar = ("close", "open")
     ERROR: ClassVar = "Erro interno"
+
+    def __init__(self, courier: Courier) -> None:
+        super().__init__(courier)
+        self.key = f"{self._stage.random.getrandbits(160):040x}"
+        """The token of the account, which lists the instances and is none of theirs."""
 
     def add(self, name: str | None = None, state: str = "open", key: str | None = None) -> WapiInstance:
         """Add an instance, open or close."""
@@ -114,6 +142,10 @@ class WapiHost(Host[WapiInstance]):
                 if what == "status-instance":
                     return self.state_answer(instance.name, instance.state)
                 return json_answer(200, _record(instance))
+            case "PUT", ("v1", "webhook", word) if word.removeprefix(UPDATE) in SLOTS.values():
+                return self._set_url(instance, word.removeprefix(UPDATE), request)
+            case "GET", ("v1", "integrator", "instances"):
+                return self._listing(request)
             case _:
                 return self.no_route(request)
 
@@ -147,6 +179,28 @@ class WapiHost(Host[WapiInstance]):
         """Return the 500."""
         return json_answer(500, {"error": True, "message": self.ERROR})
 
+    def _set_url(self, instance: WapiInstance | None, slot: str, request: Request) -> Answer:
+        """Save an address; every body is said to be saved, but only `value` is."""
+        if instance is None or not instance.exists:
+            return self.not_found("")
+        if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {instance.key}":
+            return self.unauthorized()
+        document = orjson.loads(request.body)
+        if isinstance(document.get("value"), str):
+            instance.urls[slot] = document["value"]
+        return json_answer(200, {"error": False, "message": "Webhook atualizado"})
+
+    def _listing(self, request: Request) -> Answer:
+        if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {self.key}":
+            return self.unauthorized()
+        there = [instance for instance in self.channels.values() if instance.exists]
+        size, number = (
+            int(request.query.get(name, least)) for name, least in (("pageSize", 10), ("page", 1))
+        )
+        rows = [_listed(instance) for instance in there[size * (number - 1) : size * number]]
+        pages = {"total": len(there), "totalPage": -(-len(there) // size), "pageSize": size, "page": number}
+        return json_answer(200, {"error": False, "instances": rows, **pages})
+
     def _made_name(self) -> str:
         return "-".join(["LITE", *("".join(self._stage.random.choices(LETTERS, k=6)) for _ in "12")])
 
@@ -160,20 +214,26 @@ def _record(instance: WapiInstance) -> dict[str, Any]:
         "instanceId": instance.name,
         "token": instance.key,
         "created": CREATED,
-        "expires": _now() * 1000 + YEAR,
-        "paymentStatus": "PAID",
+        "expires": _now() * 1000 + YEAR if instance.expires is None else instance.expires,
+        "paymentStatus": instance.payment_status,
         "isTrial": False,
         "instanceName": "Loja Exemplo",
         "connected": instance.state == "open",
         "connectedPhone": instance.phone,
         **dict.fromkeys(("contacts", "chats", "messagesSent", "messagesReceived"), 0),
-        "webhookConnectedUrl": instance.webhook or "",
-        "webhookDeliveryUrl": "",
-        "webhookDisconnectedUrl": instance.webhook or "",
-        "webhookStatusUrl": instance.webhook or "",
-        "webhookPresenceUrl": "",
-        "webhookReceivedUrl": instance.webhook or "",
+        "webhookConnectedUrl": instance.urls["connected"],
+        "webhookDeliveryUrl": instance.urls["delivery"],
+        "webhookDisconnectedUrl": instance.urls["disconnected"],
+        "webhookStatusUrl": instance.urls["message-status"],
+        "webhookPresenceUrl": instance.urls["chat-presence"],
+        "webhookReceivedUrl": instance.urls["received"],
         "automaticReading": False,
         "rejectCalls": False,
         "callMessage": "",
     }
+
+
+def _listed(instance: WapiInstance) -> dict[str, Any]:
+    """Return a row of the integrator's list, which doesn't tell what is paid for."""
+    record = _record(instance)
+    return {name: record[name] for name in record if name not in ("expires", "paymentStatus", "isTrial")}

@@ -397,6 +397,33 @@ async def test_channels_that_can_not_be_asked_or_are_forgotten_are_found(connect
     assert str(whole) not in "".join(finding.what for finding in found.values())
 
 
+async def test_what_is_no_longer_paid_for_or_soon_will_not_be_is_found(connection: Connection) -> None:
+    days = {"over": -0.1, "hours": 0.5, "two": 2, "six": 6, "month": 30}
+    for name, left in days.items():
+        channel = await register(connection, name, api_url="http://gw.example", api_key="k")
+        await connection.execute(
+            "update zapwatch_channels set expires_at = now() + $2 where channel_id = $1",
+            channel,
+            timedelta(days=left),
+        )
+
+    channels = await diagnosis.read_channels(connection)
+    found = {finding.code: finding for finding in diagnosis.judge_channels(channels, datetime.now(UTC))}
+
+    assert {
+        code: next(name for name in days if f"({name} " in finding.what) for code, finding in found.items()
+    } == {
+        "expired": "over",
+        "expires_in_1": "hours",
+        "expires_in_3": "two",
+        "expires_in_7": "six",
+    }
+    assert {code for code, it in found.items() if it.severity is Severity.PROBLEM} == {
+        "expired",
+        "expires_in_1",
+    }
+
+
 async def test_removed_channels_are_not_looked_at(connection: Connection) -> None:
     inactive, deleted, removed = [await register(connection, name) for name in ("a", "b", "c")]
     await connection.execute("update notification_channels set is_active = false where id = $1", inactive)

@@ -21,6 +21,8 @@ OURS = [
     "0006_gateways_of_states.sql",
     "0007_snapshots.sql",
     "0008_batches.sql",
+    "0009_imports.sql",
+    "0010_slots.sql",
 ]
 
 

@@ -1,0 +1,84 @@
+"""Registers the instances that a gateway lists, a set at a time; asks no gateway."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID, uuid4
+
+from db.connections import Connection
+from db.queries import sql
+from db.registry import channel_identity, tenant_for
+from db.vault import Vault
+
+CHUNK: Final = 500
+"""Instances that are registered together: nobody else registers on that gateway meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An instance as its gateway lists it."""
+
+    instance: str
+    name: str | None = None
+    """What people call it, if that is not the instance's own name."""
+    api_key: str | None = field(default=None, repr=False)
+    """Its own key, where the gateway's doesn't serve for it."""
+    phone: str | None = None
+    profile: str | None = None
+    has_been_open: bool = False
+
+
+async def register_instances(
+    connection: Connection,
+    vault: Vault,
+    provider: str,
+    gateway_id: UUID,
+    tenant_id: UUID | None,
+    listed: Sequence[Listed],
+) -> int:
+    """Register those that are not registered yet and return how many; once more changes nothing.
+
+    A channel of an instance that is known stays as it is, whosever it is. One transaction, so at most `CHUNK`
+    or so. Raises `UnknownTenant`.
+    """
+    async with connection.transaction():
+        tenant = await tenant_for(connection, tenant_id)
+        await connection.execute(sql.lock_gateway, gateway_id)
+        new = await _unknown(connection, gateway_id, list({it.instance: it for it in listed}.values()))
+        await _insert(connection, vault, provider, gateway_id, tenant, new)
+    return len(new)
+
+
+async def _unknown(connection: Connection, gateway_id: UUID, listed: Sequence[Listed]) -> list[Listed]:
+    names = [it.instance for it in listed]
+    await connection.execute(sql.release_instances, gateway_id, names)
+    rows = await connection.fetch(sql.find_channels_of_instances, [gateway_id] * len(names), names)
+    known = {row["instance"] for row in rows}
+    return [it for it in listed if it.instance not in known]
+
+
+async def _insert(
+    connection: Connection,
+    vault: Vault,
+    provider: str,
+    gateway_id: UUID,
+    tenant_id: UUID,
+    listed: Sequence[Listed],
+) -> None:
+    ids = [uuid4() for _ in listed]
+    keys = [
+        None if it.api_key is None else vault.seal(it.api_key, channel_identity(channel_id))
+        for it, channel_id in zip(listed, ids, strict=True)
+    ]
+    whose = tenant_id, gateway_id, provider
+    await connection.execute(
+        sql.import_notification_channels,
+        tenant_id,
+        provider,
+        ids,
+        [it.phone for it in listed],
+        [it.profile for it in listed],
+    )
+    names = [it.name for it in listed]
+    await connection.execute(sql.import_channels, *whose, ids, [it.instance for it in listed], names, keys)
+    await connection.execute(sql.import_states, tenant_id, ids, [it.has_been_open for it in listed])

@@ -1,0 +1,230 @@
+"""`zapwatch import` and `zapwatch webhooks restore`: hosts in one command, and their webhooks."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from receiver.cli.command import open_database, run, settings_of, settings_options, vault_of
+from receiver.settings import Settings, variable
+
+if TYPE_CHECKING:
+    from db.connections import Pool
+    from db.slots import Found, Place
+    from receiver.client import Client
+    from receiver.slots import Slotter
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is to be imported, and how."""
+
+    provider: str
+    url: str | None
+    api_key: str
+    tenant_id: UUID | None
+    set_webhooks: bool
+    traffic: bool
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    settings: Settings
+    pool: "Pool"
+    client: "Client"
+    slotter: "Slotter"
+    progress: Progress
+
+
+@click.command("import")
+@click.argument("provider", type=click.Choice(["evolution_api", "wapi"]))
+@click.option("--url", help="the gateway's address; W-API's own is known")
+@click.option("--api-key", required=True, help="the key that shows all instances: global, or the account's")
+@click.option(
+    "--tenant", "tenant_id", type=click.UUID, help="whose new channels are; without it: `default`'s"
+)
+@click.option(
+    "--set-webhooks", is_flag=True, help="puts our address where the instances' webhooks go, if free"
+)
+@click.option("--traffic", is_flag=True, help="with it: messages are told, too, as proof of life")
+@click.option(
+    "--replace-webhooks", "replace", is_flag=True, help="with it: takes other systems' places; asks first"
+)
+@settings_options("database_url", "data_dir", "secret_keys", "host", "port", "public_url")
+def import_(
+    provider: str,
+    url: str | None,
+    api_key: str,
+    tenant_id: UUID | None,
+    set_webhooks: bool,
+    traffic: bool,
+    replace: bool,
+    **options: Any,
+) -> None:
+    """Register a gateway and every instance on it.
+
+    Once more changes nothing but adds what is new. The running service probes the channels.
+    """
+    from db.address import AddressError
+    from db.tenants import UnknownTenant
+    from receiver.imports import NotListed
+
+    settings = settings_of(options)
+    if set_webhooks and settings.public_url is None:
+        raise click.UsageError(f"Set {variable('public_url')} first: gateways must reach the address.")
+    if (traffic or replace) and not set_webhooks:
+        raise click.UsageError("--traffic and --replace-webhooks go with --set-webhooks.")
+    wish = _Wish(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
+    try:
+        run(_import(settings, wish))
+    except (AddressError, NotListed) as reason:
+        raise click.ClickException(str(reason)) from None
+    except UnknownTenant:
+        raise click.ClickException("There is no such tenant.") from None
+
+
+@click.group()
+def webhooks() -> None:
+    """Where gateways send their webhooks."""
+
+
+@webhooks.command()
+@click.option("--gateway", "gateway_id", type=click.UUID, help="only the channels of this gateway")
+@settings_options("database_url", "data_dir", "secret_keys", "host", "port", "public_url")
+def restore(gateway_id: UUID | None, **options: Any) -> None:
+    """Put back what other systems had in the places that --replace-webhooks took."""
+
+    async def work() -> tuple[int, int]:
+        from db.slots import replaced_places
+
+        async with _tools(settings_of(options)) as tools:
+            async with tools.pool.acquire() as connection:
+                places = await replaced_places(connection, gateway_id)
+            bar = tools.progress.add_task("Putting back", total=len(places))
+            done = 0
+            for place in places:
+                done += await tools.slotter.put_back(place)
+                tools.progress.advance(bar)
+            return done, len(places)
+
+    done, wanted = run(work())
+    click.echo(f"{done} of {wanted} channels have what they had before.")
+    if done < wanted:
+        raise SystemExit(1)
+
+
+@asynccontextmanager
+async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
+    from db.pool import open_pool
+    from receiver.client import open_client
+    from receiver.container import localhost
+    from receiver.imports import LISTED_WITHIN
+    from receiver.slots import Slotter
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    async with (
+        open_database(settings) as dsn,
+        await open_pool(dsn, "zapwatch import") as pool,
+        open_client(LISTED_WITHIN, localhost()) as client,
+    ):
+        slotter = Slotter(pool, vault_of(settings), client, settings.base_url)
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            yield _Tools(settings, pool, client, slotter, progress)
+
+
+async def _import(settings: Settings, wish: _Wish) -> None:
+    from db.address import normalise
+    from receiver.imports import list_instances
+
+    base_url = normalise(wish.provider, wish.url)
+    async with _tools(settings) as tools:
+        bar = tools.progress.add_task("Asking the gateway", total=None)
+        listed = await list_instances(tools.client, wish.provider, base_url, wish.api_key)
+        tools.progress.update(bar, description="Registering channels", total=len(listed))
+        gateway_id, new, token = await _register(tools, wish, base_url, listed, bar)
+        click.echo(
+            f"{len(listed)} instances are there: {new} new channels, {len(listed) - new} known before."
+        )
+        if wish.set_webhooks:
+            await _set_webhooks(tools, wish, gateway_id)
+        elif token is not None:
+            address = f"{settings.base_url}/webhooks/{wish.provider}/{token}"
+            click.echo(f"Webhook address of the gateway, shown once: {address}")
+
+
+async def _register(
+    tools: _Tools, wish: _Wish, base_url: str, listed: Sequence[Any], bar: Any
+) -> tuple[UUID, int, str | None]:
+    from db.notices import notify
+    from db.registry import ensure_gateway
+    from receiver.imports import register
+    from receiver.providers import PROVIDERS
+
+    vault = vault_of(tools.settings)
+    key = wish.api_key if PROVIDERS[wish.provider].one_key_for_all else None
+    async with tools.pool.acquire() as connection:
+        gateway_id, token = await ensure_gateway(connection, vault, wish.provider, base_url, key)
+    new = await register(
+        tools.pool,
+        vault,
+        wish.provider,
+        gateway_id,
+        wish.tenant_id,
+        listed,
+        lambda done: tools.progress.update(bar, completed=done),
+    )
+    async with tools.pool.acquire() as connection:
+        await notify(connection, gateway_id)
+    return gateway_id, new, token
+
+
+async def _set_webhooks(tools: _Tools, wish: _Wish, gateway_id: UUID) -> None:
+    from db.slots import SlotState, places_of
+
+    async with tools.pool.acquire() as connection:
+        places = await places_of(connection, gateway_id)
+    filled = await _fill(tools, places, wish.traffic, replace=False)
+    foreign = [place for place, found in filled if found.state is SlotState.FOREIGN]
+    if foreign and wish.replace and _may_replace(tools, filled):
+        filled = [one for one in filled if one[1].state is not SlotState.FOREIGN]
+        filled += await _fill(tools, foreign, wish.traffic, replace=True)
+    counts = Counter(found.state for _, found in filled)
+    click.echo(
+        f"Channels whose webhooks come here: {counts[SlotState.SET]}; not saved: {counts[SlotState.FAILED]}."
+    )
+    if counts[SlotState.FOREIGN]:
+        click.echo(
+            f"Left to another system ({_hosts(filled)}): {counts[SlotState.FOREIGN]}. Probing finds their"
+            " losses. The gateway's own address, for its global webhook if that is free:"
+            f" {await tools.slotter.address(gateway_id, wish.provider)}"
+        )
+
+
+async def _fill(
+    tools: _Tools, places: "Sequence[Place]", traffic: bool, replace: bool
+) -> "list[tuple[Place, Found]]":
+    from receiver.slots import fill_all
+
+    bar = tools.progress.add_task("Setting webhooks", total=len(places))
+    return await fill_all(tools.slotter, places, traffic, replace, lambda: tools.progress.advance(bar))
+
+
+def _may_replace(tools: _Tools, filled: "Sequence[tuple[Place, Found]]") -> bool:
+    tools.progress.stop()
+    hosts = _hosts(filled)
+    return click.confirm(
+        f"Other systems stop hearing of these channels: {hosts}. `zapwatch webhooks restore` puts them back."
+        " Replace their addresses?"
+    )
+
+
+def _hosts(filled: "Sequence[tuple[Place, Found]]") -> str:
+    hosts = Counter(found.foreign_host for _, found in filled if found.foreign_host is not None)
+    return ", ".join(f"{host}: {count}" for host, count in hosts.most_common(5))

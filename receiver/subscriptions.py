@@ -1,0 +1,72 @@
+"""Keeps until when channels are paid for, where the gateway tells: asked at first contact, and daily after.
+
+Decides nothing. What has expired is only the reason of a loss that a probe finds.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db.claims import Target, claim_subscriptions, settle_subscription
+from db.connections import Pool
+from db.patience import TRANSIENT
+from db.vault import Vault
+from receiver.client import Client, Unanswered
+from receiver.probe import Unaskable, key_of
+from receiver.providers import PROVIDERS
+from receiver.providers.report import Subscription
+
+EVERY: Final = timedelta(seconds=1)
+AGAIN: Final = timedelta(hours=1)
+"""Pause after a gateway that did not tell."""
+DAILY: Final = timedelta(days=1)
+AT_ONCE: Final = 20
+TELLING: Final = [name for name, provider in PROVIDERS.items() if provider.has_subscriptions]
+"""The providers that tell."""
+
+log = logging.getLogger(__name__)
+
+
+async def read_subscriptions(pool: Pool, vault: Vault, client: Client) -> int:
+    """Ask about the channels that are due, side by side; return how many there were."""
+    now = datetime.now(UTC)
+    async with pool.acquire() as connection:
+        due = await claim_subscriptions(connection, TELLING, now, now + AGAIN, AT_ONCE)
+    await asyncio.gather(*(_read(pool, vault, client, target) for target in due))
+    return len(due)
+
+
+async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> None:
+    try:
+        subscription = await _ask(vault, client, target)
+    except (Unaskable, Unanswered) as reason:
+        log.info("channel %s told nothing of its subscription: %s", target.channel_id, reason)
+        return
+    if subscription is not None:
+        again_at = datetime.now(UTC) + DAILY
+        async with pool.acquire() as connection:
+            await settle_subscription(connection, target.channel_id, *subscription, again_at)
+
+
+async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | None:
+    if target.instance is None:
+        raise Unaskable("it names no instance")
+    provider = PROVIDERS[target.provider]
+    question = provider.ask_webhooks(target.instance, key_of(vault, target))
+    if question is None:
+        return None
+    reply = await client.get(target.base_url + question.path, question.headers)
+    return provider.read_subscription(reply.status, reply.body)
+
+
+async def run(pool: Pool, vault: Vault, client: Client) -> None:
+    """Ask for ever; while the database is away, wait for it."""
+    while True:
+        try:
+            asked = await read_subscriptions(pool, vault, client)
+        except TRANSIENT as error:
+            log.warning("subscriptions wait for the database: %r", error)
+            asked = 0
+        if asked < AT_ONCE:
+            await asyncio.sleep(EVERY.total_seconds())

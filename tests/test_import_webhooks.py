@@ -1,0 +1,237 @@
+"""Webhooks that stay set and never take what isn't ours: set by an import, mended daily, put back."""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from db.connections import Connection
+from receiver.sandbox import Fleet, open_fleet
+from tests.receiver.service import KEY, Zapwatch, served
+from tests.test_cli import Said, zapwatch
+
+SECRET_KEY = base64.urlsafe_b64encode(KEY).decode()
+PUBLIC = "http://zapwatch.example"
+THEIRS = "https://chatwoot.example/hooks/SECRET"
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[Fleet]:
+    async with open_fleet() as opened:
+        yield opened
+
+
+@pytest.fixture
+def environ(dsn: str) -> dict[str, str]:
+    return {
+        "ZAPWATCH_DATABASE_URL": dsn,
+        "ZAPWATCH_SECRET_KEYS": SECRET_KEY,
+        "ZAPWATCH_PUBLIC_URL": PUBLIC,
+        "COLUMNS": "200",
+    }
+
+
+async def imported(
+    host: Any, environ: dict[str, str], *options: str, provider: str = "evolution_api", answer: str = ""
+) -> Said:
+    """Import a host with its webhooks set; nothing that is said names a secret."""
+    arguments = ("import", provider, "--url", host.url, "--api-key", host.key, "--set-webhooks", *options)
+    said = await zapwatch(*arguments, typed=answer, **environ)
+    assert "SECRET" not in said.out + said.err
+    assert host.key not in said.out + said.err
+    return said
+
+
+EVENTS = {
+    "1.8.2": {"CONNECTION_UPDATE", "QRCODE_UPDATED"},
+    "2.1.1": {"CONNECTION_UPDATE", "QRCODE_UPDATED", "LOGOUT_INSTANCE", "REMOVE_INSTANCE"},
+    "2.3.6": {
+        "CONNECTION_UPDATE",
+        "QRCODE_UPDATED",
+        "LOGOUT_INSTANCE",
+        "REMOVE_INSTANCE",
+        "STATUS_INSTANCE",
+        "INSTANCE_DELETE",
+    },
+}
+
+
+@pytest.mark.parametrize("version", EVENTS)
+async def test_free_places_get_our_address_for_the_events_that_the_version_knows(
+    environ: dict[str, str], fleet: Fleet, version: str
+) -> None:
+    host = await fleet.evolution(version)
+    instances = [host.add(f"loja-{n}") for n in range(12)]
+
+    said = await imported(host, environ)
+
+    assert said.code == 0
+    assert "Channels whose webhooks come here: 12; not saved: 0." in said.out
+    for instance in instances:
+        assert instance.webhook is not None
+        assert instance.webhook.startswith(f"{PUBLIC}/webhooks/evolution_api/zw_")
+        assert set(instance.events) == EVENTS[version]
+
+
+async def test_messages_are_told_only_when_asked_for(environ: dict[str, str], fleet: Fleet) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+
+    await imported(host, environ, "--traffic")
+
+    assert {"MESSAGES_UPSERT", "CONNECTION_UPDATE"} <= set(instance.events)
+
+
+async def test_what_was_set_leads_here(dsn: str, fleet: Fleet, environ: dict[str, str]) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    async with served(dsn) as z:
+        url = str(z.app.state.settings.base_url)
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": url})
+        channel = (await z.get("/channels"))["items"][0]["channel_id"]
+        await z.until(lambda: z.state(channel), lambda shown: shown["state"] == "open")
+
+        instance.unlink()
+
+        await z.until(lambda: z.stands(channel), lambda stands: stands[1] == "logged_out")
+
+
+async def test_another_systems_place_is_left_alone_and_the_free_one_advised(
+    environ: dict[str, str], fleet: Fleet
+) -> None:
+    host = await fleet.evolution()
+    taken, free = host.add("taken"), host.add("free")
+    taken.webhook, taken.headers = THEIRS, {"Authorization": "SECRET"}
+
+    said = await imported(host, environ)
+
+    assert (taken.webhook, taken.headers) == (THEIRS, {"Authorization": "SECRET"})
+    assert free.webhook is not None
+    assert "Channels whose webhooks come here: 1;" in said.out
+    assert "Left to another system (chatwoot.example: 1): 1. Probing finds their losses." in said.out
+    assert said.out.rstrip().endswith(free.webhook)
+
+
+async def test_place_is_replaced_only_after_a_yes_and_can_be_put_back(
+    environ: dict[str, str], fleet: Fleet
+) -> None:
+    host = await fleet.evolution()
+    taken = host.add("taken")
+    taken.webhook, taken.headers = THEIRS, {"Authorization": "SECRET", "jwt_key": "SECRET"}
+    taken.events, taken.by_events = ("MESSAGES_UPSERT",), True
+
+    refused = await imported(host, environ, "--replace-webhooks", answer="n\n")
+    unchanged = taken.webhook
+    replaced = await imported(host, environ, "--replace-webhooks", answer="y\n")
+    ours, headers = taken.webhook, taken.headers
+    restored = await zapwatch("webhooks", "restore", **environ)
+
+    assert (refused.code, replaced.code, restored.code) == (0, 0, 0)
+    assert unchanged == THEIRS
+    assert ours.startswith(f"{PUBLIC}/webhooks/")
+    assert headers == {}
+    assert restored.out == "1 of 1 channels have what they had before.\n"
+    assert (taken.webhook, tuple(taken.events), taken.by_events) == (THEIRS, ("MESSAGES_UPSERT",), True)
+    assert taken.headers == {"Authorization": "SECRET", "jwt_key": "SECRET"}
+    again = await zapwatch("webhooks", "restore", **environ)
+    assert again.out == "0 of 0 channels have what they had before.\n"
+
+
+async def test_what_was_replaced_is_kept_sealed(
+    environ: dict[str, str], fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    host.add("taken").webhook = THEIRS
+
+    await imported(host, environ, "--replace-webhooks", answer="y\n")
+
+    before = await connection.fetchval("select before from zapwatch_slots")
+    assert before is not None
+    assert b"chatwoot" not in before
+
+
+async def test_wapi_gets_an_address_for_each_event_and_others_keep_theirs(
+    environ: dict[str, str], fleet: Fleet
+) -> None:
+    host = await fleet.wapi()
+    free, shared, taken = (host.add() for _ in range(3))
+    shared.urls["received"] = THEIRS
+    taken.urls["disconnected"] = THEIRS
+
+    said = await imported(host, environ, "--traffic", provider="wapi")
+
+    assert "Channels whose webhooks come here: 2;" in said.out
+    ours = free.urls["disconnected"]
+    assert ours.startswith(f"{PUBLIC}/webhooks/wapi/zw_")
+    told = {"connected": ours, "disconnected": ours, "received": ours, "message-status": ours}
+    assert free.urls == {**told, "delivery": "", "chat-presence": ""}
+    assert shared.urls == {**free.urls, "received": THEIRS}
+    assert {url for url in taken.urls.values() if url} == {THEIRS}
+
+
+async def due(connection: Connection) -> None:
+    """Have all places be looked at now."""
+    await connection.execute("update zapwatch_slots set due_at = now()")
+
+
+async def looked_at(z: Zapwatch, connection: Connection, state: str) -> Any:
+    """Return the row of the one place once it was looked at and is so."""
+    read = (
+        "select state, mended_at, due_at from zapwatch_slots"
+        " where state = $1 and (due_at is null or due_at > now() + interval '2 hours')"
+    )
+    return await z.until(lambda: connection.fetchrow(read, state), bool)
+
+
+async def test_address_that_vanished_is_put_back_once_and_not_twice_in_a_row(
+    dsn: str, environ: dict[str, str], fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    await imported(host, environ)
+    ours = instance.webhook
+    async with served(dsn, public_url=PUBLIC) as z:
+        instance.webhook = None
+        await due(connection)
+        await z.until(lambda: _now(instance), lambda url: url == ours)
+        row = await looked_at(z, connection, "set")
+        assert row["mended_at"] is not None
+
+        instance.webhook = None
+        await due(connection)
+        row = await looked_at(z, connection, "lost")
+
+        assert instance.webhook is None
+        assert row["due_at"] is None
+
+
+async def test_place_that_another_system_took_meanwhile_is_left_to_it(
+    dsn: str, environ: dict[str, str], fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    await imported(host, environ)
+    async with served(dsn, public_url=PUBLIC) as z:
+        instance.webhook = THEIRS
+        await due(connection)
+
+        await looked_at(z, connection, "foreign")
+
+        assert instance.webhook == THEIRS
+
+
+async def _now(instance: Any) -> str | None:
+    url: str | None = instance.webhook
+    return url
+
+
+async def test_address_must_be_one_that_gateways_reach(environ: dict[str, str], fleet: Fleet) -> None:
+    host = await fleet.evolution()
+    host.add("loja-1")
+    del environ["ZAPWATCH_PUBLIC_URL"]
+
+    said = await imported(host, environ)
+
+    assert said.code == 2
+    assert "ZAPWATCH_PUBLIC_URL" in said.err
