@@ -47,6 +47,9 @@ SCOPED = {
         values ($1, $2, 0, now())""",
     "zapwatch_checks": """
         insert into zapwatch_checks (tenant_id, channel_id, total, started_at) values ($1, $2, 1, now())""",
+    "zapwatch_slots": """
+        insert into zapwatch_slots (tenant_id, channel_id, state, checked_at)
+        values ($1, $2, 'set', now())""",
 }
 UNSCOPED = {
     "zapwatch_gateways": """
