@@ -39,7 +39,7 @@ AT_ONCE: Final = 8
 """Channels whose places are looked at at the same time."""
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)
-"""Pause after a gateway that did not tell."""
+"""Pause after a gateway that did not tell, or did not save."""
 DAILY: Final = timedelta(days=1)
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Slotter:
             found = await self._fill(place, traffic, replace, now)
         except (Unaskable, Unanswered) as reason:
             log.info("webhooks of channel %s were not set: %s", place.channel_id, reason)
-            found = Found(SlotState.FAILED, traffic)
+            found = Found(SlotState.FAILED, traffic, due_at=now + AGAIN)
         await self._keep(place, found, now)
         return found
 
@@ -81,7 +81,9 @@ class Slotter:
             elif place.mended_at is not None and place.mended_at == place.checked_at:
                 found = Found(SlotState.LOST, traffic)
             else:
-                found = (await self._fill(place, traffic, False, now))._replace(mended_at=now)
+                found = await self._fill(place, traffic, False, now)
+                if found.state is not SlotState.FOREIGN:
+                    found = found._replace(mended_at=now, due_at=now + DAILY)
         except (Unaskable, Unanswered) as reason:
             log.info("webhooks of channel %s were not looked at: %s", place.channel_id, reason)
             return
@@ -131,7 +133,7 @@ class Slotter:
                 await self._send(place, order)
         there = (await self._look(place)).addresses
         if any(there[slot] != address for slot in needed):
-            return Found(SlotState.FAILED, traffic, before=before)
+            return Found(SlotState.FAILED, traffic, before=before, due_at=now + AGAIN)
         return Found(SlotState.SET, traffic, before=before, due_at=now + DAILY)
 
     async def _keep(self, place: Place, found: Found, now: datetime) -> None:

@@ -179,6 +179,7 @@ async def test_host_is_imported_in_one_command(dsn: str, environ: dict[str, str]
         (("evolution_api", "--api-key", "wrong"), "refused the key (HTTP 401)"),
         (("evolution_api", "--api-key", "right", "--tenant", str(uuid4())), "no such tenant"),
         (("waha", "--api-key", "k"), "'waha' is not one of"),
+        (("evolution_api", "--api-key", "right", "--traffic"), "go with --set-webhooks"),
     ],
 )
 async def test_command_says_what_is_wrong(
@@ -194,3 +195,10 @@ async def test_command_says_what_is_wrong(
     assert words in said.err
     assert "Traceback" not in said.err
     assert await connection.fetchval("select count(*) from zapwatch_channels") == 0
+
+
+async def test_address_of_a_gateway_that_is_not_hosted_for_all_must_be_given(environ: dict[str, str]) -> None:
+    said = await zapwatch("import", "evolution_api", "--api-key", "k", **environ)
+
+    assert said.code == 2
+    assert "--url" in said.err

@@ -221,6 +221,24 @@ async def test_place_that_another_system_took_meanwhile_is_left_to_it(
         assert instance.webhook == THEIRS
 
 
+async def test_what_was_not_saved_is_tried_again(
+    dsn: str, environ: dict[str, str], fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.wapi()
+    instance = host.add()
+    await zapwatch("import", "wapi", "--url", host.url, "--api-key", host.key, **environ)
+    known, instance.key = instance.key, "refuses the one that is known"
+    said = await imported(host, environ, provider="wapi")
+    assert "not saved: 1." in said.out
+    instance.key = known
+    await due(connection)
+
+    async with served(dsn, public_url=PUBLIC) as z:
+        await looked_at(z, connection, "set")
+
+    assert str(instance.webhook).startswith(PUBLIC)
+
+
 async def _now(instance: Any) -> str | None:
     url: str | None = instance.webhook
     return url

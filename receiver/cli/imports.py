@@ -79,6 +79,8 @@ def import_(
     settings = settings_of(options)
     if set_webhooks and settings.public_url is None:
         raise click.UsageError(f"Set {variable('public_url')} first: gateways must reach the address.")
+    if url is None and provider != "wapi":
+        raise click.UsageError("Give the gateway's address: --url.")
     if (traffic or replace) and not set_webhooks:
         raise click.UsageError("--traffic and --replace-webhooks go with --set-webhooks.")
     wish = _Wish(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
