@@ -72,7 +72,8 @@ class _Lookups:
         return 1000 * (perf_counter() - began)
 
     async def make_page_due(self) -> float:
-        scope = self._started_at, self._started_at + timedelta(days=1), None, None, self._after
+        whose = None, None, None
+        scope = self._started_at, self._started_at + timedelta(days=1), *whose, self._after
         began = perf_counter()
         page = await self._connection.fetchrow(sql.make_page_due, *scope, PAGE)
         took = perf_counter() - began
