@@ -45,6 +45,12 @@ async def serving_workers(client: httpx.AsyncClient, service: Process) -> set[in
     return workers_of(service)
 
 
+def metrics_of(pids: set[int]) -> set[Path]:
+    """Return the files of metrics that the processes have in memory."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+    return {Path(mapped) for mapped in re.findall(r"/\S+\.db$", maps, re.M)}
+
+
 async def gone(*pids: int) -> None:
     """Return once all these processes have ended."""
     async with asyncio.timeout(60):
@@ -101,10 +107,10 @@ async def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing_beh
     with reachable_folder() as folder:
         async with serving(folder / "data", free_port(), ZAPWATCH_WORKERS=str(WORKERS)) as (service, client):
             workers = await serving_workers(client, service)
-            (folder_of_metrics,) = {
-                Path(mapped).parent
-                for mapped in re.findall(r"/\S+\.db$", Path(f"/proc/{min(workers)}/maps").read_text(), re.M)
-            }
+            async with asyncio.timeout(60):
+                while not (mapped := metrics_of(workers)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # only one of them serves for certain
+            (folder_of_metrics,) = {file.parent for file in mapped}
 
             service.kill()
 
