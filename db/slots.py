@@ -1,6 +1,7 @@
 """Rows of the places on gateways where webhooks are addressed to us; asks no gateway."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from db.connections import Connection
 from db.queries import sql
 from db.registry import gateway_identity
 from db.tokens import create_gateway_token, hash_token
-from db.vault import Vault
+from db.vault import Vault, VaultError
 
 
 class SlotState(StrEnum):
@@ -67,9 +68,11 @@ async def webhook_token(connection: Connection, vault: Vault, gateway_id: UUID) 
         await connection.execute(sql.lock_gateway, gateway_id)
         sealed = await connection.fetchval(sql.gateway_webhook_token, gateway_id)
         if sealed is not None:
-            token = vault.open(sealed, gateway_identity(gateway_id)).decode()
-            if await connection.fetch(sql.webhook_owners, [hash_token(token)]):
-                return token
+            # A key that is gone costs the token, too: the address is set anew with another one.
+            with suppress(VaultError):
+                token = vault.open(sealed, gateway_identity(gateway_id)).decode()
+                if await connection.fetch(sql.webhook_owners, [hash_token(token)]):
+                    return token
         token = await create_gateway_token(connection, gateway_id, revoke_others=False)
         sealed = vault.seal(token, gateway_identity(gateway_id))
         await connection.execute(sql.keep_gateway_webhook_token, gateway_id, sealed)

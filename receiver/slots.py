@@ -33,7 +33,7 @@ from db.vault import Vault
 from receiver.client import Client, Unanswered
 from receiver.probe import Unaskable, key_of
 from receiver.providers import PROVIDERS
-from receiver.providers.report import Order, Slots
+from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
 
 AT_ONCE: Final = 8
 """Channels whose places are looked at at the same time."""
@@ -121,10 +121,11 @@ class Slotter:
         foreign = {url for url in slots.addresses.values() if url not in ours and not self._leads_here(url)}
         taken = [slots.addresses[slot] for slot in needed if slots.addresses[slot] in foreign]
         if taken and not replace:
-            return Found(SlotState.FOREIGN, traffic, urlsplit(taken[0]).hostname)
-        before = None
-        if taken and place.before is None:
+            return Found(SlotState.FOREIGN, traffic, host_in(taken[0]))
+        if place.before is None and any(slots.addresses[slot] in foreign for slot in wanted if replace):
+            # Kept first: whatever fails from here on, it can be put back.
             before = self._vault.seal(orjson.dumps(slots.row).decode(), slot_identity(place.channel_id))
+            await self._keep(place, Found(SlotState.FAILED, traffic, before=before), now)
         key, version = key_of(self._vault, place), await self._version(place)
         address = await self.address(place.gateway_id, place.provider)
         for slot in wanted:
@@ -133,8 +134,8 @@ class Slotter:
                 await self._send(place, order)
         there = (await self._look(place)).addresses
         if any(there[slot] != address for slot in needed):
-            return Found(SlotState.FAILED, traffic, before=before, due_at=now + AGAIN)
-        return Found(SlotState.SET, traffic, before=before, due_at=now + DAILY)
+            return Found(SlotState.FAILED, traffic, due_at=now + AGAIN)
+        return Found(SlotState.SET, traffic, due_at=now + DAILY)
 
     async def _keep(self, place: Place, found: Found, now: datetime) -> None:
         async with self._pool.acquire() as connection:
@@ -192,6 +193,14 @@ def token_in(address: str) -> tuple[str, str] | None:
     return None if found is None else (found[1], unquote(found[2]))
 
 
+def host_in(address: str) -> str | None:
+    """Return the host of an address, for people; None when it has none: somebody may have set anything."""
+    try:
+        return clean(urlsplit(address).hostname, INSTANCE_LENGTH)
+    except ValueError:
+        return None
+
+
 async def fill_all(
     slotter: Slotter,
     places: Sequence[Place],
@@ -216,8 +225,18 @@ async def look_again(pool: Pool, slotter: Slotter) -> int:
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due: Sequence[Place] = await claim_places(connection, now, now + AGAIN, AT_ONCE)
-    await asyncio.gather(*(slotter.look_again(place) for place in due))
+    await asyncio.gather(*(_look_again(slotter, place) for place in due))
     return len(due)
+
+
+async def _look_again(slotter: Slotter, place: Place) -> None:
+    try:
+        await slotter.look_again(place)
+    except TRANSIENT:
+        raise
+    except Exception as error:
+        # Whatever one gateway answers must not end the looking at all; nothing of the answer may be told.
+        log.error("the webhooks of channel %s: %s", place.channel_id, type(error).__name__)
 
 
 async def run(pool: Pool, slotter: Slotter) -> None:

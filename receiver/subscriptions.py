@@ -43,6 +43,10 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> Non
     except (Unaskable, Unanswered) as reason:
         log.info("channel %s told nothing of its subscription: %s", target.channel_id, reason)
         return
+    except Exception as error:
+        # Whatever one gateway answers must not end the asking of all; nothing of the answer may be told.
+        log.error("the subscription of channel %s: %s", target.channel_id, type(error).__name__)
+        return
     if subscription is not None:
         again_at = datetime.now(UTC) + DAILY
         async with pool.acquire() as connection:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from db.connections import Connection
-from receiver.sandbox import Fleet, open_fleet
+from receiver.sandbox import Fault, Fleet, open_fleet
 from tests.receiver.service import KEY, Zapwatch, served
 from tests.test_cli import Said, zapwatch
 
@@ -138,6 +138,32 @@ async def test_place_is_replaced_only_after_a_yes_and_can_be_put_back(
     assert again.out == "0 of 0 channels have what they had before.\n"
 
 
+async def test_what_was_replaced_can_be_put_back_though_the_gateway_failed_meanwhile(
+    environ: dict[str, str], fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = await fleet.evolution()
+    taken = host.add("taken")
+    taken.webhook = THEIRS
+    save = host._set_webhook
+
+    def save_and_fail(*what: Any) -> Any:
+        answer = save(*what)
+        host.fault = Fault.SERVER_ERROR
+        return answer
+
+    monkeypatch.setattr(host, "_set_webhook", save_and_fail)
+    said = await imported(host, environ, "--replace-webhooks", answer="y\n")
+    assert "not saved: 1." in said.out
+    assert taken.webhook != THEIRS
+    monkeypatch.undo()
+    host.fault = None
+
+    restored = await zapwatch("webhooks", "restore", **environ)
+
+    assert restored.out == "1 of 1 channels have what they had before.\n"
+    assert taken.webhook == THEIRS
+
+
 async def test_what_was_replaced_is_kept_sealed(
     environ: dict[str, str], fleet: Fleet, connection: Connection
 ) -> None:
@@ -206,19 +232,20 @@ async def test_address_that_vanished_is_put_back_once_and_not_twice_in_a_row(
         assert row["due_at"] is None
 
 
+@pytest.mark.parametrize("url", [THEIRS, "http://[", "http://a\0b/", "\u202e"])
 async def test_place_that_another_system_took_meanwhile_is_left_to_it(
-    dsn: str, environ: dict[str, str], fleet: Fleet, connection: Connection
+    dsn: str, environ: dict[str, str], fleet: Fleet, connection: Connection, url: str
 ) -> None:
     host = await fleet.evolution()
     instance = host.add("loja-1")
     await imported(host, environ)
     async with served(dsn, public_url=PUBLIC) as z:
-        instance.webhook = THEIRS
+        instance.webhook = url
         await due(connection)
 
         await looked_at(z, connection, "foreign")
 
-        assert instance.webhook == THEIRS
+        assert instance.webhook == url
 
 
 async def test_what_was_not_saved_is_tried_again(
