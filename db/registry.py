@@ -132,6 +132,18 @@ async def ensure_gateway(
         return gateway_id, token
 
 
+async def gateway_to_list(
+    connection: Connection, vault: Vault, gateway_id: UUID
+) -> tuple[str, str, str | None] | None:
+    """Return provider, address and key of a gateway, None when there is none; raise `VaultError`."""
+    row = await connection.fetchrow(sql.gateway_to_list, gateway_id)
+    if row is None:
+        return None
+    sealed = row["api_key"]
+    key = None if sealed is None else vault.open(sealed, gateway_identity(gateway_id)).decode()
+    return row["provider"], row["base_url"], key
+
+
 async def change_channel(
     connection: Connection, vault: Vault, channel_id: UUID, change: Change, tenant_id: UUID | None
 ) -> None:

@@ -9,7 +9,7 @@ from db.connections import Pool
 from db.imports import CHUNK, Listed, register_instances
 from db.vault import Vault
 from receiver.client import Client, Unanswered
-from receiver.providers import PROVIDERS
+from receiver.providers import MANAGED
 
 LISTED_WITHIN: Final = timedelta(seconds=60)
 """How long a gateway may take to list its instances: Evolution counts every instance's messages for it."""
@@ -24,12 +24,12 @@ class NotListed(Exception):
 
 async def list_instances(client: Client, provider: str, base_url: str, key: str) -> list[Listed]:
     """Return the instances on a gateway, as `key` is shown them; raise `NotListed`."""
-    dialect, listed = PROVIDERS[provider], list[Listed]()
+    dialect, listed = MANAGED.get(provider), list[Listed]()
+    if dialect is None:
+        raise NotListed(f"{provider} has no list of instances that could be asked for.")
     page, pages = 1, 1
     while page <= min(pages, MOST_PAGES):
         question = dialect.ask_instances(key, page)
-        if question is None:
-            raise NotListed(f"{provider} has no list of instances that could be asked for.")
         try:
             reply = await client.get(f"{base_url}{question.path}", question.headers, LIST_LIMIT)
         except Unanswered as reason:

@@ -32,7 +32,7 @@ from db.tokens import hash_token
 from db.vault import Vault
 from receiver.client import Client, Unanswered
 from receiver.probe import Unaskable, key_of
-from receiver.providers import PROVIDERS
+from receiver.providers import MANAGED
 from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
 
 AT_ONCE: Final = 8
@@ -72,7 +72,7 @@ class Slotter:
     async def look_again(self, place: Place) -> None:
         """Look whether our address is still where we put it, and put it back, never twice in a row."""
         now, traffic = datetime.now(UTC), bool(place.traffic)
-        provider = PROVIDERS[place.provider]
+        provider = MANAGED[place.provider]
         try:
             there = (await self._look(place)).addresses
             ours = await self._ours(place, there.values())
@@ -95,7 +95,7 @@ class Slotter:
         row = orjson.loads(self._vault.open(place.before, slot_identity(place.channel_id)))
         try:
             key, version = key_of(self._vault, place), await self._version(place)
-            for order in PROVIDERS[place.provider].put_back(row, place.instance, key, version):
+            for order in MANAGED[place.provider].put_back(row, place.instance, key, version):
                 await self._send(place, order)
             there = (await self._look(place)).addresses.values()
             if await self._ours(place, there):
@@ -114,7 +114,7 @@ class Slotter:
         return f"{self._base_url}/webhooks/{provider}/{token}"
 
     async def _fill(self, place: Place, traffic: bool, replace: bool, now: datetime) -> Found:
-        provider = PROVIDERS[place.provider]
+        provider = MANAGED[place.provider]
         needed, wanted = provider.slots(traffic=False), provider.slots(traffic)
         slots = await self._look(place)
         ours = await self._ours(place, slots.addresses.values())
@@ -142,7 +142,7 @@ class Slotter:
             await keep_place(connection, place.channel_id, found, now)
 
     async def _look(self, place: Place) -> Slots:
-        provider, key = PROVIDERS[place.provider], key_of(self._vault, place)
+        provider, key = MANAGED[place.provider], key_of(self._vault, place)
         question = provider.ask_webhooks(place.instance, key)
         if question is None:
             raise Unaskable("its gateway keeps no addresses")
@@ -176,11 +176,11 @@ class Slotter:
 
     async def _version(self, place: Place) -> str | None:
         """Return the gateway's version, asked for once where it matters and isn't known."""
-        if place.version is not None or not PROVIDERS[place.provider].has_version:
+        if place.version is not None or not MANAGED[place.provider].has_version:
             return place.version
         if place.gateway_id not in self._versions:
             reply = await self._client.get(f"{place.base_url}/")
-            version = PROVIDERS[place.provider].read_version(reply.body)
+            version = MANAGED[place.provider].read_version(reply.body)
             if version is None:
                 raise Unaskable("its gateway did not tell its version")
             self._versions[place.gateway_id] = version

@@ -14,7 +14,7 @@ from db.patience import TRANSIENT
 from db.vault import Vault
 from receiver.client import Client, Unanswered
 from receiver.probe import Unaskable, key_of
-from receiver.providers import PROVIDERS
+from receiver.providers import MANAGED
 from receiver.providers.report import Subscription
 
 EVERY: Final = timedelta(seconds=1)
@@ -22,7 +22,7 @@ AGAIN: Final = timedelta(hours=1)
 """Pause after a gateway that did not tell."""
 DAILY: Final = timedelta(days=1)
 AT_ONCE: Final = 20
-TELLING: Final = [name for name, provider in PROVIDERS.items() if provider.has_subscriptions]
+TELLING: Final = [name for name, provider in MANAGED.items() if provider.has_subscriptions]
 """The providers that tell."""
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> Non
 async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | None:
     if target.instance is None:
         raise Unaskable("it names no instance")
-    provider = PROVIDERS[target.provider]
+    provider = MANAGED[target.provider]
     question = provider.ask_webhooks(target.instance, key_of(vault, target))
     if question is None:
         return None

@@ -202,3 +202,22 @@ async def test_address_of_a_gateway_that_is_not_hosted_for_all_must_be_given(env
 
     assert said.code == 2
     assert "--url" in said.err
+
+
+async def test_gateway_that_can_not_be_asked_is_said_so(
+    dsn: str, fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    async with served(dsn) as z:
+        gateway, _ = await register(z, "evolution_api", host)
+        statements = (
+            "update zapwatch_gateways set api_key = 'x'",
+            "update zapwatch_gateways set api_key = null",
+        )
+        for statement in statements:
+            await connection.execute(statement)
+
+            answer = await z.client.post(f"/gateways/{gateway}/import")
+
+            assert answer.status_code == 409
+        assert (await z.client.post(f"/gateways/{uuid4()}/import")).status_code == 404

@@ -11,8 +11,8 @@ from starlette.routing import Route
 from db import reads, registry
 from db.address import AddressError
 from db.checks import start_check
-from db.queries import sql
 from db.tenants import UnknownTenant
+from db.vault import VaultError
 from receiver import imports
 from receiver.api import views
 from receiver.api.body import Body, Key, Name, read
@@ -78,14 +78,17 @@ async def import_instances(call: Call) -> Response:
 
 async def _listable(call: Call, gateway_id: UUID) -> tuple[str, str, str]:
     """Return provider, address and key of a gateway."""
-    async with call.services.pool.acquire() as connection:
-        row = await connection.fetchrow(sql.gateway_to_list, gateway_id)
-    if row is None:
+    try:
+        async with call.services.pool.acquire() as connection:
+            found = await registry.gateway_to_list(connection, call.services.vault, gateway_id)
+    except VaultError as error:
+        raise Conflict(f"The gateway's key can't be opened ({error}); give it again.") from None
+    if found is None:
         raise NotFound("There is no such gateway.")
-    if row["api_key"] is None or not row["base_url"]:
+    provider, base_url, key = found
+    if key is None or not base_url:
         raise Conflict("The gateway has no key or no address of its own, so it can't be asked.")
-    key = call.services.vault.open(row["api_key"], registry.gateway_identity(gateway_id))
-    return row["provider"], row["base_url"], key.decode()
+    return provider, base_url, key
 
 
 async def index(call: Call) -> Response:

@@ -44,8 +44,8 @@ class _Tools:
 
 
 @click.command("import")
-@click.argument("provider", type=click.Choice(["evolution_api", "wapi"]))
-@click.option("--url", help="the gateway's address; W-API's own is known")
+@click.argument("provider")
+@click.option("--url", help="the gateway's address; may be left out for a hosted one")
 @click.option("--api-key", required=True, help="the key that shows all instances: global, or the account's")
 @click.option(
     "--tenant", "tenant_id", type=click.UUID, help="whose new channels are; without it: `default`'s"
@@ -68,19 +68,20 @@ def import_(
     replace: bool,
     **options: Any,
 ) -> None:
-    """Register a gateway and every instance on it.
+    """Register a gateway of PROVIDER (evolution_api, ...) and every instance on it.
 
     Once more changes nothing but adds what is new. The running service probes the channels.
     """
     from db.address import AddressError
     from db.tenants import UnknownTenant
     from receiver.imports import NotListed
+    from receiver.providers import MANAGED
 
     settings = settings_of(options)
     if set_webhooks and settings.public_url is None:
         raise click.UsageError(f"Set {variable('public_url')} first: gateways must reach the address.")
-    if url is None and provider != "wapi":
-        raise click.UsageError("Give the gateway's address: --url.")
+    if provider not in MANAGED:
+        raise click.UsageError(f"{provider!r} is not one of {', '.join(MANAGED)}.")
     if (traffic or replace) and not set_webhooks:
         raise click.UsageError("--traffic and --replace-webhooks go with --set-webhooks.")
     wish = _Wish(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
@@ -146,6 +147,8 @@ async def _import(settings: Settings, wish: _Wish) -> None:
     from receiver.imports import list_instances
 
     base_url = normalise(wish.provider, wish.url)
+    if not base_url:
+        raise click.UsageError("Give the gateway's address: --url.")
     async with _tools(settings) as tools:
         bar = tools.progress.add_task("Asking the gateway", total=None)
         listed = await list_instances(tools.client, wish.provider, base_url, wish.api_key)
@@ -167,10 +170,10 @@ async def _register(
     from db.notices import notify
     from db.registry import ensure_gateway
     from receiver.imports import register
-    from receiver.providers import PROVIDERS
+    from receiver.providers import MANAGED
 
     vault = vault_of(tools.settings)
-    key = wish.api_key if PROVIDERS[wish.provider].one_key_for_all else None
+    key = wish.api_key if MANAGED[wish.provider].one_key_for_all else None
     async with tools.pool.acquire() as connection:
         gateway_id, token = await ensure_gateway(connection, vault, wish.provider, base_url, key)
     new = await register(

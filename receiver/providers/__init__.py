@@ -22,14 +22,6 @@ class Provider(Protocol):
     def has_version(self) -> bool:
         """Whether `GET /` tells a version that the meaning of its events depends on."""
 
-    @property
-    def has_subscriptions(self) -> bool:
-        """Whether the answer to `ask_webhooks` also tells until when a channel is paid for."""
-
-    @property
-    def one_key_for_all(self) -> bool:
-        """Whether the key that lists a gateway's instances also asks for each one's state."""
-
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says, or raise `Unreadable`."""
 
@@ -54,6 +46,18 @@ class Provider(Protocol):
         None: this is no answer to the question.
         """
 
+
+class Managed(Provider, Protocol):
+    """A provider whose gateways list their instances, and can be told where to send webhooks."""
+
+    @property
+    def has_subscriptions(self) -> bool:
+        """Whether the answer to `ask_webhooks` also tells until when a channel is paid for."""
+
+    @property
+    def one_key_for_all(self) -> bool:
+        """Whether the key that lists a gateway's instances also asks for each one's state."""
+
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the names of the places that we need, those for messages only for `traffic`."""
 
@@ -73,13 +77,12 @@ class Provider(Protocol):
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
         """Return what the answer to `ask_webhooks` tells of a channel's subscription, or None."""
 
-    def ask_instances(self, key: str, page: int) -> Question | None:
-        """Return how to ask for a page of the gateway's instances, from 1 on; None when it can't be asked."""
+    def ask_instances(self, key: str, page: int) -> Question:
+        """Return how to ask for a page of the gateway's instances, from 1 on."""
 
     def read_instances(self, status: int, body: bytes) -> Listing | None:
         """Return what the gateway lists, or None when this is no answer to the question."""
 
 
-PROVIDERS: Final[dict[str, Provider]] = {
-    provider.name: provider for provider in (Evolution(), Wapi(), Twilio(), Waha())
-}
+MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
+PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}

@@ -4,11 +4,10 @@ Source: twilio-oai twilio_messaging_v2.json (commit 218b7821).
 """
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from receiver.providers.report import Answer, Order, Question, Report, by_status, clean, document_of, segment
+from receiver.providers.report import Answer, Question, Report, by_status, clean, document_of, segment
 from statemachine.model import Reason, Trigger
 
 OPEN: Final = frozenset({"ONLINE", "ONLINE:UPDATING"})
@@ -24,8 +23,6 @@ class Twilio:
 
     name: Final = "twilio"
     has_version: Final = False
-    has_subscriptions: Final = False
-    one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return that a webhook says nothing, unread: callbacks are forms about messages."""
@@ -67,34 +64,6 @@ class Twilio:
         """Return None: a sender's state is told to nobody."""
 
     def read_webhooks(self, status: int, body: bytes) -> None:
-        """Return None, as nothing was asked."""
-
-    def slots(self, traffic: bool) -> Sequence[str]:
-        """Return none: addresses are set by hand."""
-        return ()
-
-    def read_slots(self, status: int, body: bytes) -> None:
-        """Return None, as nothing was asked."""
-
-    def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
-    ) -> Order:
-        """Never called: there are no places."""
-        raise NotImplementedError
-
-    def put_back(
-        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
-    ) -> Sequence[Order]:
-        """Return nothing to do."""
-        return ()
-
-    def read_subscription(self, status: int, body: bytes) -> None:
-        """Return None: channels are not paid for one by one."""
-
-    def ask_instances(self, key: str, page: int) -> None:
-        """Return None: no list is read."""
-
-    def read_instances(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""
 
 

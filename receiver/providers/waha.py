@@ -3,14 +3,12 @@
 Source: waha-docs how-to/events and how-to/sessions (commit 1a6f1c4); the passkey states are of 2026.
 """
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from db.entry import Told
 from receiver.providers.report import (
     Answer,
-    Order,
     Question,
     Report,
     Unreadable,
@@ -43,8 +41,6 @@ class Waha:
 
     name: Final = "waha"
     has_version: Final = False
-    has_subscriptions: Final = False
-    one_key_for_all: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""
@@ -97,32 +93,4 @@ class Waha:
         """Return None: a session may have many webhooks, and global ones are set in WAHA's environment."""
 
     def read_webhooks(self, status: int, body: bytes) -> None:
-        """Return None, as nothing was asked."""
-
-    def slots(self, traffic: bool) -> Sequence[str]:
-        """Return none: addresses are set by hand."""
-        return ()
-
-    def read_slots(self, status: int, body: bytes) -> None:
-        """Return None, as nothing was asked."""
-
-    def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
-    ) -> Order:
-        """Never called: there are no places."""
-        raise NotImplementedError
-
-    def put_back(
-        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
-    ) -> Sequence[Order]:
-        """Return nothing to do."""
-        return ()
-
-    def read_subscription(self, status: int, body: bytes) -> None:
-        """Return None: channels are not paid for one by one."""
-
-    def ask_instances(self, key: str, page: int) -> None:
-        """Return None: no list is read."""
-
-    def read_instances(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""
