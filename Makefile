@@ -31,10 +31,10 @@ run: $(VENV)/run.stamp           ## the service on 127.0.0.1:8080, with its own 
 demo: $(VENV)/run.stamp           ## the service beside gateways that misbehave: incidents within a minute
 	@exec $(BIN)/zapwatch demo
 
-bench: $(VENV)/run.stamp         ## every figure that the README states, in some six minutes; a missed aim fails
+bench: $(VENV)/run.stamp         ## every figure that the README states, in some half an hour; a missed aim fails
 	$(BIN)/python -m bench $(ARGS)
 
-faults: $(VENV)/run.stamp        ## the service killed, cut off and attacked, in some eight minutes; a broken law fails
+faults: $(VENV)/run.stamp        ## the service killed, cut off and attacked, in some six minutes; a broken law fails
 	$(BIN)/python -m faults $(ARGS)
 
 test: $(VENV)/dev.stamp          ## every test, on a real PostgreSQL that the tests start
