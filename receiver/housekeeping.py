@@ -11,8 +11,8 @@ from db.adopt import adopt
 from db.checks import prune_checks
 from db.connections import Connection, Pool
 from db.intake import prune
-from db.patience import TRANSIENT
 from db.vault import Vault
+from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=30)
 
@@ -30,11 +30,12 @@ async def keep(connection: Connection, vault: Vault) -> None:
 
 
 async def run(pool: Pool, vault: Vault) -> None:
-    """Keep house for ever; while the database is away, wait for it."""
-    while True:
-        await asyncio.sleep(EVERY.total_seconds())
-        try:
-            async with pool.acquire() as connection:
-                await keep(connection, vault)
-        except TRANSIENT as error:
-            log.warning("housekeeping waits for the database: %r", error)
+    """Keep house for ever; a start has just done so."""
+
+    async def keep_house() -> bool:
+        async with pool.acquire() as connection:
+            await keep(connection, vault)
+        return False
+
+    await asyncio.sleep(EVERY.total_seconds())
+    await go_round("housekeeping", keep_house, EVERY)

@@ -1,24 +1,19 @@
 """Has old events forgotten, round after round, at a pace that leaves the database to others."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import asyncpg
-
 from db.connections import Connection, Pool
-from db.patience import TRANSIENT
 from db.retention import CHANNELS, forget, take_snapshots
+from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=30)
 """Pause between looks for channels that are due for a snapshot."""
 PASSES: Final = 20
 """Passes over the old events while an event is kept. Each looks at those again that can't go yet."""
-
-log = logging.getLogger(__name__)
 
 
 async def keep_snapshots(pool: Pool, keep: timedelta) -> None:
@@ -48,18 +43,16 @@ async def _paced(pool: Pool) -> AsyncIterator[Connection]:
 
 
 async def run(pool: Pool, keep: timedelta) -> None:
-    """Forget for ever; while the database is away, wait for it."""
+    """Forget for ever."""
     loop = asyncio.get_running_loop()
     pass_at = loop.time()
-    while True:
-        try:
-            await keep_snapshots(pool, keep)
-            if loop.time() >= pass_at:
-                await forget_old(pool, keep)
-                pass_at = loop.time() + (keep / PASSES).total_seconds()
-        except TRANSIENT as error:
-            log.warning("forgetting waits for the database: %r", error)
-        except asyncpg.PostgresError as error:
-            # Its own words may hold what is in a row.
-            log.error("old events were not forgotten: %s", type(error).__name__)
-        await asyncio.sleep(EVERY.total_seconds())
+
+    async def pass_if_due() -> bool:
+        nonlocal pass_at
+        await keep_snapshots(pool, keep)
+        if loop.time() >= pass_at:
+            await forget_old(pool, keep)
+            pass_at = loop.time() + (keep / PASSES).total_seconds()
+        return False
+
+    await go_round("old events", pass_if_due, EVERY)

@@ -34,6 +34,7 @@ from receiver.client import Client, Unanswered
 from receiver.probe import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
+from receiver.rounds import go_round
 
 AT_ONCE: Final = 8
 """Channels whose places are looked at at the same time."""
@@ -220,13 +221,13 @@ async def fill_all(
     return await asyncio.gather(*(fill(place) for place in places))
 
 
-async def look_again(pool: Pool, slotter: Slotter) -> int:
-    """Look at the places that are due, side by side; return how many there were."""
+async def look_again(pool: Pool, slotter: Slotter) -> bool:
+    """Look at the places that are due, side by side; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due: Sequence[Place] = await claim_places(connection, now, now + AGAIN, AT_ONCE)
     await asyncio.gather(*(_look_again(slotter, place) for place in due))
-    return len(due)
+    return len(due) == AT_ONCE
 
 
 async def _look_again(slotter: Slotter, place: Place) -> None:
@@ -240,12 +241,5 @@ async def _look_again(slotter: Slotter, place: Place) -> None:
 
 
 async def run(pool: Pool, slotter: Slotter) -> None:
-    """Look again for ever; while the database is away, wait for it."""
-    while True:
-        try:
-            looked = await look_again(pool, slotter)
-        except TRANSIENT as error:
-            log.warning("places for webhooks wait for the database: %r", error)
-            looked = 0
-        if looked < AT_ONCE:
-            await asyncio.sleep(EVERY.total_seconds())
+    """Look again for ever."""
+    await go_round("places for webhooks", lambda: look_again(pool, slotter), EVERY)

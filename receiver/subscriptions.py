@@ -10,12 +10,12 @@ from typing import Final
 
 from db.claims import Target, claim_subscriptions, settle_subscription
 from db.connections import Pool
-from db.patience import TRANSIENT
 from db.vault import Vault
 from receiver.client import Client, Unanswered
 from receiver.probe import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import Subscription
+from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)
@@ -28,13 +28,13 @@ TELLING: Final = [name for name, provider in MANAGED.items() if provider.has_sub
 log = logging.getLogger(__name__)
 
 
-async def read_subscriptions(pool: Pool, vault: Vault, client: Client) -> int:
-    """Ask about the channels that are due, side by side; return how many there were."""
+async def read_subscriptions(pool: Pool, vault: Vault, client: Client) -> bool:
+    """Ask about the channels that are due, side by side; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due = await claim_subscriptions(connection, TELLING, now, now + AGAIN, AT_ONCE)
     await asyncio.gather(*(_read(pool, vault, client, target) for target in due))
-    return len(due)
+    return len(due) == AT_ONCE
 
 
 async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> None:
@@ -65,12 +65,5 @@ async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | N
 
 
 async def run(pool: Pool, vault: Vault, client: Client) -> None:
-    """Ask for ever; while the database is away, wait for it."""
-    while True:
-        try:
-            asked = await read_subscriptions(pool, vault, client)
-        except TRANSIENT as error:
-            log.warning("subscriptions wait for the database: %r", error)
-            asked = 0
-        if asked < AT_ONCE:
-            await asyncio.sleep(EVERY.total_seconds())
+    """Ask for ever."""
+    await go_round("subscriptions", lambda: read_subscriptions(pool, vault, client), EVERY)

@@ -10,10 +10,10 @@ from typing import Final
 
 from db.claims import DueGateway, claim_versions, settle_version
 from db.connections import Pool
-from db.patience import TRANSIENT
 from receiver.auth import Tokens
 from receiver.client import Client, Unanswered
 from receiver.providers import PROVIDERS
+from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(minutes=1)
@@ -25,13 +25,13 @@ AT_ONCE: Final = 20
 log = logging.getLogger(__name__)
 
 
-async def read_versions(pool: Pool, client: Client, tokens: Tokens) -> int:
-    """Read the versions that are due, side by side; return how many gateways were asked."""
+async def read_versions(pool: Pool, client: Client, tokens: Tokens) -> bool:
+    """Read the versions that are due, side by side; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due = await claim_versions(connection, now, now + AGAIN, AT_ONCE)
     await asyncio.gather(*(_read_version(pool, client, tokens, gateway) for gateway in due))
-    return len(due)
+    return len(due) == AT_ONCE
 
 
 async def _read_version(pool: Pool, client: Client, tokens: Tokens, gateway: DueGateway) -> None:
@@ -57,12 +57,5 @@ async def _ask(client: Client, gateway: DueGateway) -> str | None:
 
 
 async def run(pool: Pool, client: Client, tokens: Tokens) -> None:
-    """Read versions for ever; while the database is away, wait for it."""
-    while True:
-        try:
-            asked = await read_versions(pool, client, tokens)
-        except TRANSIENT as error:
-            log.warning("versions wait for the database: %r", error)
-            asked = 0
-        if asked < AT_ONCE:
-            await asyncio.sleep(EVERY.total_seconds())
+    """Read versions for ever."""
+    await go_round("versions", lambda: read_versions(pool, client, tokens), EVERY)
