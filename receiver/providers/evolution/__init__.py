@@ -1,0 +1,162 @@
+"""Evolution API, v1 and v2: its webhooks and `GET /instance/connectionState/{instance}`.
+
+Facts are from its source (1.8.2 to 2.4.0-rc2) and from running 2.3.6. 2.2.1 to 2.3.7 send `close` only
+for 401, 402, 403 and 406; older ones for every code. `date_time` is local time with a false Z.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from db.imports import Listed
+from receiver.providers.evolution import webhooks
+from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
+from receiver.providers.report import (
+    Answer,
+    Listing,
+    Order,
+    Question,
+    Report,
+    Slots,
+    by_status,
+    clean,
+    document_of,
+    instance_of,
+    list_of,
+    segment,
+)
+from statemachine.model import Reason, Trigger
+
+
+class Evolution:
+    """See the module."""
+
+    name: Final = "evolution_api"
+    has_version: Final = True
+    has_subscriptions: Final = False
+    one_key_for_all: Final = True
+
+    def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
+        """Return what a webhook says; `version` is its gateway's, None while unknown."""
+        return webhooks.parse(body, version, now)
+
+    def glimpse(self, head: bytes) -> Report | None:
+        """Return what the beginning of an oversized body shows: such a one can only be traffic."""
+        return webhooks.read_head(head)
+
+    def ask(self, instance: str, key: str) -> Question:
+        """Return the question connectionState: memory only, without side effects (BS, 1.8.2 to 2.4.0-rc2)."""
+        return Question(f"/instance/connectionState/{segment(instance)}", {"apikey": key})
+
+    def read(self, status: int, body: bytes) -> Answer:
+        """Return what an answer of connectionState says; `status` is the HTTP status."""
+        document = document_of(body)
+        if status == 200:
+            return _read_state(document)
+        if status == 404 and document is not None and "does not exist" in _message(document):
+            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+        return by_status(status)
+
+    def read_version(self, body: bytes) -> str | None:
+        """Return the version in an answer of `GET /`, or None."""
+        return clean((document_of(body) or {}).get("version"))
+
+    def ask_webhooks(self, instance: str, key: str) -> Question:
+        """Return the question webhook/find."""
+        return Question(f"/webhook/find/{segment(instance)}", {"apikey": key})
+
+    def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
+        """Return the instance's one address; v2 answers with its row or `null`, v1 with a flat object."""
+        if status != 200:
+            return None
+        if body.strip() == b"null":
+            return ()
+        document = document_of(body)
+        if document is None or "enabled" not in document:
+            return None
+        url, events = document.get("url"), document.get("events")
+        told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
+        return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+
+    def slots(self, traffic: bool) -> Sequence[str]:
+        """Return the one place that an instance has, whatever it is told."""
+        return (SLOT,)
+
+    def read_slots(self, status: int, body: bytes) -> Slots | None:
+        """Return the row of webhook/find; one that is not enabled is free, whatever address it has."""
+        if status != 200:
+            return None
+        if body.strip() == b"null":
+            return Slots({SLOT: ""}, {})
+        row = document_of(body)
+        if row is None or "enabled" not in row:
+            return None
+        url = row.get("url")
+        return Slots({SLOT: url if row["enabled"] is True and isinstance(url, str) else ""}, row)
+
+    def fill(
+        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+    ) -> Order:
+        """Return webhook/set; without its headers the row would keep those of whoever had it before."""
+        row = {"enabled": True, "url": address, "headers": {}, "events": events_of(version, traffic)}
+        return set_webhook(row, instance, key, version)
+
+    def put_back(
+        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+    ) -> Sequence[Order]:
+        """Return webhook/set with what was there."""
+        return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
+
+    def read_subscription(self, status: int, body: bytes) -> None:
+        """Return None: channels are not paid for one by one."""
+
+    def ask_instances(self, key: str, page: int) -> Question:
+        """Return the question fetchInstances, whose answer is the one page there is."""
+        return Question("/instance/fetchInstances", {"apikey": key})
+
+    def read_instances(self, status: int, body: bytes) -> Listing | None:
+        """Return the rows of fetchInstances: flat in v2, each within `instance` in v1.
+
+        Its `connectionStatus` is a column that may be days old, so that no state is read from it.
+        """
+        rows = list_of(body) if status == 200 else None
+        return None if rows is None else Listing([it for row in rows if (it := _listed(row)) is not None])
+
+
+def _listed(row: dict[str, Any]) -> Listed | None:
+    """Return an instance; the owner's number is known from its first connection on."""
+    about = row.get("instance", row)
+    if not isinstance(about, dict):
+        return None
+    instance = instance_of(about.get("name", about.get("instanceName")))
+    owner = clean(about.get("ownerJid", about.get("owner")))
+    if instance is None:
+        return None
+    return Listed(
+        instance,
+        phone=None if owner is None else owner.partition("@")[0].partition(":")[0],
+        profile=clean(about.get("profileName")),
+        has_been_open=owner is not None,
+    )
+
+
+def _read_state(document: dict[str, Any] | None) -> Answer:
+    if document is None or document.get("error") is True:
+        return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, 200)
+    instance = document.get("instance")
+    match instance.get("state") if isinstance(instance, dict) else None:
+        case "open":
+            return Answer(Trigger.OPENED, None, 200)
+        case "connecting":
+            return Answer(Trigger.CONNECTING, Reason.CONNECTING, 200)
+        case "close" | "refused":
+            return Answer(Trigger.DROPPED, Reason.DISCONNECTED, 200)
+        case _:
+            return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, 200)
+
+
+def _message(document: dict[str, Any]) -> str:
+    response = document.get("response")
+    message = response.get("message") if isinstance(response, dict) else None
+    words = message if isinstance(message, list) else [message]
+    return " ".join(word for word in words if isinstance(word, str))

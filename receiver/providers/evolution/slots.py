@@ -1,0 +1,38 @@
+"""Where Evolution API sends webhooks: one address for each instance, set as its version knows it."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from receiver.providers.evolution.versions import is_at_least, is_v1
+from receiver.providers.report import Order, segment
+
+SLOT: Final = "webhook"
+STATE_EVENTS: Final = ("CONNECTION_UPDATE", "QRCODE_UPDATED")
+EVENTS_SINCE: Final = {
+    (2, 0): ("LOGOUT_INSTANCE", "REMOVE_INSTANCE"),
+    (2, 3): ("STATUS_INSTANCE", "INSTANCE_DELETE"),
+}
+"""What later versions tell, too (EventController.events)."""
+TRAFFIC_EVENTS: Final = ("MESSAGES_UPSERT", "MESSAGES_UPDATE", "PRESENCE_UPDATE")
+HEADERS_SINCE: Final = (2, 2)
+"""From 2.1.2 on a row has headers; 2.1 as a whole is left alone."""
+
+
+def set_webhook(row: Mapping[str, Any], instance: str, key: str, version: str | None) -> Order:
+    """Return webhook/set with a row as webhook/find tells it: flat in v1, nested and renamed in v2."""
+    wish = {"enabled": row["enabled"], "url": row.get("url"), "events": row.get("events") or []}
+    names = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("byEvents", "base64")
+    told = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("webhookByEvents", "webhookBase64")
+    wish |= {name: row.get(known, False) for name, known in zip(names, told, strict=True)}
+    if is_at_least(version, HEADERS_SINCE):
+        wish["headers"] = row.get("headers") or {}
+    body = wish if is_v1(version) else {"webhook": wish}
+    return Order("POST", f"/webhook/set/{segment(instance)}", {"apikey": key}, body)
+
+
+def events_of(version: str | None, traffic: bool) -> list[str]:
+    """Return the events that we need and the version knows: an unknown name is a 400."""
+    events = [*STATE_EVENTS]
+    for since, names in EVENTS_SINCE.items():
+        events += names if is_at_least(version, since) else ()
+    return events + [*TRAFFIC_EVENTS] * traffic
