@@ -82,7 +82,7 @@ class Zapwatch:
         return (await self.until(lambda: self.state(channel), lambda shown: shown["incident"]))["incident"]
 
     async def until(
-        self, ask: Callable[[], Awaitable[Answer]], is_so: Callable[[Answer], Any], within: float = 15
+        self, ask: Callable[[], Awaitable[Answer]], is_so: Callable[[Answer], Any], within: float = 30
     ) -> Answer:
         """Ask until the answer is so, and return it; fail after so many seconds."""
         async with asyncio.timeout(within):
