@@ -3,16 +3,16 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from db.batch import Batch, Track
-from db.codec import details_of, memory_of
+from db.codec import Row, details_of, memory_of
 from db.connections import Connection
-from db.entry import Entry
-from db.events import EventRow, json_of
+from db.entry import Entry, Source
+from db.events import EventRow, json_of, newest_of
 from db.queries import sql
-from statemachine.model import Incident, Rules, State
+from statemachine.model import Incident, Rules, State, Trigger
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
 """How often the applications beside us are shown that a channel was probed: the table is theirs, too."""
@@ -36,6 +36,17 @@ class Applied:
     """The kinds of the incidents that opened."""
     resolved: int
     """How many incidents were resolved."""
+
+
+class Asked(NamedTuple):
+    """One question about many channels: when it began and was answered, and whom its answer may concern."""
+
+    began_at: datetime
+    ended_at: datetime
+    reach: datetime
+    """Channels whose own probe is due later than this need no word yet."""
+    stretch: float = 0.0
+    """The largest share by which the gap to their next probe is stretched."""
 
 
 async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> Applied:
@@ -72,9 +83,61 @@ async def freshen(connection: Connection, noted: Mapping[UUID, datetime], instal
     return {row["channel_id"] for row in rows}
 
 
+async def confirm(
+    connection: Connection,
+    gateway_id: UUID,
+    versions: Mapping[UUID, int],
+    asked: Asked,
+    installation: Rules,
+) -> set[UUID]:
+    """Write that a gateway said of these channels that they are open, and return those it was written of.
+
+    `versions` are theirs from before the question. The others (in doubt, changed meanwhile, locked, ...) are
+    left to a probe of their own.
+    """
+    async with connection.transaction():
+        rows = await connection.fetch(
+            sql.confirm_open, list(versions), list(versions.values()), gateway_id,
+            asked.began_at, asked.ended_at, asked.reach, installation.stale_after, asked.stretch,
+        )  # fmt: skip
+        if rows:
+            await _save_confirmations(connection, rows, asked)
+    return {row["channel_id"] for row in rows}
+
+
 async def acknowledge(connection: Connection, incident_id: UUID) -> None:
     """Note that an operator has seen an incident; the first time counts. An unknown id changes nothing."""
     await connection.execute(sql.acknowledge_incident, incident_id)
+
+
+async def _save_confirmations(connection: Connection, rows: Sequence[Row], asked: Asked) -> None:
+    new: list[tuple[object, ...]] = []
+    longer: list[tuple[object, ...]] = []
+    newest = await connection.fetch(sql.newest_events, [row["channel_id"] for row in rows])
+    lasts = {row["channel_id"]: newest_of(row) for row in newest}
+    for row in rows:
+        event, last = _confirmation(asked), lasts[row["channel_id"]]
+        if last is not None and last.is_like(event):
+            longer.append((last.id, 1, event.last_at, event.last_received_at))
+        else:
+            new.append(_event(row, event))
+    await _run_rows(connection, sql.insert_events, new)
+    await _run(connection, sql.extend_events, 4, longer)
+    shown = [
+        (row["channel_id"], asked.began_at)
+        for row in rows
+        if _is_long_ago(row["last_health_check"], asked.began_at)
+    ]
+    await _run(connection, sql.show_probes, 2, shown)
+
+
+def _confirmation(asked: Asked) -> EventRow:
+    """Return the event that a probe which says open leaves."""
+    began_at, ended_at = asked.began_at, asked.ended_at
+    return EventRow(
+        Source.PROBE, "probe", Trigger.OPENED, None, 200, began_at, began_at, ended_at, ended_at,
+        State.OPEN, data={"dated_at": began_at},
+    )  # fmt: skip
 
 
 async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[tuple[UUID, bytes | None]]:
@@ -100,7 +163,7 @@ async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
         stored = track.stored_event
         if stored is not None and stored.count:
             longer.append((stored.id, stored.count, stored.last_at, stored.last_received_at))
-        new.extend(_event(track, event) for event in track.events)
+        new.extend(_event(track.row, event) for event in track.events)
     await _run_rows(connection, sql.insert_events, new)
     await _run(connection, sql.extend_events, 4, longer)
 
@@ -117,7 +180,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
         if c.standing[:2] != track.before.standing[:2]:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
-        elif track.answered and _is_shown_long_ago(track):
+        elif track.answered and _is_long_ago(track.row["last_health_check"], c.probed_at):
             probed.append((track.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
     if shown:
@@ -127,8 +190,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
     await _run(connection, sql.show_probes, 2, probed)
 
 
-def _is_shown_long_ago(track: Track) -> bool:
-    shown_at, probed_at = track.row["last_health_check"], track.channel.probed_at
+def _is_long_ago(shown_at: datetime | None, probed_at: datetime | None) -> bool:
     return probed_at is not None and (shown_at is None or probed_at - shown_at >= SHOWN_EVERY)
 
 
@@ -160,10 +222,10 @@ async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> No
     await _run(connection, sql.open_incidents, 6, opened)
 
 
-def _event(track: Track, event: EventRow) -> tuple[object, ...]:
+def _event(row: Row, event: EventRow) -> tuple[object, ...]:
     return (
-        track.row["channel_id"],
-        track.row["tenant_id"],
+        row["channel_id"],
+        row["tenant_id"],
         event.source,
         event.name,
         event.trigger,

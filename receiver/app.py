@@ -41,6 +41,7 @@ from receiver.metrics import Metrics
 from receiver.probe import Probed, Prober
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
+from receiver.sweeps import Sweeper
 from receiver.webhooks import Webhooks, is_webhook
 from statemachine.model import Rules
 from statemachine.signals import Deadline
@@ -175,6 +176,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.metrics, app.state.client, app.state.writer = metrics, client, writer
     # A control must not serve two answers that count in a row.
     app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
+    app.state.sweeper = Sweeper(pool, vault, client, writer, rules, metrics.swept)
     app.state.slotter = slots.Slotter(pool, vault, client, settings.base_url)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
@@ -214,6 +216,7 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     state = app.state
     yield "deadlines", Deadlines(state.pool, state.writer, state.metrics.deadline_lag_seconds.set).run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
+    yield "sweeps", state.sweeper.run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)

@@ -105,6 +105,12 @@ class Metrics:
             buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=self.registry,
         )
+        self.sweeps: Final = Counter(
+            "zapwatch_sweeps",
+            "Calls that ask a gateway about all its channels at once, by provider and outcome.",
+            ["provider", "outcome"],
+            registry=self.registry,
+        )
         self.queue_entries: Final = Gauge(
             "zapwatch_queue_entries",
             "Entries that wait for their transaction.",
@@ -150,6 +156,10 @@ class Metrics:
         """Note one probe; fits `Prober(on_probe=...)`."""
         labels = probed.target.provider, probed.outcome
         self.probe_seconds.labels(*labels).observe(probed.took.total_seconds())
+
+    def swept(self, provider: str, outcome: str) -> None:
+        """Note one sweep; fits `Sweeper(on_sweep=...)`."""
+        self.sweeps.labels(provider, outcome).inc()
 
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge follow what is read: other processes can't call a function of this one."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from receiver.providers.evolution import Evolution
-from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription
+from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription, Sweep
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
@@ -82,6 +82,19 @@ class Managed(Provider, Protocol):
 
     def read_instances(self, status: int, body: bytes) -> Listing | None:
         """Return what the gateway lists, or None when this is no answer to the question."""
+
+    @property
+    def sweep_is_hint(self) -> bool:
+        """Whether what `read_all` returns may be long untrue, so that it can only ask for a probe."""
+
+    def ask_all(self, key: str | None, page: int) -> Question | None:
+        """Return how to ask about all instances at once, from page 1 on; None when `key` is wanting.
+
+        `key` is the gateway's own; one that isn't needed isn't sent.
+        """
+
+    def read_all(self, status: int, body: bytes) -> Sweep | None:
+        """Return what the answer to `ask_all` says, or None when the gateway doesn't tell us that."""
 
 
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}

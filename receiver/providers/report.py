@@ -99,6 +99,16 @@ class Listing(NamedTuple):
     pages: int = 1
 
 
+class Sweep(NamedTuple):
+    """What one call says of a gateway's instances, and how many pages of it there are.
+
+    Of an instance that it doesn't name it says nothing.
+    """
+
+    answers: Mapping[str, Answer]
+    pages: int = 1
+
+
 def decode(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a webhook's body; lone surrogates, a BOM and stray bytes lose nothing."""
     try:

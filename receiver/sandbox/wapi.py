@@ -40,6 +40,8 @@ class WapiInstance(Channel):
         self.expires: int | None = None
         """Until when it is paid for, in epoch milliseconds; None: for a year from now on."""
         self.payment_status = "PAID"
+        self.shown: str | None = None
+        """The state that the list shows, where that is another one than the true: panels lie."""
 
     @property
     def webhook(self) -> str | None:
@@ -119,6 +121,8 @@ class WapiHost(Host[WapiInstance]):
         super().__init__(courier)
         self.key = f"{self._stage.random.getrandbits(160):040x}"
         """The token of the account, which lists the instances and is none of theirs."""
+        self.listed: list[float] = []
+        """Monotonic times at which the list was asked for, whatever the answer."""
 
     def add(self, name: str | None = None, state: str = "open", key: str | None = None) -> WapiInstance:
         """Add an instance, open or close."""
@@ -191,6 +195,7 @@ class WapiHost(Host[WapiInstance]):
         return json_answer(200, {"error": False, "message": "Webhook atualizado"})
 
     def _listing(self, request: Request) -> Answer:
+        self.listed.append(time.monotonic())
         if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {self.key}":
             return self.unauthorized()
         there = [instance for instance in self.channels.values() if instance.exists]
@@ -236,4 +241,5 @@ def _record(instance: WapiInstance) -> dict[str, Any]:
 def _listed(instance: WapiInstance) -> dict[str, Any]:
     """Return a row of the integrator's list, which doesn't tell what is paid for."""
     record = _record(instance)
+    record["connected"] = (instance.shown or instance.state) == "open"
     return {name: record[name] for name in record if name not in ("expires", "paymentStatus", "isTrial")}

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from db.imports import Listed
-from receiver.providers.evolution import webhooks
+from receiver.providers.evolution import sweep, webhooks
 from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
 from receiver.providers.report import (
     Answer,
@@ -18,6 +18,7 @@ from receiver.providers.report import (
     Question,
     Report,
     Slots,
+    Sweep,
     by_status,
     clean,
     document_of,
@@ -35,6 +36,7 @@ class Evolution:
     has_version: Final = True
     has_subscriptions: Final = False
     one_key_for_all: Final = True
+    sweep_is_hint: Final = False
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -121,6 +123,14 @@ class Evolution:
         """
         rows = list_of(body) if status == 200 else None
         return None if rows is None else Listing([it for row in rows if (it := _listed(row)) is not None])
+
+    def ask_all(self, key: str | None, page: int) -> Question:
+        """Return the question `/metrics`, which takes no key."""
+        return sweep.METRICS
+
+    def read_all(self, status: int, body: bytes) -> Sweep | None:
+        """Return the states in `/metrics`: what connectionState would say, from the same memory."""
+        return sweep.read(status, body)
 
 
 def _listed(row: dict[str, Any]) -> Listed | None:

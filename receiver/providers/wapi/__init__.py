@@ -19,6 +19,7 @@ from receiver.providers.report import (
     Report,
     Slots,
     Subscription,
+    Sweep,
     Unreadable,
     by_status,
     clean,
@@ -30,6 +31,7 @@ from receiver.providers.report import (
     instance_of,
     number,
 )
+from receiver.providers.wapi import sweep
 from statemachine.model import Reason, Trigger
 
 LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
@@ -55,6 +57,7 @@ class Wapi:
     has_version: Final = False
     has_subscriptions: Final = True
     one_key_for_all: Final = False
+    sweep_is_hint: Final = True
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -170,6 +173,14 @@ class Wapi:
             return None
         found = [it for row in rows if isinstance(row, dict) and (it := _listed(row)) is not None]
         return Listing(found, number(document.get("totalPage")) or 1)
+
+    def ask_all(self, key: str | None, page: int) -> Question | None:
+        """Return the question for the integrator's list, which only an account's token is told."""
+        return None if key is None else sweep.ask(key, page)
+
+    def read_all(self, status: int, body: bytes) -> Sweep | None:
+        """Return what the list shows of each instance: a hint, for it is the panel's view."""
+        return sweep.read(status, body)
 
 
 def _listed(row: dict[str, Any]) -> Listed | None:

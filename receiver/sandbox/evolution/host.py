@@ -1,8 +1,10 @@
 """An Evolution server: its guards, its routes, and its process."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -14,10 +16,24 @@ from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.evolution.version import Version
 from receiver.sandbox.fault import Fault
 from receiver.sandbox.host import Host
-from receiver.sandbox.wire import Answer, Request, json_answer
+from receiver.sandbox.wire import HTML, Answer, Request, json_answer
 
 LOADING: Final = 0.3
 """Seconds after a start during which connectionState has no state (seen on 2.3.6)."""
+
+
+class Metrics(Enum):
+    """What becomes of `GET /metrics`, from 2.3.3 on."""
+
+    OFF = auto()
+    """Not switched on (PROMETHEUS_METRICS), which is the default: a path that isn't known."""
+    ON = auto()
+    FORBIDDEN = auto()
+    """For addresses of a list only (METRICS_ALLOWED_IPS)."""
+    LOCKED = auto()
+    """With a login of its own only (METRICS_AUTH_REQUIRED)."""
+    MISCONFIGURED = auto()
+    """It wants a login, and knows none."""
 
 
 class EvolutionHost(Host[Instance]):
@@ -38,6 +54,11 @@ class EvolutionHost(Host[Instance]):
         """The global key."""
         self.webhook: str | None = None
         """The global webhook."""
+        self.metrics = Metrics.OFF
+        self.unlisted: set[str] = set()
+        """Instances that `/metrics` keeps to itself though they are loaded."""
+        self.swept: list[float] = []
+        """Monotonic times at which `/metrics` was asked, whatever the answer."""
 
     def add(self, name: str, state: str = "open", key: str | None = None) -> Instance:
         """Add an instance: open, connecting, close (logged out) or qr (shows QRs from now on)."""
@@ -66,6 +87,8 @@ class EvolutionHost(Host[Instance]):
         match request.method, request.path:
             case "GET", ():
                 return json_answer(200, rest.root(self.version.text, self.url, self.version.is_v1))
+            case "GET", ("metrics",):
+                return self._metrics(request)
             case "GET", ("instance", "fetchInstances"):
                 return self._listing(request)
             case "GET", ("instance", "connectionState", name):
@@ -146,6 +169,22 @@ class EvolutionHost(Host[Instance]):
             return rest.failure(404, "Not Found", [f'Instance "{named}" not found'])
         rows = [rest.listed(it, self.url, self.version.is_v1) for it in found]
         return json_answer(200, rows[0] if self.version.is_v1 and named is not None else rows)
+
+    def _metrics(self, request: Request) -> Answer:
+        """Return the metrics; the guards are those of 2.3.7, in its order."""
+        self.swept.append(time.monotonic())
+        match self.metrics if self.version.has_metrics else Metrics.OFF:
+            case Metrics.OFF:
+                return self.no_route(request)
+            case Metrics.FORBIDDEN:
+                return Answer(403, b"Forbidden: IP not allowed", HTML)
+            case Metrics.LOCKED:
+                return Answer(401, b"Authentication required", HTML)
+            case Metrics.MISCONFIGURED:
+                return Answer(500, b"Metrics authentication not configured", HTML)
+            case Metrics.ON:
+                there = [it for it in self.channels.values() if it.exists and it.name not in self.unlisted]
+                return Answer(200, rest.metrics(self.version.text, self.url, there), rest.METRICS)
 
     def _connected(self, instance: Instance) -> Answer:
         """Show a QR, or connect; an open one only says so."""

@@ -1,12 +1,14 @@
 """Evolution's answers, v1 and v2: their bodies, key by key."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from receiver.sandbox.evolution.data import PICTURE, iso
 from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.wire import Answer, json_answer
 
+METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SINCE = datetime(2025, 12, 10, 12, 14, 25, 310000, UTC)
 
 
@@ -67,6 +69,33 @@ def found_webhook(instance: Instance, is_v1: bool) -> dict[str, Any] | None:
 def listed(instance: Instance, url: str, is_v1: bool) -> dict[str, Any]:
     """Return a row of fetchInstances: v1's from memory, v2's from the database."""
     return _listed_v1(instance, url) if is_v1 else _listed_v2(instance)
+
+
+def metrics(version: str, url: str, instances: Iterable[Instance]) -> bytes:
+    """Return what `/metrics` tells: the state in memory of every instance that is loaded."""
+    loaded = list(instances)
+    about = f'version="{_label(version)}",clientName="evolution_exchange",serverUrl="{_label(url)}"'
+    lines = [
+        "# HELP evolution_environment_info Environment information",
+        "# TYPE evolution_environment_info gauge",
+        f"evolution_environment_info{{{about}}} 1",
+        "# HELP evolution_instances_total Total number of instances",
+        "# TYPE evolution_instances_total gauge",
+        f"evolution_instances_total {len(loaded)}",
+        "# HELP evolution_instance_up 1 if instance state is open, else 0",
+        "# TYPE evolution_instance_up gauge",
+        "# HELP evolution_instance_state Instance state as a labelled metric",
+        "# TYPE evolution_instance_state gauge",
+    ]
+    for it in loaded:
+        labels = f'instance="{_label(it.name)}",integration="WHATSAPP-BAILEYS"'
+        lines.append(f"evolution_instance_up{{{labels}}} {1 if it.state == 'open' else 0}")
+        lines.append(f'evolution_instance_state{{{labels},state="{it.state or "unknown"}"}} 1')
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def _listed_v1(instance: Instance, url: str) -> dict[str, Any]:

@@ -93,6 +93,11 @@ class Version:
         return self.number < (2, 3, 7)
 
     @property
+    def has_metrics(self) -> bool:
+        """Whether it can tell its instances' states at `/metrics`."""
+        return self.number >= (2, 3, 3)
+
+    @property
     def restart_verb(self) -> str:
         """The method of instance/restart; the other one is an unknown route."""
         return "PUT" if self.is_v1 else "POST"
