@@ -57,6 +57,8 @@ class EvolutionHost(Host[Instance]):
         self.metrics = Metrics.OFF
         self.unlisted: set[str] = set()
         """Instances that `/metrics` keeps to itself though they are loaded."""
+        self.mistold: dict[str, str] = {}
+        """Words that `/metrics` has for instances in place of the true ones, as another process would."""
         self.swept: list[float] = []
         """Monotonic times at which `/metrics` was asked, whatever the answer."""
 
@@ -183,8 +185,9 @@ class EvolutionHost(Host[Instance]):
             case Metrics.MISCONFIGURED:
                 return Answer(500, b"Metrics authentication not configured", HTML)
             case Metrics.ON:
-                there = [it for it in self.channels.values() if it.exists and it.name not in self.unlisted]
-                return Answer(200, rest.metrics(self.version.text, self.url, there), rest.METRICS)
+                told = [it for it in self.channels.values() if it.exists and it.name not in self.unlisted]
+                states = {it.name: self.mistold.get(it.name, it.state) for it in told}
+                return Answer(200, rest.metrics(self.version.text, self.url, states), rest.METRICS)
 
     def _connected(self, instance: Instance) -> Answer:
         """Show a QR, or connect; an open one only says so."""

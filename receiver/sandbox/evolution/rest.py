@@ -1,6 +1,6 @@
 """Evolution's answers, v1 and v2: their bodies, key by key."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -71,9 +71,8 @@ def listed(instance: Instance, url: str, is_v1: bool) -> dict[str, Any]:
     return _listed_v1(instance, url) if is_v1 else _listed_v2(instance)
 
 
-def metrics(version: str, url: str, instances: Iterable[Instance]) -> bytes:
-    """Return what `/metrics` tells: the state in memory of every instance that is loaded."""
-    loaded = list(instances)
+def metrics(version: str, url: str, states: Mapping[str, str | None]) -> bytes:
+    """Return what `/metrics` tells: the state of every instance by its name; None while it boots."""
     about = f'version="{_label(version)}",clientName="evolution_exchange",serverUrl="{_label(url)}"'
     lines = [
         "# HELP evolution_environment_info Environment information",
@@ -81,16 +80,16 @@ def metrics(version: str, url: str, instances: Iterable[Instance]) -> bytes:
         f"evolution_environment_info{{{about}}} 1",
         "# HELP evolution_instances_total Total number of instances",
         "# TYPE evolution_instances_total gauge",
-        f"evolution_instances_total {len(loaded)}",
+        f"evolution_instances_total {len(states)}",
         "# HELP evolution_instance_up 1 if instance state is open, else 0",
         "# TYPE evolution_instance_up gauge",
         "# HELP evolution_instance_state Instance state as a labelled metric",
         "# TYPE evolution_instance_state gauge",
     ]
-    for it in loaded:
-        labels = f'instance="{_label(it.name)}",integration="WHATSAPP-BAILEYS"'
-        lines.append(f"evolution_instance_up{{{labels}}} {1 if it.state == 'open' else 0}")
-        lines.append(f'evolution_instance_state{{{labels},state="{it.state or "unknown"}"}} 1')
+    for name, state in states.items():
+        labels = f'instance="{_label(name)}",integration="WHATSAPP-BAILEYS"'
+        lines.append(f"evolution_instance_up{{{labels}}} {1 if state == 'open' else 0}")
+        lines.append(f'evolution_instance_state{{{labels},state="{state or "unknown"}"}} 1')
     return ("\n".join(lines) + "\n").encode()
 
 
