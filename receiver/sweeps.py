@@ -45,7 +45,7 @@ AT_ONCE: Final = 50
 """Gateways that one process sweeps at the same time."""
 WRITING: Final = 2
 """Sweeps that are written at the same time: the pool's other connections are for others."""
-CHUNK: Final = 1000
+CHUNK: Final = 500
 """Channels that are written in one transaction."""
 LIMIT: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read: Evolution tells some 220 bytes of each instance, W-API 700 on pages."""
