@@ -89,6 +89,7 @@ async def _save(connection: Connection, batch: Batch) -> None:
     tracks = list(batch.tracks.values())
     await _save_events(connection, tracks)
     await _save_states(connection, tracks)
+    await _save_qrs(connection, tracks)
     await _save_incidents(connection, tracks)
     await _run(connection, sql.save_clocks, 3, batch.learnt_clocks())
 
@@ -125,6 +126,21 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
         await _run_rows(connection, sql.show_states, shown)
     await _run(connection, sql.show_probes, 2, probed)
+
+
+async def _save_qrs(connection: Connection, tracks: Iterable[Track]) -> None:
+    """Keep the QRs of channels that wait for a scan; wipe those of channels that do so no more."""
+    kept: list[tuple[object, ...]] = []
+    wiped: list[UUID] = []
+    for track in tracks:
+        channel_id, tenant_id = track.row["channel_id"], track.row["tenant_id"]
+        if track.channel.state is State.QR_PENDING:
+            kept += [(channel_id, tenant_id, *track.qr)] if track.qr is not None else []
+        elif track.before.state is State.QR_PENDING:
+            wiped.append(channel_id)
+    await _run_rows(connection, sql.keep_qrs, kept)
+    if wiped:
+        await connection.execute(sql.wipe_qrs, wiped)
 
 
 def _is_shown_long_ago(track: Track) -> bool:

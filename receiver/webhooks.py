@@ -24,6 +24,7 @@ from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
 from db.lookups import Lookups
 from db.patience import persist
+from db.qr import seal_qr
 from db.queue import PATIENCE, Unavailable
 from db.reads import read_states
 from receiver.auth import Target
@@ -188,7 +189,16 @@ class Webhooks:
     async def _apply(self, webhook: Webhook, channel_id: UUID, report: Report) -> None:
         writer, received_at = self._app.writer, webhook.received_at
         if report.said is not None:
-            entry = Entry(channel_id, Source.WEBHOOK, report.name, received_at, report.said, report.key)
+            entry = Entry(
+                channel_id,
+                Source.WEBHOOK,
+                report.name,
+                received_at,
+                report.said,
+                report.key,
+                qr=None if report.qr is None else seal_qr(self._app.vault, channel_id, report.qr),
+                owner=report.owner,
+            )
             await writer.submit([entry], webhook.patience)
             return
         emitted_at = _emitted_at(webhook.target, report, received_at)

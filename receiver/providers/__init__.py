@@ -1,10 +1,12 @@
 """The gateways that Zapwatch understands: one file each, named nowhere else but here."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+from db.qr import Qr
 from receiver.providers.evolution import Evolution
+from receiver.providers.qr import NoQr
 from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
@@ -84,5 +86,20 @@ class Managed(Provider, Protocol):
         """Return what the gateway lists, or None when this is no answer to the question."""
 
 
+class Scannable(Provider, Protocol):
+    """A provider whose gateways show QRs to whoever asks."""
+
+    @property
+    def qr_life(self) -> timedelta:
+        """How long a QR can be scanned at most."""
+
+    def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
+        """Return how to ask for a QR, with a number for a pairing code, too; it may begin a new session."""
+
+    def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
+        """Return what the answer holds; it says nothing about the channel's state."""
+
+
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
 PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}
+SCANNABLE: Final[dict[str, Scannable]] = {provider.name: provider for provider in (Evolution(), Wapi())}

@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 import orjson
 
-from db.entry import Told
+from db.entry import Owner, Told
 from db.imports import Listed
+from db.qr import Qr
 from statemachine.model import Reason, Trigger
 
 NAME_LENGTH: Final = 64
@@ -44,6 +45,10 @@ class Report(NamedTuple):
     """Recognises a redelivery; None when the event carries no time, for then nothing tells twins apart."""
     at: datetime | None = None
     """The gateway's own time of live traffic; None when it gave none."""
+    qr: Qr | None = None
+    """The QR that it shows."""
+    owner: Owner | None = None
+    """Whose session was opened."""
 
 
 @dataclass(frozen=True, slots=True)

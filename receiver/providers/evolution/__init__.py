@@ -9,8 +9,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from db.imports import Listed
-from receiver.providers.evolution import webhooks
+from db.qr import SHOWN_FOR, Qr
+from receiver.providers.evolution import qr, webhooks
 from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
+from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     Answer,
     Listing,
@@ -35,6 +37,7 @@ class Evolution:
     has_version: Final = True
     has_subscriptions: Final = False
     one_key_for_all: Final = True
+    qr_life: Final = SHOWN_FOR
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -77,6 +80,14 @@ class Evolution:
         url, events = document.get("url"), document.get("events")
         told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
         return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+
+    def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
+        """Return the question connect, which opens a new socket on a closed instance."""
+        return qr.ask(instance, key, number)
+
+    def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
+        """Return what the answer to connect holds."""
+        return qr.read(status, body)
 
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the one place that an instance has, whatever it is told."""

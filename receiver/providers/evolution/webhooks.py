@@ -6,6 +6,8 @@ from typing import Any, Final
 import orjson
 
 from db.entry import Told
+from db.qr import Qr
+from receiver.providers.evolution import qr
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.report import (
     LIVE_FOR,
@@ -87,7 +89,7 @@ def parse(body: bytes, version: str | None, now: datetime) -> Report:
         return Report(event, instance, alive=event in LIVE or _is_live(data, now), at=at)
     said, word = _said(event, data if isinstance(data, dict) else {}, at, version)
     key = None if at is None else event_key(event, document["date_time"], data)
-    return Report(event, instance, said, word=word, key=key)
+    return Report(event, instance, said, word=word, key=key, qr=_qr(event, data))
 
 
 def read_head(head: bytes) -> Report | None:
@@ -171,6 +173,11 @@ def _disconnection(data: dict[str, Any]) -> str:
     except (KeyError, TypeError, ValueError):
         return ""
     return message if isinstance(message, str) else ""
+
+
+def _qr(event: str, data: object) -> Qr | None:
+    shown = data.get("qrcode") if event == "qrcode.updated" and isinstance(data, dict) else None
+    return qr.told(shown) if isinstance(shown, dict) else None
 
 
 def _is_live(data: object, now: datetime) -> bool:

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from db.entry import Told
 from db.imports import Listed
+from db.qr import Qr
+from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     Answer,
     Listing,
@@ -30,6 +32,7 @@ from receiver.providers.report import (
     instance_of,
     number,
 )
+from receiver.providers.wapi import qr
 from statemachine.model import Reason, Trigger
 
 LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
@@ -55,6 +58,7 @@ class Wapi:
     has_version: Final = False
     has_subscriptions: Final = True
     one_key_for_all: Final = False
+    qr_life: Final = qr.LIFE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -119,6 +123,14 @@ class Wapi:
         if not isinstance(lost, str) or not lost:
             return ()
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
+
+    def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
+        """Return the question qr-code, or with a number pairing-code."""
+        return qr.ask(instance, key, number)
+
+    def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
+        """Return what the answer holds."""
+        return qr.read(status, body)
 
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the places by the last word of the calls that set them."""
