@@ -160,6 +160,7 @@ class Batch:
                     return
                 _answer(track, entry, entry.said)
             case Alive() | Verdict():
+                track.owner = entry.owner or track.owner
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True

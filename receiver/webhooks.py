@@ -212,7 +212,7 @@ class Webhooks:
             self._app.freshness.note(channel_id, received_at)
         else:
             alive = Alive(received_at, emitted_at)
-            entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive)
+            entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
             await writer.submit([entry], webhook.patience)
 
     async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:

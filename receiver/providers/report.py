@@ -20,6 +20,10 @@ NAME_LENGTH: Final = 64
 """Characters kept of a gateway's word for an event; real ones have at most 28."""
 INSTANCE_LENGTH: Final = 255
 """Characters kept of an instance's name."""
+PHONE_LENGTH: Final = 40
+"""Characters of a phone's number that are looked at, however it is written."""
+PHONES: Final = ("", "s.whatsapp.net", "c.us")
+"""What may follow a phone's number in a JID."""
 LIVE_FOR: Final = timedelta(seconds=60)
 """Traffic older than this is history, not life."""
 MILLISECONDS_FROM: Final = 100_000_000_000
@@ -175,6 +179,20 @@ def clean(text: object, length: int = NAME_LENGTH) -> str | None:
     if not isinstance(text, str) or not text:
         return None
     return text[:length].encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def owner_of(phone: object, profile: object = None) -> Owner | None:
+    """Return whose number a session is, of what a gateway tells of it."""
+    owner = Owner(phone_of(phone), clean(profile))
+    return None if owner == (None, None) else owner
+
+
+def phone_of(value: object) -> str | None:
+    """Return the digits of a phone's number, or of a JID that has one; a `@lid` has none."""
+    number, _, kind = str(value).partition("@") if isinstance(value, str | int) else ("", "", "")
+    digits = re.sub(r"[+() .-]", "", number.partition(":")[0][:PHONE_LENGTH])
+    is_one = re.fullmatch(r"[0-9]{5,15}", digits, re.ASCII) and kind in PHONES
+    return digits if is_one else None
 
 
 def instance_of(value: object) -> str | None:

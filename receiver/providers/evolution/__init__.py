@@ -25,6 +25,7 @@ from receiver.providers.report import (
     document_of,
     instance_of,
     list_of,
+    phone_of,
     segment,
 )
 from statemachine.model import Reason, Trigger
@@ -145,7 +146,7 @@ def _listed(row: dict[str, Any]) -> Listed | None:
         return None
     return Listed(
         instance,
-        phone=None if owner is None else owner.partition("@")[0].partition(":")[0],
+        phone=phone_of(owner),
         profile=clean(about.get("profileName")),
         has_been_open=owner is not None,
     )

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-from db.entry import Told
+from db.entry import Owner, Told
 from db.imports import Listed
 from db.qr import Qr
 from receiver.providers.qr import NoQr
@@ -31,6 +31,8 @@ from receiver.providers.report import (
     glimpse,
     instance_of,
     number,
+    owner_of,
+    phone_of,
 )
 from receiver.providers.wapi import qr
 from statemachine.model import Reason, Trigger
@@ -68,13 +70,14 @@ class Wapi:
         if event is None:
             raise Unreadable("no event name")
         if event in LIVE:
-            return Report(event, instance, alive=True, at=_moment(document.get("moment"), now))
+            owner = owner_of(document.get("connectedPhone"))
+            return Report(event, instance, alive=True, at=_moment(document.get("moment"), now), owner=owner)
         if event in SILENT or event == ACK:
             return Report(event, instance)
         at = _moment(document.get("moment"), now)
         said, word = _said(event, document, at)
         key = None if at is None else event_key(event, document["moment"], document)
-        return Report(event, instance, said, word=word, key=key)
+        return Report(event, instance, said, word=word, key=key, owner=_owner(said, document))
 
     def glimpse(self, head: bytes) -> Report | None:
         """Return what the beginning of an oversized body shows: such a one can only be traffic."""
@@ -188,13 +191,13 @@ def _listed(row: dict[str, Any]) -> Listed | None:
     instance = instance_of(row.get("instanceId"))
     if instance is None:
         return None
-    phone = clean(row.get("connectedPhone"))
+    phone = row.get("connectedPhone")
     return Listed(
         instance,
         name=clean(row.get("instanceName")),
         api_key=clean(row.get("token"), KEY_LENGTH),
-        phone=phone,
-        has_been_open=phone is not None,
+        phone=phone_of(phone),
+        has_been_open=bool(phone),
     )
 
 
@@ -221,6 +224,13 @@ def _said(event: str, body: dict[str, Any], at: datetime | None) -> tuple[Told, 
             return Told(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
         case _:
             return Told(None, at=at), None
+
+
+def _owner(said: Told, body: dict[str, Any]) -> Owner | None:
+    """Return whose session was opened."""
+    data = body.get("data")
+    told = body.get("connectedPhone", data.get("phone") if isinstance(data, dict) else None)
+    return owner_of(told) if said.trigger is Trigger.OPENED else None
 
 
 def _connected(phone: object, at: datetime | None) -> Told:
