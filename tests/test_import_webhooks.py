@@ -8,6 +8,7 @@ import pytest
 
 from db.connections import Connection
 from receiver.sandbox import Fault, Fleet, open_fleet
+from tests.factories import Evolution
 from tests.receiver.service import KEY, Zapwatch, served
 from tests.test_cli import Said, zapwatch
 
@@ -196,6 +197,25 @@ async def test_wapi_gets_an_address_for_each_event_and_others_keep_theirs(
     assert {url for url in taken.urls.values() if url} == {THEIRS}
 
 
+async def test_address_whose_token_no_key_opens_any_more_is_set_anew_and_the_old_one_still_leads_here(
+    dsn: str, fleet: Fleet, environ: dict[str, str]
+) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    other_key = base64.urlsafe_b64encode(bytes(reversed(KEY))).decode()
+    async with served(dsn) as z:
+        environ |= {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)}
+        await imported(host, environ | {"ZAPWATCH_SECRET_KEYS": other_key})
+        old = str(instance.webhook)
+
+        said = await imported(host, environ)
+
+        assert "Channels whose webhooks come here: 1; not saved: 0." in said.out
+        assert instance.webhook != old
+        for address in (old, str(instance.webhook)):
+            assert await z.post(address, Evolution("loja-1").update("connecting")) == 204
+
+
 async def due(connection: Connection) -> None:
     """Have all places be looked at now."""
     await connection.execute("update zapwatch_slots set due_at = now()")
@@ -254,6 +274,8 @@ async def test_what_was_not_saved_is_tried_again(
     host = await fleet.wapi()
     instance = host.add()
     await zapwatch("import", "wapi", "--url", host.url, "--api-key", host.key, **environ)
+    # So that it counts as an operator's, which the import leaves alone.
+    await connection.execute("update zapwatch_channels set listed_key_hash = null")
     known, instance.key = instance.key, "refuses the one that is known"
     said = await imported(host, environ, provider="wapi")
     assert "not saved: 1." in said.out

@@ -1,4 +1,4 @@
--- QRs that gateways show, sealed, for as long as they can be scanned.
+-- QRs that gateways show, sealed, for as long as they can be scanned; and which keys of channels came from a list.
 
 create table if not exists zapwatch_qrs (
   channel_id uuid primary key references zapwatch_states (channel_id) on delete cascade,
@@ -35,3 +35,7 @@ begin
   end if;
 end $do$;
 comment on type zapwatch_new_qr is 'zapwatch: a row of zapwatch_qrs as db/apply passes it';
+
+alter table zapwatch_channels add column if not exists listed_key_hash bytea;
+comment on column zapwatch_channels.listed_key_hash is
+  'sha256 of the key that its gateway''s list named for it; api_key is another one when somebody gave it';
