@@ -1,4 +1,5 @@
--- QRs that gateways show, sealed, for as long as they can be scanned; and which keys of channels came from a list.
+-- QRs that gateways show, sealed, for as long as they can be scanned; and which keys of channels came from a list,
+-- and the secret that webhooks carry where Zapwatch set their address.
 
 create table if not exists zapwatch_qrs (
   channel_id uuid primary key references zapwatch_states (channel_id) on delete cascade,
@@ -39,3 +40,10 @@ comment on type zapwatch_new_qr is 'zapwatch: a row of zapwatch_qrs as db/apply 
 alter table zapwatch_channels add column if not exists listed_key_hash bytea;
 comment on column zapwatch_channels.listed_key_hash is
   'sha256 of the key that its gateway''s list named for it; api_key is another one when somebody gave it';
+
+alter table zapwatch_gateways add column if not exists webhook_secret bytea;
+comment on column zapwatch_gateways.webhook_secret is
+  'sealed; associated data: webhook_secret:<id>; the header that is set beside webhook_token where a gateway can send one';
+alter table zapwatch_tokens add column if not exists secret_hash bytea check (length(secret_hash) = 32);
+comment on column zapwatch_tokens.secret_hash is
+  'sha256 of the secret that webhooks to this token carry in a header; null: they carry none';

@@ -22,7 +22,8 @@ where hash = any ($1::bytea[]) and kind = 'operator' and revoked_at is null;
 
 -- name: find_webhook_targets
 -- Which channels or gateways webhook tokens belong to; removed channels have none.
-select t.hash as token_hash, t.kind, c.tenant_id, c.channel_id, g.id as gateway_id, g.provider, c.instance, g.version, g.clock
+select t.hash as token_hash, t.kind, c.tenant_id, c.channel_id, g.id as gateway_id, g.provider, c.instance, g.version,
+  g.clock, t.secret_hash
 from zapwatch_tokens t
 left join zapwatch_channels c on c.channel_id = t.channel_id and not c.removed
 join zapwatch_gateways g on g.id = coalesce(c.gateway_id, t.gateway_id)

@@ -66,10 +66,23 @@ class Managed(Provider, Protocol):
     def read_slots(self, status: int, body: bytes) -> Slots | None:
         """Return what the answer to `ask_webhooks` says is in the places, or None."""
 
+    def sends_secret(self, version: str | None) -> bool:
+        """Say whether a place can have a secret, which then comes with each webhook in `SECRET_HEADER`."""
+
     def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+        self,
+        slot: str,
+        instance: str,
+        key: str,
+        address: str,
+        version: str | None,
+        traffic: bool,
+        secret: str | None,
     ) -> Order:
-        """Return how to put an address into a place, for no more events than we need."""
+        """Return how to put an address into a place, with the secret if it can have one.
+
+        It is told of no more events than we need.
+        """
 
     def put_back(
         self, row: Mapping[str, Any], instance: str, key: str, version: str | None

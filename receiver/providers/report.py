@@ -24,6 +24,8 @@ PHONE_LENGTH: Final = 40
 """Characters of a phone's number that are looked at, however it is written."""
 PHONES: Final = ("", "s.whatsapp.net", "c.us")
 """What may follow a phone's number in a JID."""
+SECRET_HEADER: Final = "X-Zapwatch-Secret"
+"""The header in which webhooks carry the secret that was set with their address."""
 LIVE_FOR: Final = timedelta(seconds=60)
 """Traffic older than this is history, not life."""
 MILLISECONDS_FROM: Final = 100_000_000_000
@@ -88,10 +90,12 @@ class Order(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """A channel's places for webhooks: the address in each, empty when it is free; and their row."""
+    """A channel's places for webhooks: the address in each, empty when it is free; their row and secret."""
 
     addresses: Mapping[str, str]
     row: Mapping[str, Any]
+    secret: str | None = None
+    """What is sent in `SECRET_HEADER`."""
 
 
 class Subscription(NamedTuple):

@@ -11,9 +11,11 @@ from typing import Any, Final
 from db.imports import Listed
 from db.qr import SHOWN_FOR, Qr
 from receiver.providers.evolution import qr, webhooks
-from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
+from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook
+from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
+    SECRET_HEADER,
     Answer,
     Listing,
     Order,
@@ -104,13 +106,27 @@ class Evolution:
         if row is None or "enabled" not in row:
             return None
         url = row.get("url")
-        return Slots({SLOT: url if row["enabled"] is True and isinstance(url, str) else ""}, row)
+        address = url if row["enabled"] is True and isinstance(url, str) else ""
+        return Slots({SLOT: address}, row, secret_in(row))
+
+    def sends_secret(self, version: str | None) -> bool:
+        """Say whether the version has headers."""
+        return is_at_least(version, HEADERS_SINCE)
 
     def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+        self,
+        slot: str,
+        instance: str,
+        key: str,
+        address: str,
+        version: str | None,
+        traffic: bool,
+        secret: str | None,
     ) -> Order:
         """Return webhook/set; without its headers the row would keep those of whoever had it before."""
-        row = {"enabled": True, "url": address, "headers": {}, "events": events_of(version, traffic)}
+        headers = {} if secret is None else {SECRET_HEADER: secret}
+        events = events_of(version, traffic)
+        row = {"enabled": True, "url": address, "headers": headers, "events": events}
         return set_webhook(row, instance, key, version)
 
     def put_back(

@@ -148,8 +148,19 @@ class Wapi:
         row = {name: row.get(name) or "" for name in (STATE_SLOTS | TRAFFIC_SLOTS).values()}
         return Slots({slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row)
 
+    def sends_secret(self, version: str | None) -> bool:
+        """Return False: it sends no headers of ours."""
+        return False
+
     def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+        self,
+        slot: str,
+        instance: str,
+        key: str,
+        address: str,
+        version: str | None,
+        traffic: bool,
+        secret: str | None = None,
     ) -> Order:
         """Return the call for one event; other bodies than `value` are answered "updated" and not saved."""
         path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
