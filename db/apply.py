@@ -1,6 +1,6 @@
 """Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -11,11 +11,16 @@ from db.codec import Row, details_of, memory_of
 from db.connections import Connection
 from db.entry import Entry, Source
 from db.events import EventRow, json_of, newest_of
+from db.owners import News, news_of, show_owners
 from db.queries import sql
-from statemachine.model import Incident, Rules, State, Trigger
+from statemachine.model import Incident, Reason, Rules, State, Trigger
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
 """How often the applications beside us are shown that a channel was probed: the table is theirs, too."""
+
+
+Words = Callable[[Reason, str | None], str]
+"""What a reason is called in a locale (None: whatever is usual), for people."""
 
 
 class Locked(Exception):
@@ -49,8 +54,17 @@ class Asked(NamedTuple):
     """The largest share by which the gap to their next probe is stretched."""
 
 
-async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> Applied:
+def code_of(reason: Reason, locale: str | None) -> str:
+    """Return the reason's code, which is the same in all locales."""
+    return reason.value
+
+
+async def apply(
+    connection: Connection, entries: Sequence[Entry], installation: Rules, words: Words = code_of
+) -> Applied:
     """Apply entries in their order, commit, and return what came of it.
+
+    `words` are those that applications beside us are shown as the reason of a channel's trouble.
 
     Entries for channels that are gone are passed over. Applying the same entries again is harmless:
     webhooks are recognised by key, everything else looks at what is there. Locks channels without
@@ -65,7 +79,7 @@ async def apply(connection: Connection, entries: Sequence[Entry], installation: 
         known = await _redelivered(connection, entries)
         for entry in entries:
             batch.take(entry, (entry.channel_id, entry.key) in known)
-        await _save(connection, batch)
+        await _save(connection, batch, words)
     tracks = batch.tracks.values()
     return Applied(
         states={channel_id: track.channel.state for channel_id, track in batch.tracks.items()},
@@ -148,10 +162,11 @@ async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[
     return {(row["channel_id"], row["key"]) for row in rows}
 
 
-async def _save(connection: Connection, batch: Batch) -> None:
+async def _save(connection: Connection, batch: Batch, words: Words) -> None:
     tracks = list(batch.tracks.values())
     await _save_events(connection, tracks)
-    await _save_states(connection, tracks)
+    await _save_states(connection, tracks, words)
+    await _save_qrs(connection, tracks)
     await _save_incidents(connection, tracks)
     await _run(connection, sql.save_clocks, 3, batch.learnt_clocks())
 
@@ -168,18 +183,21 @@ async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
     await _run(connection, sql.extend_events, 4, longer)
 
 
-async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
+async def _save_states(connection: Connection, tracks: Iterable[Track], words: Words) -> None:
     saved: list[tuple[object, ...]] = []
     shown: list[tuple[object, ...]] = []
     probed: list[tuple[object, ...]] = []
+    owners: list[News] = []
     for track in tracks:
         c = track.channel
         if c == track.before and not track.must_save:
             continue
         saved.append(_state(track))
-        if c.standing[:2] != track.before.standing[:2]:
+        if c.version != track.before.version:
             seen_at = c.fresh_at or c.last_event_at
-            shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
+            shown.append((track.row["channel_id"], c.state.shown, _words(track, words), seen_at))
+            news = None if track.owner is None else news_of(track.owner, track.row)
+            owners += [] if news is None else [news]
         elif track.answered and _is_long_ago(track.row["last_health_check"], c.probed_at):
             probed.append((track.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
@@ -187,7 +205,28 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
         ids = [row[0] for row in shown]
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
         await _run_rows(connection, sql.show_states, shown)
+    await show_owners(connection, owners)
     await _run(connection, sql.show_probes, 2, probed)
+
+
+async def _save_qrs(connection: Connection, tracks: Iterable[Track]) -> None:
+    """Keep the QRs of channels that wait for a scan; wipe those of channels that do so no more."""
+    kept: list[tuple[object, ...]] = []
+    wiped: list[UUID] = []
+    for track in tracks:
+        channel_id, tenant_id = track.row["channel_id"], track.row["tenant_id"]
+        if track.channel.state is State.QR_PENDING:
+            kept += [(channel_id, tenant_id, *track.qr)] if track.qr is not None else []
+        elif track.before.state is State.QR_PENDING:
+            wiped.append(channel_id)
+    await _run_rows(connection, sql.keep_qrs, kept)
+    if wiped:
+        await connection.execute(sql.wipe_qrs, wiped)
+
+
+def _words(track: Track, words: Words) -> str | None:
+    reason = track.channel.standing.reason
+    return None if reason is None else words(reason, track.row["locale"])
 
 
 def _is_long_ago(shown_at: datetime | None, probed_at: datetime | None) -> bool:

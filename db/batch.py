@@ -9,8 +9,9 @@ from uuid import UUID
 import orjson
 
 from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, text_of
-from db.entry import Entry, Source, Told
+from db.entry import Entry, Owner, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
+from db.qr import SHOWN_FOR, KeptQr
 from db.rules import rules_of
 from statemachine.clock import Clock, learn
 from statemachine.model import Incident, Monitoring, Rules, Trigger
@@ -73,6 +74,10 @@ class Track:
         self.details: Mapping[str, object] = memory.get("details", {})
         self.answered = False
         """Whether a probe was answered, so that its claim ends."""
+        self.qr: KeptQr | None = None
+        """The newest QR that its gateway showed."""
+        self.owner: Owner | None = None
+        """Whose session was opened last."""
 
     @property
     def last_event(self) -> EventRow | None:
@@ -114,6 +119,11 @@ class Track:
         now = self.channel.incident
         return new if now is None or self.incident_stored else [*new, now.kind]
 
+    def show(self, sealed: bytes, issued_at: datetime, now: datetime) -> None:
+        """Take note of a QR, if it is the newest and can still be scanned: a retry may bring it late."""
+        if issued_at + SHOWN_FOR > now and (self.qr is None or self.qr.issued_at <= issued_at):
+            self.qr = KeptQr(sealed, issued_at, issued_at + SHOWN_FOR)
+
     def store(self, event: EventRow) -> None:
         event.state = self.channel.state
         if self.told_rules != self.rules:
@@ -150,6 +160,7 @@ class Batch:
                     return
                 _answer(track, entry, entry.said)
             case Alive() | Verdict():
+                track.owner = entry.owner or track.owner
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
@@ -183,6 +194,9 @@ class Batch:
             twin.deliveries += 1
         if not fresh:
             return
+        if entry.qr is not None:
+            track.show(entry.qr, min(emitted_at, entry.received_at), entry.received_at)
+        track.owner = entry.owner or track.owner
         event = event_of(entry, told.trigger, told.reason, told.status, at)
         event.data = clock_data(clock)
         event.key = entry.key

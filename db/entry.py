@@ -31,6 +31,13 @@ class Told(NamedTuple):
     doubtful: bool = False
 
 
+class Owner(NamedTuple):
+    """Whose number a session is: its digits, and the name that the owner gave it."""
+
+    phone: str | None
+    profile: str | None = None
+
+
 class Entry(NamedTuple):
     """One signal for one channel. `key` recognises a redelivery; `name` is the gateway's word for it."""
 
@@ -44,3 +51,7 @@ class Entry(NamedTuple):
     """Which gateway answered a probe: the channel may have been moved to another one meanwhile."""
     details: Mapping[str, object] = MappingProxyType({})
     """What a probe's answer adds for people; it goes into the details of an incident."""
+    qr: bytes | None = None
+    """Sealed: the QR that the gateway shows; kept while it can be scanned, and never in an event."""
+    owner: Owner | None = None
+    """Whose session it said was opened."""

@@ -1,9 +1,9 @@
 """Rows of the places on gateways where webhooks are addressed to us; asks no gateway."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
+from secrets import token_urlsafe
 from typing import NamedTuple
 from uuid import UUID
 
@@ -62,21 +62,53 @@ def slot_identity(channel_id: UUID) -> str:
     return f"slot:{channel_id}"
 
 
-async def webhook_token(connection: Connection, vault: Vault, gateway_id: UUID) -> str:
-    """Return the token of the address that we set on channels of a gateway; made anew when it was revoked."""
+class OurAddress(NamedTuple):
+    """What is set on channels of a gateway: an address by its token, and the secret that goes with it."""
+
+    token: str
+    secret: str | None
+
+
+async def our_address(
+    connection: Connection, vault: Vault, gateway_id: UUID, with_secret: bool
+) -> OurAddress:
+    """Return what we set on channels of a gateway; what was revoked or no key opens any more is made anew.
+
+    `with_secret`: the gateway can send one, so that it gets one.
+    """
     async with connection.transaction():
         await connection.execute(sql.lock_gateway, gateway_id)
-        sealed = await connection.fetchval(sql.gateway_webhook_token, gateway_id)
-        if sealed is not None:
-            # A key that is gone costs the token, too: the address is set anew with another one.
-            with suppress(VaultError):
-                token = vault.open(sealed, gateway_identity(gateway_id)).decode()
-                if await connection.fetch(sql.webhook_owners, [hash_token(token)]):
-                    return token
-        token = await create_gateway_token(connection, gateway_id, revoke_others=False)
-        sealed = vault.seal(token, gateway_identity(gateway_id))
-        await connection.execute(sql.keep_gateway_webhook_token, gateway_id, sealed)
-        return token
+        row = await connection.fetchrow(sql.gateway_webhook_token, gateway_id)
+        assert row is not None
+        known_token = _opened(vault, row["webhook_token"], gateway_identity(gateway_id))
+        known_secret = _opened(vault, row["webhook_secret"], _secret_identity(gateway_id))
+        if known_token and not await connection.fetch(sql.webhook_owners, [hash_token(known_token)]):
+            known_token = None
+        token = known_token or await create_gateway_token(connection, gateway_id, revoke_others=False)
+        ours = OurAddress(token, known_secret or (token_urlsafe(32) if with_secret else None))
+        if ours != (known_token, known_secret):
+            await _keep(connection, vault, gateway_id, ours)
+        return ours
+
+
+async def _keep(connection: Connection, vault: Vault, gateway_id: UUID, ours: OurAddress) -> None:
+    token, secret = vault.seal(ours.token, gateway_identity(gateway_id)), None
+    if ours.secret is not None:
+        secret = vault.seal(ours.secret, _secret_identity(gateway_id))
+        await connection.execute(sql.keep_token_secret, hash_token(ours.token), hash_token(ours.secret))
+    await connection.execute(sql.keep_gateway_webhook_token, gateway_id, token, secret)
+
+
+def _opened(vault: Vault, sealed: bytes | None, identity: str) -> str | None:
+    """Return what was sealed; None when there is nothing, or no key opens it: then another is made."""
+    try:
+        return None if sealed is None else vault.open(sealed, identity).decode()
+    except VaultError:
+        return None
+
+
+def _secret_identity(gateway_id: UUID) -> str:
+    return f"webhook_secret:{gateway_id}"
 
 
 async def places_of(connection: Connection, gateway_id: UUID) -> list[Place]:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from db.apply import Applied, Locked, apply
+from db.apply import Applied, Locked, Words, apply, code_of
 from db.connections import Connection
 from db.entry import Entry
 from db.patience import LOCKED, TRANSIENT, pauses
@@ -35,8 +35,10 @@ class Writer:
         installation: Rules,
         on_commit: Callable[[Applied, int, float], None] = lambda applied, entries, seconds: None,
         patience: timedelta = PATIENCE,
+        words: Words = code_of,
     ) -> None:
         self._connect = connect
+        self._words = words
         self._installation = installation
         self._on_commit = on_commit
         self._patience = patience.total_seconds()
@@ -139,7 +141,7 @@ class Writer:
         started = loop.time()
         entries = [entry for submission in batch for entry in submission.entries]
         async with asyncio.timeout(self._patience):
-            applied = await apply(await session.open(), entries, self._installation)
+            applied = await apply(await session.open(), entries, self._installation, self._words)
         for submission in batch:
             if not submission.done.done():
                 submission.done.set_result(None)

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, Final, Literal, cast, get_args
 
 import db.writer
-from db.apply import Applied, apply
+from db.apply import Applied, Words, apply, code_of
 from db.connections import Connection
 from db.entry import Entry
 from receiver.serving import serve
@@ -57,10 +57,12 @@ def doom(point: Point, nth: int) -> None:
     """Have this process end at that point of its NTH batch."""
     batches = count(1)
 
-    async def fatal(connection: Connection, entries: Sequence[Entry], installation: Rules) -> Applied:
+    async def fatal(
+        connection: Connection, entries: Sequence[Entry], installation: Rules, words: Words = code_of
+    ) -> Applied:
         if next(batches) < nth:
-            return await apply(connection, entries, installation)
-        return await apply(cast(Connection, _Doomed(connection, point)), entries, installation)
+            return await apply(connection, entries, installation, words)
+        return await apply(cast(Connection, _Doomed(connection, point)), entries, installation, words)
 
     db.writer.apply = fatal  # type: ignore[attr-defined]
 

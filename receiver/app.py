@@ -42,6 +42,7 @@ from receiver.probe import Probed, Prober
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
 from receiver.sweeps import Sweeper
+from receiver.texts import reason_text
 from receiver.webhooks import Webhooks, is_webhook
 from statemachine.model import Rules
 from statemachine.signals import Deadline
@@ -162,7 +163,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     rules = installation_rules(settings)
-    writer = Writer(partial(connect_writer, dsn), rules, metrics.committed)
+    writer = Writer(partial(connect_writer, dsn), rules, metrics.committed, words=reason_text)
     metrics.measure(metrics.queue_entries, lambda: writer.depth)
     load = Load()
     metrics.measure(metrics.requests_in_flight, lambda: load.requests)

@@ -64,6 +64,8 @@ class Target:
     instance: str | None
     version: str | None
     clock: Clock
+    secret_hash: bytes | None = None
+    """Of the secret that webhooks to this token carry in a header; None: they carry none."""
 
 
 class ChannelRef(NamedTuple):

@@ -88,6 +88,20 @@ class BadGateway(Problem):
 
     status = HTTPStatus.BAD_GATEWAY
 
+    def __init__(self, detail: str, again_in: int | None = None) -> None:
+        super().__init__(detail)
+        self.headers = {} if again_in is None else {"Retry-After": str(again_in)}
+
+
+class TooManyRequests(Problem):
+    """This may be asked only so often; the caller should come again after so many seconds."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, again_in: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(again_in)}
+
 
 class TooLarge(Problem):
     """The body is over the limit."""

@@ -20,13 +20,14 @@ from db.diagnosis import token_owners
 from db.patience import TRANSIENT
 from db.slots import (
     Found,
+    OurAddress,
     Place,
     SlotState,
     claim_places,
     forget_place,
     keep_place,
+    our_address,
     slot_identity,
-    webhook_token,
 )
 from db.tokens import hash_token
 from db.vault import Vault
@@ -75,11 +76,13 @@ class Slotter:
         now, traffic = datetime.now(UTC), bool(place.traffic)
         provider = MANAGED[place.provider]
         try:
-            there = (await self._look(place)).addresses
-            ours = await self._ours(place, there.values())
-            if all(there[slot] in ours for slot in provider.slots(traffic=False)):
+            slots = await self._look(place)
+            ours = await self._ours(place, slots.addresses.values())
+            is_set = all(slots.addresses[slot] in ours for slot in provider.slots(traffic=False))
+            was_mended = place.mended_at is not None and place.mended_at == place.checked_at
+            if is_set and (was_mended or await self._has_secret(place, slots)):
                 found = Found(SlotState.SET, traffic, due_at=now + DAILY)
-            elif place.mended_at is not None and place.mended_at == place.checked_at:
+            elif was_mended:
                 found = Found(SlotState.LOST, traffic)
             else:
                 found = await self._fill(place, traffic, False, now)
@@ -110,9 +113,20 @@ class Slotter:
 
     async def address(self, gateway_id: UUID, provider: str) -> str:
         """Return the address that is set on the channels of a gateway."""
+        return self._url(provider, await self._address(gateway_id, with_secret=False))
+
+    def _url(self, provider: str, address: OurAddress) -> str:
+        return f"{self._base_url}/webhooks/{provider}/{address.token}"
+
+    async def _address(self, gateway_id: UUID, with_secret: bool) -> OurAddress:
         async with self._pool.acquire() as connection:
-            token = await webhook_token(connection, self._vault, gateway_id)
-        return f"{self._base_url}/webhooks/{provider}/{token}"
+            return await our_address(connection, self._vault, gateway_id, with_secret)
+
+    async def _has_secret(self, place: Place, slots: Slots) -> bool:
+        """Say whether our secret goes with the address, or can't."""
+        if not MANAGED[place.provider].sends_secret(place.version):
+            return True
+        return slots.secret == (await self._address(place.gateway_id, with_secret=True)).secret
 
     async def _fill(self, place: Place, traffic: bool, replace: bool, now: datetime) -> Found:
         provider = MANAGED[place.provider]
@@ -128,10 +142,11 @@ class Slotter:
             before = self._vault.seal(orjson.dumps(slots.row).decode(), slot_identity(place.channel_id))
             await self._keep(place, Found(SlotState.FAILED, traffic, before=before), now)
         key, version = key_of(self._vault, place), await self._version(place)
-        address = await self.address(place.gateway_id, place.provider)
+        ours_now = await self._address(place.gateway_id, provider.sends_secret(version))
+        address = self._url(place.provider, ours_now)
         for slot in wanted:
             if replace or slots.addresses[slot] not in foreign:
-                order = provider.fill(slot, place.instance, key, address, version, traffic)
+                order = provider.fill(slot, place.instance, key, address, version, traffic, ours_now.secret)
                 await self._send(place, order)
         there = (await self._look(place)).addresses
         if any(there[slot] != address for slot in needed):

@@ -24,6 +24,7 @@ from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
 from db.lookups import Lookups
 from db.patience import persist
+from db.qr import seal_qr
 from db.queue import PATIENCE, Unavailable
 from db.reads import read_states
 from receiver.auth import Target
@@ -31,6 +32,7 @@ from receiver.errors import MethodNotAllowed, NotFound, Problem, TooLarge, Unaut
 from receiver.errors import Unavailable as UnavailableAnswer
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
+from receiver.voucher import doubted, is_vouched
 from statemachine.model import State
 from statemachine.signals import Alive
 
@@ -56,6 +58,8 @@ class Webhook:
     suffix: str | None
     received_at: datetime
     patience: float
+    vouched: bool
+    """Whether it carries the secret that was set with its address."""
     body: bytes = b""
 
 
@@ -85,7 +89,7 @@ class Webhooks:
         token, *suffix = rest
         provider = PROVIDERS.get(name)
         try:
-            said = await self._say(provider, token, suffix[0] if suffix else None, receive)
+            said = await self._say(provider, token, suffix[0] if suffix else None, scope, receive)
         except ClientDisconnect:
             self._count(provider, 499)
             return
@@ -98,11 +102,11 @@ class Webhooks:
             await send({"type": "http.response.body"})
 
     async def _say(
-        self, provider: Provider | None, token: str, suffix: str | None, receive: Receive
+        self, provider: Provider | None, token: str, suffix: str | None, scope: Scope, receive: Receive
     ) -> int | Problem:
         """Return the answer: a status, or what is wrong; whatever fails, the sender is to send it again."""
         try:
-            return await self._receive(provider, token, suffix, receive)
+            return await self._receive(provider, token, suffix, scope, receive)
         except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
             return problem
         except Unavailable as unavailable:
@@ -121,7 +125,7 @@ class Webhooks:
         counter.inc()
 
     async def _receive(
-        self, provider: Provider | None, token: str, suffix: str | None, receive: Receive
+        self, provider: Provider | None, token: str, suffix: str | None, scope: Scope, receive: Receive
     ) -> int:
         if provider is None:
             raise Unauthorized("Nobody has this webhook address.")
@@ -136,7 +140,8 @@ class Webhooks:
             patience -= now() - began
         if target is None:
             raise Unauthorized("Nobody has this webhook address.")
-        webhook = Webhook(target, suffix, datetime.now(UTC), patience)
+        vouched = is_vouched(scope["headers"], target.secret_hash)
+        webhook = Webhook(target, suffix, datetime.now(UTC), patience, vouched)
         webhook.body, more = await _read_small(receive)
         if not more and len(webhook.body) <= SMALL:
             return await self._hear(provider, webhook, whole=True)
@@ -188,7 +193,16 @@ class Webhooks:
     async def _apply(self, webhook: Webhook, channel_id: UUID, report: Report) -> None:
         writer, received_at = self._app.writer, webhook.received_at
         if report.said is not None:
-            entry = Entry(channel_id, Source.WEBHOOK, report.name, received_at, report.said, report.key)
+            entry = Entry(
+                channel_id,
+                Source.WEBHOOK,
+                report.name,
+                received_at,
+                report.said if webhook.vouched else doubted(report.said),
+                report.key,
+                qr=None if report.qr is None else seal_qr(self._app.vault, channel_id, report.qr),
+                owner=report.owner,
+            )
             await writer.submit([entry], webhook.patience)
             return
         emitted_at = _emitted_at(webhook.target, report, received_at)
@@ -202,7 +216,7 @@ class Webhooks:
             self._app.freshness.note(channel_id, received_at)
         else:
             alive = Alive(received_at, emitted_at)
-            entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive)
+            entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
             await writer.submit([entry], webhook.patience)
 
     async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:

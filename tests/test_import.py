@@ -125,6 +125,66 @@ async def test_instances_of_an_account_at_wapi_are_registered_with_their_own_key
     assert sealed
 
 
+async def test_token_that_changed_at_wapi_is_renewed_by_the_next_import(dsn: str, fleet: Fleet) -> None:
+    host = await fleet.wapi()
+    instance, other = host.add(), host.add()
+    async with served(dsn) as z:
+        gateway, _ = await register(z, "wapi", host)
+        await z.client.post(f"/gateways/{gateway}/import")
+        await z.until(lambda: states(z), lambda told: set(told.values()) == {"open"})
+        instance.key = "another-token"
+        ids = {item["instance"]: item["channel_id"] for item in (await z.get("/channels"))["items"]}
+        refused = await z.client.post(f"/channels/{ids[instance.name]}/check")
+        assert refused.json()["outcome"] == "unauthorized"
+
+        answer = await z.client.post(f"/gateways/{gateway}/import")
+
+        assert (answer.status_code, answer.json()["new"]) == (202, 0)
+        asked = await z.client.post(f"/channels/{ids[instance.name]}/check")
+        assert asked.json()["outcome"] == "open"
+        assert (await z.client.post(f"/channels/{ids[other.name]}/check")).json()["outcome"] == "open"
+
+
+async def test_key_that_an_operator_gave_is_not_replaced_by_an_import(dsn: str, fleet: Fleet) -> None:
+    host = await fleet.wapi()
+    imported, registered = host.add(), host.add()
+    async with served(dsn) as z:
+        gateway, _ = await register(z, "wapi", host)
+        known = await z.channel(registered.name, "wapi", api_url=host.url, api_key="of-the-operator")
+        await z.client.post(f"/gateways/{gateway}/import")
+        ids = {item["instance"]: item["channel_id"] for item in (await z.get("/channels"))["items"]}
+        given = {"api_key": "of-the-operator"}
+        assert (await z.client.patch(f"/channels/{ids[imported.name]}", json=given)).status_code == 200
+        for instance in (imported, registered):
+            instance.key = "of-the-list"
+
+        await z.client.post(f"/gateways/{gateway}/import")
+
+        for instance in (imported, registered):
+            instance.key = "of-the-operator"
+        for channel in (ids[imported.name], known):
+            assert (await z.client.post(f"/channels/{channel}/check")).json()["outcome"] == "open"
+
+
+async def test_key_that_the_list_confirmed_follows_it_from_then_on(
+    dsn: str, fleet: Fleet, connection: Connection
+) -> None:
+    """Channels that were imported before it was noted where their keys came from."""
+    host = await fleet.wapi()
+    instance = host.add()
+    async with served(dsn) as z:
+        gateway, _ = await register(z, "wapi", host)
+        await z.client.post(f"/gateways/{gateway}/import")
+        await connection.execute("update zapwatch_channels set listed_key_hash = null")
+        channel = (await z.get("/channels"))["items"][0]["channel_id"]
+        await z.client.post(f"/gateways/{gateway}/import")
+        instance.key = "another-token"
+
+        await z.client.post(f"/gateways/{gateway}/import")
+
+        assert (await z.client.post(f"/channels/{channel}/check")).json()["outcome"] == "open"
+
+
 async def test_new_channels_are_those_of_the_tenant_that_is_named(dsn: str, fleet: Fleet) -> None:
     host = await fleet.evolution()
     host.add("loja-1")

@@ -2,12 +2,15 @@
 
 import base64
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from db.connections import Connection
 from receiver.sandbox import Fault, Fleet, open_fleet
+from tests.factories import Evolution
 from tests.receiver.service import KEY, Zapwatch, served
 from tests.test_cli import Said, zapwatch
 
@@ -97,6 +100,102 @@ async def test_what_was_set_leads_here(dsn: str, fleet: Fleet, environ: dict[str
         await z.until(lambda: z.stands(channel), lambda stands: stands[1] == "logged_out")
 
 
+@pytest.mark.parametrize("version", ["1.8.2", "2.1.1", "2.2.3", "2.3.6", "2.4.0-rc2"])
+async def test_secret_is_set_beside_our_address_where_a_version_has_headers(
+    environ: dict[str, str], fleet: Fleet, version: str
+) -> None:
+    host = await fleet.evolution(version)
+    instances = [host.add(f"loja-{n}") for n in range(3)]
+
+    await imported(host, environ)
+    first = [dict(instance.headers) for instance in instances]
+    await imported(host, environ)
+
+    has_headers = not version.startswith(("1.", "2.1"))
+    assert {tuple(headers) for headers in first} == {("X-Zapwatch-Secret",) if has_headers else ()}
+    assert [instance.headers for instance in instances] == first
+    if has_headers:
+        (secret,) = {headers["X-Zapwatch-Secret"] for headers in first}
+        assert len(secret) >= 40
+        assert secret not in str(instances[0].webhook)
+
+
+async def test_secret_is_kept_sealed_and_its_hash_beside_the_token(
+    environ: dict[str, str], fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+
+    await imported(host, environ)
+
+    secret = instance.headers["X-Zapwatch-Secret"]
+    sealed = await connection.fetchval("select webhook_secret from zapwatch_gateways")
+    hashes = await connection.fetch("select secret_hash from zapwatch_tokens where secret_hash is not null")
+    assert sealed is not None
+    assert secret.encode() not in sealed
+    assert [row["secret_hash"] for row in hashes] == [sha256(secret.encode()).digest()]
+
+
+async def test_secret_that_vanished_is_put_back_and_its_loss_is_no_loss_of_the_address(
+    dsn: str, environ: dict[str, str], fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    async with served(dsn) as z:
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)})
+        wanted = dict(instance.headers)
+        await connection.execute("update zapwatch_gateways set version = '2.3.6'")
+
+        instance.headers = {}
+        await due(connection)
+        await z.until(lambda: _headers(instance), lambda headers: headers == wanted)
+        row = await looked_at(z, connection, "set")
+        assert row["mended_at"] is not None
+
+        instance.headers = {}
+        await due(connection)
+        row = await looked_at(z, connection, "set")
+
+        assert instance.headers == {}
+
+
+async def test_word_without_the_secret_is_taken_and_confirmed_by_a_probe(
+    dsn: str, environ: dict[str, str], fleet: Fleet
+) -> None:
+    """Somebody who saw the address, or a gateway's global webhook, which sends no headers."""
+    host = await fleet.evolution()
+    instance, spoken = host.add("loja-1"), Evolution("loja-1")
+    async with served(dsn, retry_after=timedelta(hours=1), stale_after=timedelta(hours=1)) as z:
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)})
+        channel = (await z.get("/channels"))["items"][0]["channel_id"]
+        await z.until(lambda: z.state(channel), lambda shown: shown["state"] == "open")
+        address = str(instance.webhook)
+
+        assert await z.post(address, spoken.update("close", 401)) == 204
+
+        said = await z.until(lambda: z.events(channel), lambda events: events[-1]["source"] == "probe")
+        assert [event["state"] for event in said[-2:]] == ["disconnected", "open"]
+        assert (await z.state(channel))["state"] == "open"
+
+
+async def test_word_with_the_secret_needs_no_probe(dsn: str, environ: dict[str, str], fleet: Fleet) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    async with served(dsn, retry_after=timedelta(hours=1), stale_after=timedelta(hours=1)) as z:
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)})
+        channel = (await z.get("/channels"))["items"][0]["channel_id"]
+        await z.until(lambda: z.state(channel), lambda shown: shown["state"] == "open")
+        asked = len(instance.probed)
+
+        await instance.unlink()
+        await instance.said()
+
+        shown = await z.state(channel)
+        assert shown["state"] == "disconnected"
+        assert datetime.fromisoformat(shown["next_check_at"]) > datetime.now(UTC) + timedelta(minutes=30)
+        assert len(instance.probed) == asked
+
+
 async def test_another_systems_place_is_left_alone_and_the_free_one_advised(
     environ: dict[str, str], fleet: Fleet
 ) -> None:
@@ -130,7 +229,7 @@ async def test_place_is_replaced_only_after_a_yes_and_can_be_put_back(
     assert (refused.code, replaced.code, restored.code) == (0, 0, 0)
     assert unchanged == THEIRS
     assert ours.startswith(f"{PUBLIC}/webhooks/")
-    assert headers == {}
+    assert set(headers) == {"X-Zapwatch-Secret"}
     assert restored.out == "1 of 1 channels have what they had before.\n"
     assert (taken.webhook, tuple(taken.events), taken.by_events) == (THEIRS, ("MESSAGES_UPSERT",), True)
     assert taken.headers == {"Authorization": "SECRET", "jwt_key": "SECRET"}
@@ -196,6 +295,25 @@ async def test_wapi_gets_an_address_for_each_event_and_others_keep_theirs(
     assert {url for url in taken.urls.values() if url} == {THEIRS}
 
 
+async def test_address_whose_token_no_key_opens_any_more_is_set_anew_and_the_old_one_still_leads_here(
+    dsn: str, fleet: Fleet, environ: dict[str, str]
+) -> None:
+    host = await fleet.evolution()
+    instance = host.add("loja-1")
+    other_key = base64.urlsafe_b64encode(bytes(reversed(KEY))).decode()
+    async with served(dsn) as z:
+        environ |= {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)}
+        await imported(host, environ | {"ZAPWATCH_SECRET_KEYS": other_key})
+        old = str(instance.webhook)
+
+        said = await imported(host, environ)
+
+        assert "Channels whose webhooks come here: 1; not saved: 0." in said.out
+        assert instance.webhook != old
+        for address in (old, str(instance.webhook)):
+            assert await z.post(address, Evolution("loja-1").update("connecting")) == 204
+
+
 async def due(connection: Connection) -> None:
     """Have all places be looked at now."""
     await connection.execute("update zapwatch_slots set due_at = now()")
@@ -254,6 +372,8 @@ async def test_what_was_not_saved_is_tried_again(
     host = await fleet.wapi()
     instance = host.add()
     await zapwatch("import", "wapi", "--url", host.url, "--api-key", host.key, **environ)
+    # So that it counts as an operator's, which the import leaves alone.
+    await connection.execute("update zapwatch_channels set listed_key_hash = null")
     known, instance.key = instance.key, "refuses the one that is known"
     said = await imported(host, environ, provider="wapi")
     assert "not saved: 1." in said.out
@@ -264,6 +384,10 @@ async def test_what_was_not_saved_is_tried_again(
         await looked_at(z, connection, "set")
 
     assert str(instance.webhook).startswith(PUBLIC)
+
+
+async def _headers(instance: Any) -> dict[str, str]:
+    return dict(instance.headers)
 
 
 async def _now(instance: Any) -> str | None:

@@ -21,7 +21,8 @@ select
   s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.told_rules, s.memory,
   z.gateway_id, z.paused_at is not null as paused, z.removed or n.deleted_at is not null or not n.is_active as removed,
   coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
-  n.provider, n.metadata, n.last_health_check, t.defaults, g.clock,
+  n.provider, n.metadata, n.last_health_check, n.phone_number::text as phone_number,
+  n.profile_name::text as profile_name, t.defaults, t.locale::text as locale, g.clock,
   i.kind as incident_kind, i.last_state as incident_last_state, i.details as incident_details,
   i.started_at as incident_started_at, i.opened_at as incident_opened_at,
   e.id as event_id, e.source as event_source, e.name as event_name, e.trigger as event_trigger,
@@ -160,16 +161,25 @@ left join lateral (
 ) e on true;
 
 -- name: show_states
--- Show a change of state to the applications beside us.
+-- Show a change of state to the applications beside us; the words are cut where another application's column is narrow.
 update notification_channels n
 set
   connection_status = u.state,
-  error_message = u.reason,
+  error_message = left(u.reason, (
+    select case when atttypid = 'varchar'::regtype and atttypmod > 4 then atttypmod - 4 else 1000 end
+    from pg_attribute where attrelid = 'notification_channels'::regclass and attname = 'error_message')),
   last_connected_at = case when u.state = 'open' then u.at else n.last_connected_at end,
   last_health_check = u.at
 from unnest($1::zapwatch_shown_state[]) as u
 where n.id = u.channel_id
   and n.id = any (array(select channel_id from unnest($1::zapwatch_shown_state[])));
+
+-- name: show_owners
+-- Show the applications beside us whose number a session is; what the gateway didn't tell stays as it is.
+update notification_channels n
+set phone_number = coalesce(u.phone, n.phone_number), profile_name = coalesce(u.profile, n.profile_name)
+from unnest($1::uuid[], $2::text[], $3::text[]) as u (id, phone, profile)
+where n.id = u.id and n.id = any ($1::uuid[]);
 
 -- name: show_probes
 -- Show the applications beside us when channels were probed; those whose row somebody has are shown next time.

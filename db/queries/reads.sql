@@ -24,7 +24,7 @@ limit $7;
 -- Everything shown of these channels but their gateways, in the order of ids.
 select c.channel_id, c.tenant_id, c.gateway_id, c.provider, c.instance, c.name, c.api_key is not null as keyed,
   c.paused_at is not null as paused, c.created_at, c.expires_at, c.payment_status,
-  n.phone_number, n.metadata::text as metadata,
+  n.phone_number, n.profile_name, n.last_connected_at, n.error_message, n.metadata::text as metadata,
   t.locale, t.defaults::text as defaults,
   s.state, s.reason, s.status, s.since, s.first_unhealthy_at, s.last_event_at, s.probed_at, s.probe_due_at,
   i.id as incident_id, i.kind as incident_kind, i.started_at as incident_started_at,

@@ -1,10 +1,14 @@
 -- name: gateway_webhook_token
--- The sealed token of the address that we set on channels of a gateway.
-select webhook_token from zapwatch_gateways where id = $1;
+-- The sealed token of the address that we set on channels of a gateway, and the sealed secret beside it.
+select webhook_token, webhook_secret from zapwatch_gateways where id = $1;
 
 -- name: keep_gateway_webhook_token
--- Keep the token of the address that we set on channels of a gateway.
-update zapwatch_gateways set webhook_token = $2 where id = $1;
+-- Keep the token of the address that we set on channels of a gateway, and the secret beside it.
+update zapwatch_gateways set webhook_token = $2, webhook_secret = $3 where id = $1;
+
+-- name: keep_token_secret
+-- Note which secret webhooks to a token carry.
+update zapwatch_tokens set secret_hash = $2 where hash = $1;
 
 -- name: slots_of_gateway
 -- The channels of a gateway, with what is needed to address their webhooks.

@@ -4,11 +4,12 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import channels, checks, gateways, incidents, openapi, service, tenants
+from receiver.api import channels, checks, gateways, incidents, openapi, qr, service, tenants
 
 _described: Final = [
     *channels.routes,
     *checks.routes,
+    *qr.routes,
     *gateways.routes,
     *incidents.routes,
     *tenants.routes,

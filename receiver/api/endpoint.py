@@ -18,6 +18,7 @@ from db.queue import PATIENCE
 from db.reads import ChannelKey, ChannelRow
 from db.vault import Vault
 from receiver.auth import Operator, Tokens, require_operator
+from receiver.client import Client
 from receiver.errors import Forbidden, NotFound
 from receiver.metrics import Metrics
 from receiver.probe import Probed
@@ -31,6 +32,7 @@ class Services:
 
     pool: Pool
     vault: Vault
+    client: Client
     settings: Settings
     tokens: Tokens
     metrics: Metrics
@@ -69,13 +71,18 @@ class Call:
             raise Forbidden("This needs an operator's token for all tenants.")
 
 
-def operators_only(endpoint: Endpoint) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Return the endpoint behind a valid operator's token; what only reads is tried until patience ends."""
+def operators_only(
+    endpoint: Endpoint, *, asks_gateway: bool = False
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return the endpoint behind a valid operator's token; what only reads is tried until patience ends.
+
+    `asks_gateway`: a GET that does more than read, and takes as long as the gateway does.
+    """
 
     async def guarded(request: Request) -> Response:
         async with asyncio.timeout(PATIENCE.total_seconds()):
             call = await persist(lambda: _call(request))
-            if request.method == "GET":
+            if request.method == "GET" and not asks_gateway:
                 return await persist(lambda: endpoint(call))
         return await endpoint(call)
 

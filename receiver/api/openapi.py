@@ -39,6 +39,13 @@ _QUERIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     },
     ("GET", "/channels/{id}/events"): _PAGE,
     ("GET", "/channels/{id}/incidents"): {"days": {"type": "number", "default": 7}, **_PAGE},
+    ("GET", "/channels/{id}/qr"): {
+        "number": {
+            "type": "string",
+            "pattern": "^[0-9]{8,15}$",
+            "description": "the phone's number, country code first, for a pairing code",
+        }
+    },
     ("GET", "/incidents"): {
         "status": {"type": "string", "enum": ["open", "resolved", "all"], "default": "all"},
         "tenant_id": _ID,

@@ -33,6 +33,13 @@ class Query:
             _refuse(name, "Must be text of at most 200 characters.")
         return value
 
+    def digits(self, name: str, fewest: int, most: int) -> str | None:
+        """Return a number as it is written, of so many digits and nothing else."""
+        value = self._given.get(name)
+        if value and not re.fullmatch(rf"[0-9]{{{fewest},{most}}}", value, re.ASCII):
+            _refuse(name, f"Must be {fewest} to {most} digits and nothing else.")
+        return value or None
+
     def word(self, name: str, words: Collection[str]) -> str | None:
         """Return one of these words."""
         value = self._given.get(name)

@@ -1,10 +1,12 @@
 """The gateways that Zapwatch understands: one file each, named nowhere else but here."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+from db.qr import Qr
 from receiver.providers.evolution import Evolution
+from receiver.providers.qr import NoQr
 from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription, Sweep
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
@@ -64,10 +66,23 @@ class Managed(Provider, Protocol):
     def read_slots(self, status: int, body: bytes) -> Slots | None:
         """Return what the answer to `ask_webhooks` says is in the places, or None."""
 
+    def sends_secret(self, version: str | None) -> bool:
+        """Say whether a place can have a secret, which then comes with each webhook in `SECRET_HEADER`."""
+
     def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+        self,
+        slot: str,
+        instance: str,
+        key: str,
+        address: str,
+        version: str | None,
+        traffic: bool,
+        secret: str | None,
     ) -> Order:
-        """Return how to put an address into a place, for no more events than we need."""
+        """Return how to put an address into a place, with the secret if it can have one.
+
+        It is told of no more events than we need.
+        """
 
     def put_back(
         self, row: Mapping[str, Any], instance: str, key: str, version: str | None
@@ -97,5 +112,20 @@ class Managed(Provider, Protocol):
         """Return what the answer to `ask_all` says, or None when the gateway doesn't tell us that."""
 
 
+class Scannable(Provider, Protocol):
+    """A provider whose gateways show QRs to whoever asks."""
+
+    @property
+    def qr_life(self) -> timedelta:
+        """How long a QR can be scanned at most."""
+
+    def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
+        """Return how to ask for a QR, with a number for a pairing code, too; it may begin a new session."""
+
+    def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
+        """Return what the answer holds; it says nothing about the channel's state."""
+
+
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
 PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}
+SCANNABLE: Final[dict[str, Scannable]] = {provider.name: provider for provider in (Evolution(), Wapi())}

@@ -11,14 +11,21 @@ from urllib.parse import quote
 
 import orjson
 
-from db.entry import Told
+from db.entry import Owner, Told
 from db.imports import Listed
+from db.qr import Qr
 from statemachine.model import Reason, Trigger
 
 NAME_LENGTH: Final = 64
 """Characters kept of a gateway's word for an event; real ones have at most 28."""
 INSTANCE_LENGTH: Final = 255
 """Characters kept of an instance's name."""
+PHONE_LENGTH: Final = 40
+"""Characters of a phone's number that are looked at, however it is written."""
+PHONES: Final = ("", "s.whatsapp.net", "c.us")
+"""What may follow a phone's number in a JID."""
+SECRET_HEADER: Final = "X-Zapwatch-Secret"
+"""The header in which webhooks carry the secret that was set with their address."""
 LIVE_FOR: Final = timedelta(seconds=60)
 """Traffic older than this is history, not life."""
 MILLISECONDS_FROM: Final = 100_000_000_000
@@ -44,6 +51,10 @@ class Report(NamedTuple):
     """Recognises a redelivery; None when the event carries no time, for then nothing tells twins apart."""
     at: datetime | None = None
     """The gateway's own time of live traffic; None when it gave none."""
+    qr: Qr | None = None
+    """The QR that it shows."""
+    owner: Owner | None = None
+    """Whose session was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +90,12 @@ class Order(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """A channel's places for webhooks: the address in each, empty when it is free; and their row."""
+    """A channel's places for webhooks: the address in each, empty when it is free; their row and secret."""
 
     addresses: Mapping[str, str]
     row: Mapping[str, Any]
+    secret: str | None = None
+    """What is sent in `SECRET_HEADER`."""
 
 
 class Subscription(NamedTuple):
@@ -180,6 +193,20 @@ def clean(text: object, length: int = NAME_LENGTH) -> str | None:
     if not isinstance(text, str) or not text:
         return None
     return text[:length].encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def owner_of(phone: object, profile: object = None) -> Owner | None:
+    """Return whose number a session is, of what a gateway tells of it."""
+    owner = Owner(phone_of(phone), clean(profile))
+    return None if owner == (None, None) else owner
+
+
+def phone_of(value: object) -> str | None:
+    """Return the digits of a phone's number, or of a JID that has one; a `@lid` has none."""
+    number, _, kind = str(value).partition("@") if isinstance(value, str | int) else ("", "", "")
+    digits = re.sub(r"[+() .-]", "", number.partition(":")[0][:PHONE_LENGTH])
+    is_one = re.fullmatch(r"[0-9]{5,15}", digits, re.ASCII) and kind in PHONES
+    return digits if is_one else None
 
 
 def instance_of(value: object) -> str | None:

@@ -13,6 +13,7 @@ from receiver.sandbox.server import Server
 from receiver.sandbox.wire import (
     HTML,
     Answer,
+    Later,
     Request,
     hang,
     hang_in_body,
@@ -91,7 +92,7 @@ class Host(ABC, Generic[C]):
         """Return the name of the channel whose state a request asks, or None."""
 
     @abstractmethod
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer | Later:
         """Return what the gateway answers when nothing is wrong with it."""
 
     @abstractmethod
@@ -136,7 +137,7 @@ class Host(ABC, Generic[C]):
             channel.probed.append(time.monotonic())
         match self._fault_of(name, channel):
             case None:
-                await reply(self.answer(request), send)
+                await self._reply(request, send)
             case Fault.HANG:
                 await hang(receive)
             case Fault.HANG_BODY:
@@ -148,9 +149,16 @@ class Host(ABC, Generic[C]):
                 await hang(receive)
             case Fault.SLOW:
                 if await is_patient(receive, SLOW_FOR / self._stage.speed):
-                    await reply(self.answer(request), send)
+                    await self._reply(request, send)
             case fault:
                 await reply(self._misanswer(fault, request, name or "", channel), send)
+
+    async def _reply(self, request: Request, send: Send) -> None:
+        answer = self.answer(request)
+        if isinstance(answer, Later):
+            await self._stage.pause(answer.seconds)
+            answer = answer.answer()
+        await reply(answer, send)
 
     def _fault_of(self, name: str | None, channel: C | None) -> Fault | None:
         if channel is not None and channel.fault is not None:

@@ -1,7 +1,7 @@
-"""W-API: its unsigned webhooks, status-instance and fetch-instance. Facts are from users' captures.
+"""W-API: its unsigned webhooks, status-instance, fetch-instance and QRs. Facts are from users' captures.
 
 Unknown: how it retries, the body of a lost instance's 404, the order of its guards. Here it tries four times,
-and a missing instance is 404 whatever the token.
+and a missing instance is 404 whatever the token. The names in the answers about QRs are from users' code.
 """
 
 import time
@@ -17,6 +17,12 @@ from receiver.sandbox.wire import Answer, Request, json_answer, page
 LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 RETRY: Final = Retry(attempts=4, timeout=30.0)
 CREATED: Final = 1_769_600_860_844
+ASKED: Final = ("status-instance", "fetch-instance", "qr-code", "pairing-code")
+PICTURE: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
+    "AABJRU5ErkJggg=="
+)
+"""A PNG of one pixel, where the picture of a QR would be."""
 UPDATE: Final = "update-webhook-"
 SLOTS: Final = {
     "webhookConnected": "connected",
@@ -42,6 +48,8 @@ class WapiInstance(Channel):
         self.payment_status = "PAID"
         self.shown: str | None = None
         """The state that the list shows, where that is another one than the true: panels lie."""
+        self.qrs = 0
+        """How often a QR or a pairing code was asked for."""
 
     @property
     def webhook(self) -> str | None:
@@ -138,14 +146,14 @@ class WapiHost(Host[WapiInstance]):
         """Return the answer; a path it doesn't know is a page."""
         instance = self.channels.get(request.query.get("instanceId", ""))
         match request.method, request.path:
-            case "GET", ("v1", "instance", ("status-instance" | "fetch-instance") as what):
+            case "GET", ("v1", "instance", what) if what in ASKED:
                 if instance is None or not instance.exists:
                     return self.not_found("")
                 if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {instance.key}":
                     return self.unauthorized()
                 if what == "status-instance":
                     return self.state_answer(instance.name, instance.state)
-                return json_answer(200, _record(instance))
+                return self._told(instance, what, request.query)
             case "PUT", ("v1", "webhook", word) if word.removeprefix(UPDATE) in SLOTS.values():
                 return self._set_url(instance, word.removeprefix(UPDATE), request)
             case "GET", ("v1", "integrator", "instances"):
@@ -182,6 +190,18 @@ class WapiHost(Host[WapiInstance]):
     def server_error(self) -> Answer:
         """Return the 500."""
         return json_answer(500, {"error": True, "message": self.ERROR})
+
+    def _told(self, instance: WapiInstance, what: str, query: dict[str, str]) -> Answer:
+        if what == "fetch-instance":
+            return json_answer(200, _record(instance))
+        instance.qrs += 1
+        if instance.state == "open":
+            return json_answer(200, {"connected": True, "phone": instance.phone})
+        told = {"error": False, "instanceId": instance.name}
+        if what == "pairing-code":
+            letters = self._stage.random.choices(LETTERS, k=8)
+            return json_answer(200, told | {"pairingCode": "".join(letters)})
+        return json_answer(200, told | {"qrcode": PICTURE})
 
     def _set_url(self, instance: WapiInstance | None, slot: str, request: Request) -> Answer:
         """Save an address; every body is said to be saved, but only `value` is."""

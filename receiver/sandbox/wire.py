@@ -1,6 +1,7 @@
 """Requests and answers over ASGI, and the ways to spoil an answer. Knows no gateway."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -34,6 +35,14 @@ class Answer:
     status: int
     body: bytes
     content_type: bytes = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that takes so many of the sandbox's seconds, and is what there is then."""
+
+    seconds: float
+    answer: Callable[[], Answer]
 
 
 def json_answer(status: int, document: Any) -> Answer:

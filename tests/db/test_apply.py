@@ -12,7 +12,7 @@ import pytest
 
 from db.apply import Locked, acknowledge, apply
 from db.connections import Connection
-from db.entry import Entry, Source
+from db.entry import Entry, Owner, Source
 from db.pool import connect_writer
 from db.queries import sql
 from db.replay import replay
@@ -215,6 +215,19 @@ async def test_state_change_is_shown_to_the_applications_beside_us(connection: C
     assert row is not None
     assert (row["connection_status"], row["error_message"]) == ("disconnected", "logged_out")
     assert row["last_connected_at"] == at(0)
+
+
+async def test_who_came_back_within_a_batch_is_shown_as_if_it_were_two(connection: Connection) -> None:
+    of = Of(await register(connection))
+    await apply(connection, [of.told(0, Trigger.OPENED)], RULES)
+    opened = of.told(11, Trigger.OPENED)._replace(owner=Owner("5511999990000", "Loja"))
+
+    await apply(connection, [of.told(10, Trigger.CONNECTING), opened], RULES)
+
+    row = await connection.fetchrow("select * from notification_channels where id = $1", of.channel_id)
+    assert row is not None
+    assert (row["phone_number"], row["profile_name"]) == ("5511999990000", "Loja")
+    assert row["last_connected_at"] == at(11)
 
 
 async def test_repeated_event_does_not_touch_the_table_of_others(connection: Connection) -> None:

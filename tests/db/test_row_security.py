@@ -50,6 +50,8 @@ SCOPED = {
     "zapwatch_slots": """
         insert into zapwatch_slots (tenant_id, channel_id, state, checked_at)
         values ($1, $2, 'set', now())""",
+    "zapwatch_qrs": """
+        insert into zapwatch_qrs (tenant_id, channel_id, asked_at) values ($1, $2, now())""",
 }
 UNSCOPED = {
     "zapwatch_gateways": """

@@ -25,6 +25,7 @@ import pytest
 from db.connections import Connection
 from db.running import embedded_or_running
 from receiver.logs import configure
+from receiver.sandbox import open_fleet
 from tests.conftest import connected, reachable_folder
 from tests.factories import Evolution
 from tests.receiver.service import KEY, OPERATOR, Zapwatch, zapwatch
@@ -178,6 +179,39 @@ async def test_nothing_said_by_a_gateway_or_an_operator_is_kept_or_logged_in_cle
         assert found(secrets, rows) == set()
     assert "POST /webhooks/evolution_api/…" in lines.getvalue()
     assert found([*secrets, KEY.hex()], lines.getvalue().encode()) == set()
+    assert found(secrets, "".join(capfd.readouterr()).encode()) == set()
+
+
+async def test_qr_is_told_to_who_asks_for_it_and_nobody_else(
+    dsn: str, admin: Connection, lines: StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with open_fleet(speed=50) as fleet, zapwatch(dsn) as z:
+        host = await fleet.evolution()
+        instance = host.add("loja-01", "close")
+        channel = await z.channel(api_url=host.url, api_key=instance.key)
+        await z.hear(channel, Evolution().update("open"), Evolution().update("close", 401))
+
+        fetched = await z.client.get(f"/channels/{channel}/qr", params={"number": "5511999990000"})
+        await z.hear(channel, qr(Evolution()))
+        told = await z.client.get(f"/channels/{channel}/qr")
+
+        assert (fetched.status_code, told.status_code) == (200, 200)
+        assert (fetched.json()["code"], fetched.json()["pairing_code"]) == (
+            instance.code,
+            instance.pairing_code,
+        )
+        assert told.json()["code"] == QR_CODE
+        assert found([QR_CODE, PAIRING], told.content) == {QR_CODE, PAIRING}
+        secrets = [*secrets_of(z), instance.code, str(instance.pairing_code), "5511999990000"]
+        paths = ("", "/state", "/events", "/incidents")
+        shown = [await z.client.get(f"/channels/{channel}{path}") for path in paths]
+        for answer in [*shown, await z.client.get("/metrics")]:
+            assert found(secrets, answer.content) == set(), answer.request.url.path
+        rows = await dump(admin)
+        assert b"qr_pending" in rows
+        assert found(secrets, rows) == set()
+    assert f"GET /channels/{channel}/qr 200" in lines.getvalue()
+    assert found(secrets, lines.getvalue().encode()) == set()
     assert found(secrets, "".join(capfd.readouterr()).encode()) == set()
 
 

@@ -9,9 +9,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from db.imports import Listed
-from receiver.providers.evolution import sweep, webhooks
-from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
+from db.qr import SHOWN_FOR, Qr
+from receiver.providers.evolution import qr, sweep, webhooks
+from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook
+from receiver.providers.evolution.versions import is_at_least
+from receiver.providers.qr import NoQr
 from receiver.providers.report import (
+    SECRET_HEADER,
     Answer,
     Listing,
     Order,
@@ -24,6 +28,7 @@ from receiver.providers.report import (
     document_of,
     instance_of,
     list_of,
+    phone_of,
     segment,
 )
 from statemachine.model import Reason, Trigger
@@ -37,6 +42,7 @@ class Evolution:
     has_subscriptions: Final = False
     one_key_for_all: Final = True
     sweep_is_hint: Final = False
+    qr_life: Final = SHOWN_FOR
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -80,6 +86,14 @@ class Evolution:
         told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
         return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
 
+    def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
+        """Return the question connect, which opens a new socket on a closed instance."""
+        return qr.ask(instance, key, number)
+
+    def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
+        """Return what the answer to connect holds."""
+        return qr.read(status, body)
+
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the one place that an instance has, whatever it is told."""
         return (SLOT,)
@@ -94,13 +108,27 @@ class Evolution:
         if row is None or "enabled" not in row:
             return None
         url = row.get("url")
-        return Slots({SLOT: url if row["enabled"] is True and isinstance(url, str) else ""}, row)
+        address = url if row["enabled"] is True and isinstance(url, str) else ""
+        return Slots({SLOT: address}, row, secret_in(row))
+
+    def sends_secret(self, version: str | None) -> bool:
+        """Say whether the version has headers."""
+        return is_at_least(version, HEADERS_SINCE)
 
     def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+        self,
+        slot: str,
+        instance: str,
+        key: str,
+        address: str,
+        version: str | None,
+        traffic: bool,
+        secret: str | None,
     ) -> Order:
         """Return webhook/set; without its headers the row would keep those of whoever had it before."""
-        row = {"enabled": True, "url": address, "headers": {}, "events": events_of(version, traffic)}
+        headers = {} if secret is None else {SECRET_HEADER: secret}
+        events = events_of(version, traffic)
+        row = {"enabled": True, "url": address, "headers": headers, "events": events}
         return set_webhook(row, instance, key, version)
 
     def put_back(
@@ -144,7 +172,7 @@ def _listed(row: dict[str, Any]) -> Listed | None:
         return None
     return Listed(
         instance,
-        phone=None if owner is None else owner.partition("@")[0].partition(":")[0],
+        phone=phone_of(owner),
         profile=clean(about.get("profileName")),
         has_been_open=owner is not None,
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from receiver.providers.evolution.versions import is_at_least, is_v1
-from receiver.providers.report import Order, segment
+from receiver.providers.report import SECRET_HEADER, Order, segment
 
 SLOT: Final = "webhook"
 STATE_EVENTS: Final = ("CONNECTION_UPDATE", "QRCODE_UPDATED")
@@ -36,3 +36,10 @@ def events_of(version: str | None, traffic: bool) -> list[str]:
     for since, names in EVENTS_SINCE.items():
         events += names if is_at_least(version, since) else ()
     return events + [*TRAFFIC_EVENTS] * traffic
+
+
+def secret_in(row: Mapping[str, Any]) -> str | None:
+    """Return the secret in the headers of a row."""
+    headers = row.get("headers")
+    secret = headers.get(SECRET_HEADER) if isinstance(headers, Mapping) else None
+    return secret if isinstance(secret, str) else None

@@ -5,7 +5,9 @@ from typing import Any, Final
 
 import orjson
 
-from db.entry import Told
+from db.entry import Owner, Told
+from db.qr import Qr
+from receiver.providers.evolution import qr
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.report import (
     LIVE_FOR,
@@ -19,6 +21,7 @@ from receiver.providers.report import (
     glimpse,
     instance_of,
     number,
+    owner_of,
 )
 from statemachine.model import Reason, Trigger
 
@@ -87,7 +90,7 @@ def parse(body: bytes, version: str | None, now: datetime) -> Report:
         return Report(event, instance, alive=event in LIVE or _is_live(data, now), at=at)
     said, word = _said(event, data if isinstance(data, dict) else {}, at, version)
     key = None if at is None else event_key(event, document["date_time"], data)
-    return Report(event, instance, said, word=word, key=key)
+    return Report(event, instance, said, word=word, key=key, qr=_qr(event, data), owner=_owner(said, data))
 
 
 def read_head(head: bytes) -> Report | None:
@@ -171,6 +174,18 @@ def _disconnection(data: dict[str, Any]) -> str:
     except (KeyError, TypeError, ValueError):
         return ""
     return message if isinstance(message, str) else ""
+
+
+def _owner(said: Told, data: object) -> Owner | None:
+    """Return whose session was opened (2.2.1 on, 1.8.3 on)."""
+    if said.trigger is not Trigger.OPENED or not isinstance(data, dict):
+        return None
+    return owner_of(data.get("wuid"), data.get("profileName"))
+
+
+def _qr(event: str, data: object) -> Qr | None:
+    shown = data.get("qrcode") if event == "qrcode.updated" and isinstance(data, dict) else None
+    return qr.told(shown) if isinstance(shown, dict) else None
 
 
 def _is_live(data: object, now: datetime) -> bool:

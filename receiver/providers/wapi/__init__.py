@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-from db.entry import Told
+from db.entry import Owner, Told
 from db.imports import Listed
+from db.qr import Qr
+from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     Answer,
     Listing,
@@ -30,8 +32,10 @@ from receiver.providers.report import (
     glimpse,
     instance_of,
     number,
+    owner_of,
+    phone_of,
 )
-from receiver.providers.wapi import sweep
+from receiver.providers.wapi import qr, sweep
 from statemachine.model import Reason, Trigger
 
 LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
@@ -58,6 +62,7 @@ class Wapi:
     has_subscriptions: Final = True
     one_key_for_all: Final = False
     sweep_is_hint: Final = True
+    qr_life: Final = qr.LIFE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -67,13 +72,14 @@ class Wapi:
         if event is None:
             raise Unreadable("no event name")
         if event in LIVE:
-            return Report(event, instance, alive=True, at=_moment(document.get("moment"), now))
+            owner = owner_of(document.get("connectedPhone"))
+            return Report(event, instance, alive=True, at=_moment(document.get("moment"), now), owner=owner)
         if event in SILENT or event == ACK:
             return Report(event, instance)
         at = _moment(document.get("moment"), now)
         said, word = _said(event, document, at)
         key = None if at is None else event_key(event, document["moment"], document)
-        return Report(event, instance, said, word=word, key=key)
+        return Report(event, instance, said, word=word, key=key, owner=_owner(said, document))
 
     def glimpse(self, head: bytes) -> Report | None:
         """Return what the beginning of an oversized body shows: such a one can only be traffic."""
@@ -123,6 +129,14 @@ class Wapi:
             return ()
         return (lost, connected) if isinstance(connected, str) and connected else (lost,)
 
+    def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
+        """Return the question qr-code, or with a number pairing-code."""
+        return qr.ask(instance, key, number)
+
+    def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
+        """Return what the answer holds."""
+        return qr.read(status, body)
+
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the places by the last word of the calls that set them."""
         return (*STATE_SLOTS, *TRAFFIC_SLOTS) if traffic else tuple(STATE_SLOTS)
@@ -136,8 +150,19 @@ class Wapi:
         row = {name: row.get(name) or "" for name in (STATE_SLOTS | TRAFFIC_SLOTS).values()}
         return Slots({slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row)
 
+    def sends_secret(self, version: str | None) -> bool:
+        """Return False: it sends no headers of ours."""
+        return False
+
     def fill(
-        self, slot: str, instance: str, key: str, address: str, version: str | None, traffic: bool
+        self,
+        slot: str,
+        instance: str,
+        key: str,
+        address: str,
+        version: str | None,
+        traffic: bool,
+        secret: str | None = None,
     ) -> Order:
         """Return the call for one event; other bodies than `value` are answered "updated" and not saved."""
         path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
@@ -187,13 +212,13 @@ def _listed(row: dict[str, Any]) -> Listed | None:
     instance = instance_of(row.get("instanceId"))
     if instance is None:
         return None
-    phone = clean(row.get("connectedPhone"))
+    phone = row.get("connectedPhone")
     return Listed(
         instance,
         name=clean(row.get("instanceName")),
         api_key=clean(row.get("token"), KEY_LENGTH),
-        phone=phone,
-        has_been_open=phone is not None,
+        phone=phone_of(phone),
+        has_been_open=bool(phone),
     )
 
 
@@ -220,6 +245,13 @@ def _said(event: str, body: dict[str, Any], at: datetime | None) -> tuple[Told, 
             return Told(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
         case _:
             return Told(None, at=at), None
+
+
+def _owner(said: Told, body: dict[str, Any]) -> Owner | None:
+    """Return whose session was opened."""
+    data = body.get("data")
+    told = body.get("connectedPhone", data.get("phone") if isinstance(data, dict) else None)
+    return owner_of(told) if said.trigger is Trigger.OPENED else None
 
 
 def _connected(phone: object, at: datetime | None) -> Told:

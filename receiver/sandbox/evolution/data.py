@@ -34,9 +34,9 @@ def opened(instance: str, owner: dict[str, Any]) -> dict[str, Any]:
     return {"instance": instance, **owner, "state": "open", "statusReason": 200}
 
 
-def qr(instance: str, code: str) -> dict[str, Any]:
+def qr(instance: str, code: str, pairing_code: str | None) -> dict[str, Any]:
     """Return that of a qrcode.updated."""
-    return {"qrcode": {"instance": instance, "pairingCode": None, "code": code, "base64": PICTURE}}
+    return {"qrcode": {"instance": instance, "pairingCode": pairing_code, "code": code, "base64": PICTURE}}
 
 
 def closed(instance: str, code: int, disconnection: str, at: datetime) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from enum import Enum, auto
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 import orjson
@@ -16,8 +16,11 @@ from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.evolution.version import Version
 from receiver.sandbox.fault import Fault
 from receiver.sandbox.host import Host
-from receiver.sandbox.wire import HTML, Answer, Request, json_answer
+from receiver.sandbox.wire import HTML, Answer, Later, Request, json_answer
 
+CONNECTING: Final = 2.0
+"""Seconds that connect waits for the new socket's QR."""
+Handled = TypeVar("Handled", Answer, Later, Answer | Later)
 LOADING: Final = 0.3
 """Seconds after a start during which connectionState has no state (seen on 2.3.6)."""
 
@@ -84,7 +87,7 @@ class EvolutionHost(Host[Instance]):
         is_it = request.method == "GET" and request.path[:2] == ("instance", "connectionState")
         return request.path[2] if is_it and len(request.path) == 3 else None
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer | Later:
         """Return the answer: guards first, in Evolution's order (existence, then key)."""
         match request.method, request.path:
             case "GET", ():
@@ -96,7 +99,7 @@ class EvolutionHost(Host[Instance]):
             case "GET", ("instance", "connectionState", name):
                 return self._guarded(request, name, lambda it: self.state_answer(name, it.state))
             case "GET", ("instance", "connect", name):
-                return self._guarded(request, name, self._connected)
+                return self._guarded(request, name, lambda it: self._connected(it, request.query))
             case verb, ("instance", "restart", name) if verb == self.version.restart_verb:
                 return self._guarded(request, name, self._restarted)
             case "GET", ("webhook", "find", name):
@@ -152,7 +155,9 @@ class EvolutionHost(Host[Instance]):
     def _made_key(self) -> str:
         return str(UUID(int=self._stage.random.getrandbits(128), version=4)).upper()
 
-    def _guarded(self, request: Request, name: str, handle: Callable[[Instance], Answer]) -> Answer:
+    def _guarded(
+        self, request: Request, name: str, handle: Callable[[Instance], Handled]
+    ) -> Answer | Handled:
         instance = self.channels.get(name)
         if instance is None or not instance.exists:
             return self.not_found(name)
@@ -189,16 +194,18 @@ class EvolutionHost(Host[Instance]):
                 states = {it.name: self.mistold.get(it.name, it.state) for it in told}
                 return Answer(200, rest.metrics(self.version.text, self.url, states), rest.METRICS)
 
-    def _connected(self, instance: Instance) -> Answer:
-        """Show a QR, or connect; an open one only says so."""
+    def _connected(self, instance: Instance, query: dict[str, str]) -> Answer | Later:
+        """Show the QR that there is; connect a closed one; an open one only says so."""
+        instance.connects += 1
         if instance.state == "open":
             return self.state_answer(instance.name, "open")
-        if instance.state == "close":
-            if instance.is_paired:
-                instance.connect()
-            else:
-                instance.show_qr()
-        return json_answer(200, rest.qr(instance))
+        if instance.state != "close":
+            return json_answer(200, rest.qr(instance))
+        if instance.is_paired:
+            instance.connect()
+        else:
+            instance.show_qr(number=query.get("number"))
+        return Later(CONNECTING, lambda: json_answer(200, rest.qr(instance)))
 
     def _restarted(self, instance: Instance) -> Answer:
         word = instance.state

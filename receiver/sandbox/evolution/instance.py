@@ -56,8 +56,9 @@ class Instance(Session):
         """Be logged out by API."""
         return self._play(self._logged_out(), brief=True)
 
-    def show_qr(self, times: int = 30) -> asyncio.Task[None]:
-        """Ask for a scan with so many QRs, then give up."""
+    def show_qr(self, times: int = 30, number: str | None = None) -> asyncio.Task[None]:
+        """Ask for a scan with so many QRs, then give up; with a number each has a pairing code, too."""
+        self.number = number
         return self._play(self._asking(times))
 
     def remove(self) -> asyncio.Task[None]:

@@ -40,7 +40,8 @@ def qr(instance: Instance) -> dict[str, Any]:
     """Return the QR shown last, or only the count when there was none."""
     if not instance.code:
         return {"count": instance.qr_count}
-    return {"pairingCode": None, "code": instance.code, "base64": PICTURE, "count": instance.qr_count}
+    shown = {"pairingCode": instance.pairing_code, "code": instance.code, "base64": PICTURE}
+    return shown | {"count": instance.qr_count}
 
 
 def found_webhook(instance: Instance, is_v1: bool) -> dict[str, Any] | None:

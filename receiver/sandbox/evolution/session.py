@@ -7,6 +7,7 @@ from receiver.sandbox.delivery import Courier
 from receiver.sandbox.evolution import data as bodies
 from receiver.sandbox.evolution.speaker import Server, Speaker
 
+LETTERS: Final = "ABCDEFGHJKLMNPQRSTVWXYZ123456789"
 RACE: Final = (0.001, 0.022)
 """Seconds within which events of one moment arrive, each on its own connection (seen on 2.3.6)."""
 
@@ -21,6 +22,11 @@ class Session(Speaker):
         """Whether it shows QRs."""
         self.code = ""
         """The QR shown last."""
+        self.number: str | None = None
+        """The number that connect was given, for which there are pairing codes."""
+        self.pairing_code: str | None = None
+        self.connects = 0
+        """How often connect was called."""
         self.qr_count = 0
         self.recorded = state
         """The database's column, which fetchInstances shows: it goes stale."""
@@ -80,7 +86,9 @@ class Session(Speaker):
         self.qr_count += 1
         self.recorded = "connecting"
         self.code = f"2@{self._stage.random.getrandbits(256):064x},AAAA=,BBBB=,CCCC="
-        self._emit("qrcode.updated", bodies.qr(self.name, self.code))
+        letters = self._stage.random.choices(LETTERS, k=8)
+        self.pairing_code = None if self.number is None else "".join(letters)
+        self._emit("qrcode.updated", bodies.qr(self.name, self.code, self.pairing_code))
 
     def _refuse(self) -> None:
         """Show no more QRs; memory says close, without a close."""
