@@ -73,6 +73,12 @@ def test_what_is_cut_off_says_nothing_and_takes_nothing_from_what_came_before() 
     assert words(200, whole) == {"one": Trigger.OPENED}
 
 
+def test_a_line_without_end_is_passed_over() -> None:
+    endless = b'evolution_instance_state{instance="' + b"a" * 100_000 + b'",state="open"} 1\n'
+
+    assert words(200, endless + line('instance="one",state="open"')) == {"one": Trigger.OPENED}
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

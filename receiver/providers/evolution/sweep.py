@@ -26,7 +26,8 @@ ANSWERS: Final = {
 """As connectionState's. Other words, `unknown` among them, say nothing here: the channel is asked itself."""
 OURS: Final = re.compile(rb"^evolution_instances_total ", re.M)
 """What no other program's metrics have."""
-LINE: Final = re.compile(rb"^evolution_instance_state\{(.+)\} 1\r?$", re.M)
+LINE: Final = re.compile(rb"^evolution_instance_state\{(.{1,4096})\} 1\r?$", re.M)
+"""Bounded, for while an expression is matched nothing else runs, and a gateway may send anything."""
 LABEL: Final = re.compile(rb'(?<![^,])(instance|state)="((?:[^"\\]|\\.)*)"(?:,|$)')
 ESCAPED: Final = re.compile(rb"\\(.)")
 
