@@ -1,7 +1,7 @@
 """QRs for scanning: shown to who may scan, asked for only where only a scan helps, and kept by nobody."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,17 @@ from tests.factories import Evolution
 from tests.receiver.service import KEY, Zapwatch, time, zapwatch
 from tests.receiver.story import Story, story
 
-UNHURRIED: dict[str, Any] = {"stale_after": timedelta(hours=1), "retry_after": timedelta(hours=1)}
-"""Settings under which a channel is only probed when something puts it in doubt."""
+UNHURRIED: dict[str, Any] = {
+    "stale_after": timedelta(hours=1),
+    "retry_after": timedelta(hours=1),
+    "probe_timeout": timedelta(seconds=20),
+}
+"""Settings under which a channel is only probed when something puts it in doubt; a busy gateway has time."""
+
+
+def scanning(dsn: str) -> AbstractAsyncContextManager[Story]:
+    """Return a story in which a QR is shown as long as it really is."""
+    return story(dsn, speed=1.0, **UNHURRIED)
 
 
 async def qr(z: Zapwatch, channel: str, accept: str = "*/*", **params: str) -> httpx.Response:
@@ -50,7 +59,7 @@ async def asked_long_ago(connection: Connection) -> None:
 
 
 async def test_qr_that_a_webhook_told_is_shown_and_the_gateway_is_not_asked(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.evolution()
         instance = host.add("loja-01")
         channel = await told.watch(host, instance)
@@ -70,7 +79,7 @@ async def test_qr_that_a_webhook_told_is_shown_and_the_gateway_is_not_asked(dsn:
 
 
 async def test_picture_is_given_to_who_asks_for_one(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.evolution()
         instance = host.add("loja-01")
         channel = await told.watch(host, instance)
@@ -98,7 +107,7 @@ async def test_without_a_picture_whoever_wants_one_gets_json(dsn: str) -> None:
 
 
 async def test_fresh_qr_is_fetched_for_a_channel_that_lost_its_session(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
 
         answer = await qr(told.z, channel)
@@ -110,7 +119,7 @@ async def test_fresh_qr_is_fetched_for_a_channel_that_lost_its_session(dsn: str)
 
 
 async def test_once_the_gateway_tells_its_qrs_it_is_asked_no_more(dsn: str, connection: Connection) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
         instance.webhook = told.z.hooks[channel]
         assert (await qr(told.z, channel)).status_code == 200
@@ -144,7 +153,7 @@ def _dropped(instance: Evolution) -> list[Any]:
 async def test_gateway_is_not_asked_for_a_channel_that_may_need_no_scan(
     dsn: str, said: Any, state: str, words: str
 ) -> None:
-    async with story(dsn, **UNHURRIED, probe_timeout=timedelta(seconds=20)) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.evolution()
         instance = host.add("loja-01", "close")
         instance.fault = Fault.HANG  # no probe says a word
@@ -179,7 +188,7 @@ async def test_gateways_trouble_is_no_reason_to_scan(dsn: str) -> None:
 async def test_channel_that_was_scanned_meanwhile_is_probed_and_not_scanned_again(
     dsn: str, provider: str
 ) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await getattr(told.fleet, provider)()
         instance = host.add("loja-01")
         channel = await told.watch(host, instance)
@@ -203,7 +212,7 @@ async def test_channel_that_was_scanned_meanwhile_is_probed_and_not_scanned_agai
 
 async def test_replicas_together_ask_a_gateway_once_in_five_seconds(dsn: str, connection: Connection) -> None:
     async with AsyncExitStack() as stack:
-        told = await stack.enter_async_context(story(dsn, **UNHURRIED))
+        told = await stack.enter_async_context(scanning(dsn))
         other = await stack.enter_async_context(zapwatch(dsn, **UNHURRIED))
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
 
@@ -218,7 +227,7 @@ async def test_replicas_together_ask_a_gateway_once_in_five_seconds(dsn: str, co
 
 
 async def test_pairing_code_is_made_for_a_number(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
 
         answer = await qr(told.z, channel, number="5511999990000")
@@ -241,7 +250,7 @@ async def test_number_is_digits_and_nothing_else(dsn: str, number: str) -> None:
 
 
 async def test_wapi_gives_pictures_and_pairing_codes(dsn: str, connection: Connection) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.wapi()
         instance = host.add()
         channel = await told.watch(host, instance)
@@ -293,7 +302,7 @@ async def test_qr_that_expired_is_not_shown_and_forgotten(dsn: str, connection: 
 async def test_forgetting_a_qr_forgets_no_question_that_was_just_asked(
     dsn: str, connection: Connection
 ) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
         await qr(told.z, channel)
 
@@ -342,7 +351,7 @@ async def test_channel_without_a_key_shows_what_webhooks_tell(dsn: str) -> None:
 
 
 async def test_paused_channels_gateway_is_not_asked(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
         await told.z.client.post(f"/channels/{channel}/pause")
 
@@ -354,7 +363,7 @@ async def test_paused_channels_gateway_is_not_asked(dsn: str) -> None:
 
 
 async def test_provider_without_qrs_says_so(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.twilio()
         sender = host.add("XE0123456789abcdef0123456789abcdef")
         channel = await told.watch(host, sender)
@@ -370,7 +379,7 @@ async def test_provider_without_qrs_says_so(dsn: str) -> None:
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.UNAVAILABLE, Fault.HTML_200, Fault.RESET])
 async def test_gateway_that_gives_none_is_said_to(dsn: str, fault: Fault) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.evolution()
         _, channel = await needing_a_scan(told, host)
         host.fault = fault
@@ -382,7 +391,7 @@ async def test_gateway_that_gives_none_is_said_to(dsn: str, fault: Fault) -> Non
 
 
 async def test_gateway_that_is_making_one_is_asked_again_later(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
         instance.state = "connecting"
         instance.code = ""
@@ -394,7 +403,7 @@ async def test_gateway_that_is_making_one_is_asked_again_later(dsn: str) -> None
 
 
 async def test_instance_that_is_gone_is_named_as_the_reason(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
         instance.vanish()
 
@@ -405,7 +414,7 @@ async def test_instance_that_is_gone_is_named_as_the_reason(dsn: str) -> None:
 
 
 async def test_looking_whether_there_is_one_makes_none(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         instance, channel = await needing_a_scan(told, await told.fleet.evolution())
 
         answer = await told.z.client.head(f"/channels/{channel}/qr")
@@ -435,7 +444,7 @@ async def test_tenant_is_shown_its_own_qrs_only(dsn: str) -> None:
 
 
 async def test_qr_that_no_key_opens_any_more_is_fetched_anew(dsn: str) -> None:
-    async with story(dsn, **UNHURRIED) as told:
+    async with scanning(dsn) as told:
         host = await told.fleet.evolution()
         instance = host.add("loja-01")
         channel = await told.watch(host, instance)

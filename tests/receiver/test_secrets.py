@@ -14,6 +14,7 @@ import sys
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ async def test_nothing_said_by_a_gateway_or_an_operator_is_kept_or_logged_in_cle
 async def test_qr_is_told_to_who_asks_for_it_and_nobody_else(
     dsn: str, admin: Connection, lines: StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with open_fleet(speed=50) as fleet, zapwatch(dsn) as z:
+    async with open_fleet() as fleet, zapwatch(dsn, probe_timeout=timedelta(seconds=20)) as z:
         host = await fleet.evolution()
         instance = host.add("loja-01", "close")
         channel = await z.channel(api_url=host.url, api_key=instance.key)
