@@ -53,6 +53,7 @@ def whole_channel(found: ChannelRow) -> dict[str, object]:
         "api_url": found.api_url or None,
         "phone_number": row["phone_number"],
         "subscription": _subscription(row),
+        "suspected_since": row["suspected_at"],
         "metadata": load(row["metadata"]) or {},
         "created_at": row["created_at"],
     }

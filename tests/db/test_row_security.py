@@ -50,6 +50,8 @@ SCOPED = {
     "zapwatch_slots": """
         insert into zapwatch_slots (tenant_id, channel_id, state, checked_at)
         values ($1, $2, 'set', now())""",
+    "zapwatch_suspicions": """
+        insert into zapwatch_suspicions (tenant_id, channel_id) values ($1, $2)""",
 }
 UNSCOPED = {
     "zapwatch_gateways": """

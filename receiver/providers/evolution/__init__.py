@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from db.imports import Listed
 from receiver.providers.evolution import sweep, webhooks
+from receiver.providers.evolution.deep import Deep
 from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
 from receiver.providers.report import (
     Answer,
@@ -37,6 +38,7 @@ class Evolution:
     has_subscriptions: Final = False
     one_key_for_all: Final = True
     sweep_is_hint: Final = False
+    deep: Final = Deep()
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
