@@ -1,14 +1,12 @@
 -- name: claim_records
--- Claim gateways whose records are to be looked at, and put off the next look; those on which no channel is open wait.
+-- Claim gateways whose records are to be looked at, and put off the next look.
 update zapwatch_gateways
 set records_due_at = $1::timestamptz + $3::interval * (1 + random() / 5)
 where id in (
-  select g.id
-  from zapwatch_gateways g
-  where g.records_due_at <= $1 and g.provider = any ($2::text[]) and g.version is not null and g.base_url <> ''
-    and exists (
-      select from zapwatch_states s where s.gateway_id = g.id and s.probe_due_at is not null and s.state = 'open')
-  order by g.records_due_at
+  select id
+  from zapwatch_gateways
+  where records_due_at <= $1 and provider = any ($2::text[]) and version is not null and base_url <> ''
+  order by records_due_at
   limit $4
   for no key update skip locked
 )

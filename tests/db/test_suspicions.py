@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from random import Random
 from uuid import UUID
@@ -75,11 +75,11 @@ async def test_budget_is_never_exceeded_whatever_happens_in_whatever_order(
     connection: Connection, dsn: str, seed: int
 ) -> None:
     random, now = Random(seed), 0.0
-    channels = [await open_channel(connection, f"loja-{n}") for n in range(3)]
+    channels = [await open_channel(connection, f"loja-{n}") for n in range(2)]
     asked: dict[UUID, list[datetime]] = defaultdict(list)
     async with connected(dsn) as other:
-        for _ in range(150):
-            now += random.choice([0, 1, 60, 300, 599])
+        for _ in range(300):
+            now += random.choice([0, 1, 60, 90, 240])
             channel, sign = random.choice(channels), random.choice(["close", "close 401", "close 403"])
             match random.randrange(7):
                 case 0 | 1:
@@ -185,12 +185,3 @@ async def test_records_of_a_gateway_are_looked_at_by_one_replica_in_ten_minutes(
         afterwards = await look(other, 1.3 * BUDGET.total_seconds())
 
     assert (sum(together), within, afterwards) == (1, 0, 1)
-
-
-async def test_gateway_on_which_nothing_is_open_is_left_alone(connection: Connection) -> None:
-    await register(connection)
-    await connection.execute("update zapwatch_gateways set version = '2.3.6', records_due_at = $1", at(0))
-
-    found = await claim_records(connection, ["evolution_api"], at(0) + timedelta(hours=1), 10)
-
-    assert found == []

@@ -21,9 +21,9 @@ from tests.receiver.story import SPEED, Story, compressed, story
 Answer = TypeVar("Answer")
 PATIENT: dict[str, Any] = {"probe_timeout": timedelta(seconds=3)}
 """Settings under which a busy machine takes no good answer for a late one."""
-LOOK = "update zapwatch_gateways set records_due_at = now()"
+LOOK_AT = "update zapwatch_gateways set records_due_at = now() where base_url = $1"
 HURRIED = (
-    LOOK,
+    "update zapwatch_gateways set records_due_at = now()",
     "update zapwatch_suspicions set due_at = now() where due_at > now()",
 )
 BUDGET_OVER = "update zapwatch_suspicions set asked_at = asked_at - interval '10 minutes'"
@@ -72,10 +72,7 @@ async def records_are_read(told: Story, host: Any, times: int = 2) -> None:
     """Wait until the host was asked for its records so often; what came of all but the last is kept."""
     wanted = len(host.listed) + times
 
-    async def listed() -> int:
-        return len(host.listed)
-
-    await hurried(told, listed, lambda found: found >= wanted)
+    await hurried(told, lambda: listed(host), lambda found: found >= wanted)
 
 
 async def whole(told: Story, channel: str) -> Any:
@@ -204,26 +201,47 @@ async def another_host(told: Story) -> Any:
 
 async def test_one_key_of_the_host_reads_the_records_of_all_its_channels_at_once(dsn: str) -> None:
     async with story(dsn, **PATIENT) as told:
-        host = await told.fleet.evolution()
+        host, other = await told.fleet.evolution(), await another_host(told)
         for number in range(5):
             await told.watch(host, host.add(f"loja-{number}", key=host.key))
-        await is_listed(told, host, 1)
+        pool = told.z.app.state.pool
+        await pool.execute("update zapwatch_gateways set records_due_at = 'infinity'")
+        await is_listed(told, other)
         before = len(host.listed)
 
-        await told.z.app.state.pool.execute(LOOK)
-        await is_listed(told, host, before + 1)
-        await is_listed(told, await another_host(told), 1)
+        await pool.execute(LOOK_AT, host.url)
+        await told.z.until(lambda: listed(host), lambda found: found > before, within=40)
+        await is_listed(told, other)
 
         assert len(host.listed) == before + 1
 
 
-async def is_listed(told: Story, host: Any, times: int) -> None:
-    """Wait until a host was asked for its records so often, in no hurry."""
+async def listed(host: Any) -> int:
+    """Return how often a host was asked for its records."""
+    return len(host.listed)
 
-    async def listed() -> int:
+
+async def is_listed(told: Story, host: Any) -> None:
+    """Wait until this host alone was asked twice more: what began before is over then."""
+    wanted = len(host.listed) + 2
+
+    async def looked_at() -> int:
+        await told.z.app.state.pool.execute(LOOK_AT, host.url)
         return len(host.listed)
 
-    await told.z.until(listed, lambda found: found >= times, within=40)
+    await told.z.until(looked_at, lambda found: found >= wanted, within=40)
+
+
+async def test_gateway_on_which_nothing_is_open_is_not_asked_for_records(dsn: str) -> None:
+    async with story(dsn, **PATIENT) as told:
+        host = await told.fleet.evolution()
+        instance = host.add("loja-01", "close")
+        instance.lose("close")
+        await told.watch(host, instance, state="disconnected")
+
+        await records_are_read(told, await another_host(told), 3)
+
+        assert host.listed == []
 
 
 async def test_gateway_whose_list_is_its_memory_is_not_asked_for_records(dsn: str) -> None:
