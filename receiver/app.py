@@ -28,7 +28,7 @@ from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
 from db.vault import Vault, kept_keys
 from db.writer import Writer
-from receiver import api, checks, housekeeping, retention, slots, subscriptions, versions
+from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
 from receiver.admission import Admission, Load
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -222,6 +222,10 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
     yield "slots", slots.run(state.pool, state.slotter)
+    yield "records", records.run(state.pool, state.vault)
+    timeout, told = state.settings.probe_timeout, state.metrics.deeply_probed
+    deep = suspicions.run(state.pool, state.vault, state.writer, state.prober, timeout, told)
+    yield "suspicions", deep
     yield "notices", state.listen()
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))

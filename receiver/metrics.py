@@ -22,6 +22,7 @@ from db.patience import TRANSIENT
 from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
 from receiver.probe import Probed
 from receiver.providers import PROVIDERS
+from receiver.providers.report import Pulse
 from statemachine.model import State
 
 Samples = Mapping[Any, float]
@@ -111,6 +112,12 @@ class Metrics:
             ["provider", "outcome"],
             registry=self.registry,
         )
+        self.deep_probes: Final = Counter(
+            "zapwatch_deep_probes",
+            "Deep probes of channels suspected of being open but dead, by provider and outcome.",
+            ["provider", "outcome"],
+            registry=self.registry,
+        )
         self.queue_entries: Final = Gauge(
             "zapwatch_queue_entries",
             "Entries that wait for their transaction.",
@@ -160,6 +167,10 @@ class Metrics:
     def swept(self, provider: str, outcome: str) -> None:
         """Note one sweep; fits `Sweeper(on_sweep=...)`."""
         self.sweeps.labels(provider, outcome).inc()
+
+    def deeply_probed(self, provider: str, pulse: Pulse) -> None:
+        """Note one deep probe; fits `Suspicions(on_probe=...)`."""
+        self.deep_probes.labels(provider, pulse).inc()
 
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge follow what is read: other processes can't call a function of this one."""

@@ -139,9 +139,12 @@ _TEXTS: Final[dict[Reason, tuple[str, str, str]]] = {
         "WhatsApp o el proveedor no está disponible. Suele volver solo; espere.",
     ),
     Reason.OPEN_BUT_DEAD: (
-        "O gateway diz que está conectado, mas nada passa por ele. Reinicie a instância.",
-        "The gateway says that it is connected, but nothing passes through. Restart the instance.",
-        "El gateway dice que está conectado, pero nada pasa por él. Reinicie la instancia.",
+        "O gateway diz que está conectado, mas a conexão está morta. Reinicie o processo do gateway: "
+        "reiniciar só a instância não adianta. Se ele pedir um QR code depois, leia-o.",
+        "The gateway says that it is connected, but the connection is dead. Restart the gateway's process: "
+        "restarting the instance alone does nothing. If it shows a QR code afterwards, scan it.",
+        "El gateway dice que está conectado, pero la conexión está muerta. Reinicie el proceso del gateway: "
+        "reiniciar solo la instancia no sirve. Si luego pide un código QR, escanéelo.",
     ),
     Reason.FLAPPING: (
         "O canal cai e volta sem parar. Confira a internet do gateway e se outro lugar usa a sessão.",

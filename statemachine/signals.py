@@ -49,7 +49,9 @@ class Answered:
     reason: Reason | None = None
     status: int | None = None
     certain: bool = False
-    """True when this answer needs no second one like it."""
+    """True when this answer needs no second one like it; an opened, when it is proven and not only said."""
+    counted_from: datetime | None = None
+    """When the first of several such answers was asked for, if somebody else has counted them."""
     session_lost: bool = False
     """A drop that does not heal by itself: a restart may bring it back, otherwise a new scan."""
     jitter: float = 1.0

@@ -11,7 +11,7 @@ from typing import Final, TypeVar, assert_never
 from statemachine import policy
 from statemachine.evidence import NAMES, advance, came_out_of_turn, merge, qr_is_old, settle, state_of
 from statemachine.machine import GATEWAY_TROUBLE
-from statemachine.model import Channel, Evidence, Incident, Standing, State, Suspicion, Trigger
+from statemachine.model import Channel, Evidence, Incident, Reason, Standing, State, Suspicion, Trigger
 from statemachine.signals import (
     Alive,
     Answered,
@@ -122,7 +122,7 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
     if answer.version != channel.version:
         return policy.probe_at(after._replace(probe_due_at=None), now)
     verdict = verdict_of(channel, answer)
-    suspicion = None if verdict else _count(channel, answer)[0]
+    suspicion = None if verdict or _may_lie_open(channel, answer) else _count(channel, answer)[0]
     # The answer that begins a stretch is the first; the gaps grow with those that follow.
     probes = channel.probes + 1 if channel.first_unhealthy_at is not None else 0
     after = after._replace(suspicion=suspicion, probes=probes)
@@ -136,11 +136,11 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
 def verdict_of(channel: Channel, answer: Answered) -> Verdict | None:
     """Return the verdict that an answer completes, or None while it needs more like it or came too late."""
     suspicion, counts = _count(channel, answer)
-    if not counts or answer.version != channel.version:
+    if not counts or answer.version != channel.version or _may_lie_open(channel, answer):
         return None
     return Verdict(
         received_at=answer.received_at,
-        dated_at=suspicion.first_at,
+        dated_at=answer.counted_from or suspicion.first_at,
         began_at=answer.began_at,
         trigger=answer.trigger,
         reason=answer.reason,
@@ -177,6 +177,12 @@ def _may_lie_closed(channel: Channel, now: datetime) -> bool:
     if channel.state is State.QR_PENDING:
         return not qr_is_old(channel.evidence, now)
     return channel.state is State.CONNECTING
+
+
+def _may_lie_open(channel: Channel, answer: Answered) -> bool:
+    """A channel found dead while its gateway said open is said to be open as before: that proves nothing."""
+    is_dead = channel.standing.reason is Reason.OPEN_BUT_DEAD
+    return is_dead and answer.trigger is Trigger.OPENED and not answer.certain
 
 
 def _judged(channel: Channel, verdict: Verdict) -> Channel:

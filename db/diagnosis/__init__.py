@@ -16,7 +16,14 @@ from db.diagnosis.registrations import (
     token_owners,
 )
 from db.diagnosis.schema import check_functions, check_migrations, check_schema
-from db.diagnosis.traffic import check_alerts, check_disk, check_intake, check_overdue, check_retention
+from db.diagnosis.traffic import (
+    check_alerts,
+    check_disk,
+    check_intake,
+    check_overdue,
+    check_retention,
+    check_suspicions,
+)
 
 __all__ = [
     "NAMED",
@@ -35,6 +42,7 @@ __all__ = [
     "check_overdue",
     "check_retention",
     "check_schema",
+    "check_suspicions",
     "judge_channels",
     "judge_clocks",
     "judge_versions",

@@ -78,6 +78,27 @@ async def check_intake(connection: Connection) -> list[Finding]:
     return found
 
 
+async def check_suspicions(connection: Connection) -> list[Finding]:
+    """Find channels that their gateway calls open, and that are dead or suspected of it."""
+    rows = await connection.fetch(sql.suspected_channels)
+    names = {
+        found: [f"{row['instance']} at {row['base_url']}" for row in rows if row["found"] is found]
+        for found in (True, False)
+    }
+    restart = "Restart the gateway's process; restarting the instance does nothing."
+    wait = "Nothing: the next deep probe, within ten minutes or so, tells."
+    return [
+        *about(
+            problem,
+            "open_but_dead",
+            "The gateway says open, and the connection is dead",
+            names[True],
+            restart,
+        ),
+        *about(note, "suspected", "The gateway says open, and its records say closed", names[False], wait),
+    ]
+
+
 def _unwatched(row: Record) -> Finding:
     first = ", ".join(row["first"])
     what = (

@@ -49,6 +49,16 @@ select count(*) filter (where probe_due_at < $1) as probes, min(probe_due_at) as
 from zapwatch_states
 where probe_due_at is not null or due_at is not null;
 
+-- name: suspected_channels
+-- Channels that may be open but dead, or were found so; the longest suspected first.
+select c.instance, g.base_url, s.reason is not distinct from 'open_but_dead' as found
+from zapwatch_suspicions z
+join zapwatch_states s using (channel_id)
+join zapwatch_channels c using (channel_id)
+join zapwatch_gateways g on g.id = c.gateway_id
+where z.suspected_at is not null and not c.removed and (s.state = 'open' or s.reason = 'open_but_dead')
+order by z.suspected_at;
+
 -- name: unknown_instances
 -- Instances that were heard of since $1 and that nobody registered, the newest first.
 select u.instance, g.base_url from zapwatch_unknown_instances u join zapwatch_gateways g on g.id = u.gateway_id

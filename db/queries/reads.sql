@@ -27,12 +27,14 @@ select c.channel_id, c.tenant_id, c.gateway_id, c.provider, c.instance, c.name, 
   n.phone_number, n.profile_name, n.last_connected_at, n.error_message, n.metadata::text as metadata,
   t.locale, t.defaults::text as defaults,
   s.state, s.reason, s.status, s.since, s.first_unhealthy_at, s.last_event_at, s.probed_at, s.probe_due_at,
+  case when s.state = 'open' or s.reason = 'open_but_dead' then z.suspected_at end as suspected_at,
   i.id as incident_id, i.kind as incident_kind, i.started_at as incident_started_at,
   i.notified_at as incident_notified_at, coalesce(h.incidents, 0) as incidents_7d, now() as now
 from zapwatch_channels c
 join notification_channels n on n.id = c.channel_id
 join zapwatch_states s on s.channel_id = c.channel_id
 left join tenants t on t.id = c.tenant_id
+left join zapwatch_suspicions z on z.channel_id = c.channel_id
 left join whatsapp_connection_incidents i on i.channel_id = c.channel_id and i.resolved_at is null
 left join lateral (
   select count(*) as incidents from whatsapp_connection_incidents w

@@ -56,6 +56,7 @@ def whole_channel(found: ChannelRow) -> dict[str, object]:
         "last_connected_at": row["last_connected_at"],
         "error_message": row["error_message"],
         "subscription": _subscription(row),
+        "suspected_since": row["suspected_at"],
         "metadata": load(row["metadata"]) or {},
         "created_at": row["created_at"],
     }

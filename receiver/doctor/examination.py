@@ -122,6 +122,7 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "webhooks", partial(check_webhooks, seen)
     yield "webhook addresses", partial(check_base_url, seen)
     yield "alerts", partial(diagnosis.check_alerts, connection)
+    yield "suspicions", partial(diagnosis.check_suspicions, connection)
     yield "what comes in", partial(diagnosis.check_intake, connection)
     yield "disk", partial(diagnosis.check_disk, connection, settings.events_keep_days)
     yield "old events", partial(diagnosis.check_retention, connection)

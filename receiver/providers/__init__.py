@@ -7,10 +7,42 @@ from typing import Any, Final, Protocol
 from db.qr import Qr
 from receiver.providers.evolution import Evolution
 from receiver.providers.qr import NoQr
-from receiver.providers.report import Answer, Listing, Order, Question, Report, Slots, Subscription, Sweep
+from receiver.providers.report import (
+    Answer,
+    Listing,
+    Order,
+    Pulse,
+    Question,
+    Report,
+    Slots,
+    Subscription,
+    Sweep,
+)
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
+
+
+class Deep(Protocol):
+    """How a provider's gateways betray a connection that is dead while they say open, and what proves it."""
+
+    def has_records(self, version: str) -> bool:
+        """Return whether gateways of this version have records that may disagree with what they say."""
+
+    def ask_records(self, key: str) -> Question:
+        """Return how to ask for the records of a gateway's instances, as far as the key is shown them."""
+
+    def read_records(self, status: int, body: bytes) -> Mapping[str, str | None] | None:
+        """Return for each instance the sign, if any, that it isn't open at all; None: this is no answer.
+
+        A sign is the same as long as it is about the same end. It holds no secret.
+        """
+
+    def ask(self, instance: str, key: str) -> Order:
+        """Return the deep probe: a question that WhatsApp itself must answer and no person notices."""
+
+    def read(self, status: int, body: bytes) -> Pulse:
+        """Return what the answer to the deep probe shows."""
 
 
 class Provider(Protocol):
@@ -23,6 +55,10 @@ class Provider(Protocol):
     @property
     def has_version(self) -> bool:
         """Whether `GET /` tells a version that the meaning of its events depends on."""
+
+    @property
+    def deep(self) -> Deep | None:
+        """How a dead connection is found out; None where nothing tells it apart from a good one."""
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says, or raise `Unreadable`."""
@@ -129,3 +165,4 @@ class Scannable(Provider, Protocol):
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
 PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}
 SCANNABLE: Final[dict[str, Scannable]] = {provider.name: provider for provider in (Evolution(), Wapi())}
+DEEP: Final[dict[str, Deep]] = {name: it.deep for name, it in PROVIDERS.items() if it.deep is not None}

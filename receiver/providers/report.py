@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -87,6 +88,18 @@ class Order(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: Mapping[str, object]
+
+
+class Pulse(StrEnum):
+    """What a deep probe shows of a connection that its gateway calls open."""
+
+    ALIVE = "alive"
+    """WhatsApp itself answered through it."""
+    DEAD = "dead"
+    DOUBTFUL = "doubtful"
+    """Nothing came back; twice in a row that counts as dead."""
+    UNANSWERED = "unanswered"
+    """The gateway's or the way's trouble: it shows nothing."""
 
 
 class Slots(NamedTuple):

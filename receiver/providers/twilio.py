@@ -23,6 +23,7 @@ class Twilio:
 
     name: Final = "twilio"
     has_version: Final = False
+    deep: Final = None
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return that a webhook says nothing, unread: callbacks are forms about messages."""

@@ -41,6 +41,7 @@ class Waha:
 
     name: Final = "waha"
     has_version: Final = False
+    deep: Final = None
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""

@@ -39,6 +39,8 @@ class Fault(Enum):
     """200 with a proxy's page."""
     GARBAGE = auto()
     """200 with a body that is no JSON."""
+    EMPTY_400 = auto()
+    """400 and `{}`: what Evolution makes of an error that isn't Baileys' own, a time-out among them."""
     FLIPPING = auto()
     """Another state from ask to ask: Evolution's close and connecting while WhatsApp is unreachable."""
 

@@ -135,7 +135,7 @@ class Host(ABC, Generic[C]):
         channel = None if name is None else self.channels.get(name)
         if channel is not None:
             channel.probed.append(time.monotonic())
-        match self._fault_of(name, channel):
+        match self.fault_of(request, name, channel):
             case None:
                 await self._reply(request, send)
             case Fault.HANG:
@@ -160,7 +160,8 @@ class Host(ABC, Generic[C]):
             answer = answer.answer()
         await reply(answer, send)
 
-    def _fault_of(self, name: str | None, channel: C | None) -> Fault | None:
+    def fault_of(self, request: Request, name: str | None, channel: C | None) -> Fault | None:
+        """Return what becomes of a request; `name` and `channel`: whose state it asks."""
         if channel is not None and channel.fault is not None:
             return channel.fault
         return None if name is None and self._fault in ABOUT_A_CHANNEL else self._fault
@@ -177,6 +178,8 @@ class Host(ABC, Generic[C]):
                 return json_answer(200, {"error": True, "message": self.ERROR})
             case Fault.NO_STATE:
                 return self.state_answer(name, None)
+            case Fault.EMPTY_400:
+                return json_answer(400, {})
             case Fault.UNAUTHORIZED:
                 return self.unauthorized()
             case Fault.UNAVAILABLE:

@@ -289,6 +289,7 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
         "0009_imports.sql",
         "0010_slots.sql",
         "0013_qr.sql",
+        "0014_suspicions.sql",
         "0015_sweeps.sql",
     ]
     newest = (

@@ -471,3 +471,21 @@ def test_versions_that_are_unknown_or_wipe_sessions_are_notes(version: str | Non
     assert [(finding.severity, finding.code) for finding in found] == (
         [] if code is None else [(Severity.NOTE, code)]
     )
+
+
+async def test_channels_found_dead_are_a_problem_and_suspected_ones_a_note(connection: Connection) -> None:
+    suspect = """
+        insert into zapwatch_suspicions (channel_id, tenant_id, suspected_at)
+        select channel_id, tenant_id, now() from zapwatch_channels where channel_id = $1"""
+    for instance, state, reason in (("morta", "error", "open_but_dead"), ("suspeita", "open", None)):
+        channel = await register(connection, instance)
+        await connection.execute(suspect, channel)
+        stand = "update zapwatch_states set state = $2, reason = $3 where channel_id = $1"
+        await connection.execute(stand, channel, state, reason)
+
+    found = {finding.code: finding for finding in await diagnosis.check_suspicions(connection)}
+
+    assert found["open_but_dead"].severity is Severity.PROBLEM
+    assert found["suspected"].severity is Severity.NOTE
+    assert "morta at" in found["open_but_dead"].what
+    assert "suspeita at" in found["suspected"].what

@@ -24,6 +24,7 @@ OURS = [
     "0009_imports.sql",
     "0010_slots.sql",
     "0013_qr.sql",
+    "0014_suspicions.sql",
     "0015_sweeps.sql",
 ]
 

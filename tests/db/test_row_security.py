@@ -52,6 +52,8 @@ SCOPED = {
         values ($1, $2, 'set', now())""",
     "zapwatch_qrs": """
         insert into zapwatch_qrs (tenant_id, channel_id, asked_at) values ($1, $2, now())""",
+    "zapwatch_suspicions": """
+        insert into zapwatch_suspicions (tenant_id, channel_id) values ($1, $2)""",
 }
 UNSCOPED = {
     "zapwatch_gateways": """

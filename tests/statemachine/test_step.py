@@ -669,3 +669,54 @@ def test_change_of_clock_asks_for_a_probe() -> None:
     channel, _ = after(first, second)
 
     assert channel.probe_due_at == at(20)
+
+
+def deaf(seconds: float) -> Answered:
+    return answer(seconds, Trigger.DEAF, Reason.OPEN_BUT_DEAD, certain=True)
+
+
+def test_open_but_dead_is_not_healed_by_what_its_gateway_says() -> None:
+    channel, _ = after(OPENED, deaf(100), answer(200, Trigger.OPENED), answer(300, Trigger.OPENED))
+
+    assert channel.standing == Standing(State.ERROR, Reason.OPEN_BUT_DEAD)
+    assert channel.suspicion is None
+    assert channel.probe_due_at is not None
+    assert channel.probe_due_at > at(301 + 30)
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        answer(200, Trigger.OPENED, certain=True),
+        Alive(at(200)),
+        told(200, Trigger.OPENED),
+    ],
+    ids=["deep probe", "live traffic", "webhook"],
+)
+def test_open_but_dead_is_healed_by_proof_of_life(proof: Signal) -> None:
+    channel, effects = after(OPENED, deaf(100), Deadline(at(110), certain=True), proof)
+
+    assert channel.state is State.OPEN
+    assert effects == []
+
+
+def test_open_but_dead_opens_its_incident_though_the_gateway_says_open_when_asked_again() -> None:
+    _, effects = after(OPENED, deaf(100), Deadline(at(401)), answer(402, Trigger.OPENED), Deadline(at(404)))
+
+    assert [effect.incident.reason for effect in effects if isinstance(effect, Open)] == [
+        Reason.OPEN_BUT_DEAD
+    ]
+
+
+def test_gateway_that_was_away_is_believed_again_for_it_may_have_been_restarted() -> None:
+    away = [silence(200), silence(240), silence(300)]
+
+    channel, _ = after(OPENED, deaf(100), *away, answer(400, Trigger.OPENED))
+
+    assert channel.state is State.OPEN
+
+
+def test_answers_counted_elsewhere_date_the_verdict() -> None:
+    channel, _ = after(OPENED, replace(deaf(700), counted_from=at(100)))
+
+    assert channel.first_unhealthy_at == channel.since == at(100)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from db.imports import Listed
 from db.qr import SHOWN_FOR, Qr
 from receiver.providers.evolution import qr, sweep, webhooks
+from receiver.providers.evolution.deep import Deep
 from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.qr import NoQr
@@ -43,6 +44,7 @@ class Evolution:
     one_key_for_all: Final = True
     sweep_is_hint: Final = False
     qr_life: Final = SHOWN_FOR
+    deep: Final = Deep()
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""

@@ -59,6 +59,7 @@ class Wapi:
 
     name: Final = "wapi"
     has_version: Final = False
+    deep: Final = None
     has_subscriptions: Final = True
     one_key_for_all: Final = False
     sweep_is_hint: Final = True

@@ -64,6 +64,8 @@ class EvolutionHost(Host[Instance]):
         """Words that `/metrics` has for instances in place of the true ones, as another process would."""
         self.swept: list[float] = []
         """Monotonic times at which `/metrics` was asked, whatever the answer."""
+        self.listed: list[float] = []
+        """Monotonic times at which its instances were listed."""
 
     def add(self, name: str, state: str = "open", key: str | None = None) -> Instance:
         """Add an instance: open, connecting, close (logged out) or qr (shows QRs from now on)."""
@@ -106,8 +108,20 @@ class EvolutionHost(Host[Instance]):
                 return self._guarded(request, name, self._found_webhook)
             case "POST", ("webhook", "set", name):
                 return self._guarded(request, name, lambda it: self._set_webhook(it, request.body))
+            case "POST", ("chat", "whatsappNumbers", name):
+                return self._guarded(request, name, lambda it: self._looked_up(it, request.body))
             case _:
                 return self.no_route(request)
+
+    def fault_of(self, request: Request, name: str | None, channel: Instance | None) -> Fault | None:
+        """Return what becomes of a request; a look-up of numbers may have a fault of its own."""
+        match request.method, request.path:
+            case "POST", ("chat", "whatsappNumbers", named) if named in self.channels:
+                self.channels[named].looked_up.append(time.monotonic())
+                return self.channels[named].lookup_fault or super().fault_of(request, name, channel)
+            case "GET", ("instance", "fetchInstances"):
+                self.listed.append(time.monotonic())
+        return super().fault_of(request, name, channel)
 
     def state_answer(self, name: str, word: str | None) -> Answer:
         """Return a connectionState."""
@@ -215,6 +229,12 @@ class EvolutionHost(Host[Instance]):
         if word == "connecting" and not self.version.is_v1:
             return json_answer(200, rest.qr(instance))
         return self.state_answer(instance.name, word)
+
+    def _looked_up(self, instance: Instance, body: bytes) -> Answer:
+        """Ask WhatsApp which numbers it knows; nobody has any of them."""
+        if instance.is_mute or instance.state != "open":
+            return rest.connection_closed(self.version.tells_boom)
+        return json_answer(200, rest.numbers(orjson.loads(body)["numbers"]))
 
     def _found_webhook(self, instance: Instance) -> Answer:
         return json_answer(200, rest.found_webhook(instance, self.version.is_v1))

@@ -76,11 +76,15 @@ class Instance(Session):
         self.is_mute = self.shows = False
         self.is_paired = True
 
-    def die_open(self) -> None:
-        """Be dead and say open: nothing comes any more, and only a new process or `connect` mends it."""
+    def die_open(self, recorded: str | None = None) -> None:
+        """Be dead and say open: nothing comes any more, and only a new process or `connect` mends it.
+
+        `recorded`: what the database's column says from now on; close, as after a logout that failed.
+        """
         self.stop()
         self.state = "open"
         self.is_mute = True
+        self.recorded = recorded or self.recorded
 
     def message(self) -> None:
         """Receive a customer's message."""
@@ -107,8 +111,12 @@ class Instance(Session):
             self._play(self._restarting(), brief=True)
 
     def boot(self) -> None:
-        """Connect as a new process does: a logged-out instance, too, where the version does so."""
-        if self.is_paired:
+        """Connect as a new process does: a logged-out instance, too, where the version does so.
+
+        Later versions leave every row alone that is recorded as closed.
+        """
+        is_idle = self.recorded == "close" and not self.server.version.connects_all_at_boot
+        if self.is_paired and not is_idle:
             self.connect()
         elif self.server.version.connects_all_at_boot:
             self.show_qr()

@@ -67,6 +67,20 @@ def found_webhook(instance: Instance, is_v1: bool) -> dict[str, Any] | None:
     }
 
 
+def numbers(wanted: list[str]) -> list[dict[str, Any]]:
+    """Return whatsappNumbers' answer about numbers that nobody has registered."""
+    return [{"jid": f"{it}@s.whatsapp.net", "exists": False, "number": it} for it in wanted]
+
+
+def connection_closed(tells_boom: bool) -> Answer:
+    """Return whatsappNumbers' answer of a socket that is dead."""
+    if not tells_boom:
+        return failure(500, "Internal Server Error", "Connection Closed")
+    payload = {"statusCode": 428, "error": "Precondition Required", "message": "Connection Closed"}
+    output = {"statusCode": 428, "payload": payload, "headers": {}}
+    return json_answer(400, {"data": None, "isBoom": True, "isServer": False, "output": output})
+
+
 def listed(instance: Instance, url: str, is_v1: bool) -> dict[str, Any]:
     """Return a row of fetchInstances: v1's from memory, v2's from the database."""
     return _listed_v1(instance, url) if is_v1 else _listed_v2(instance)

@@ -11,6 +11,7 @@ from receiver.sandbox.channel import Channel
 from receiver.sandbox.delivery import Courier, Post
 from receiver.sandbox.evolution.data import iso
 from receiver.sandbox.evolution.version import Version
+from receiver.sandbox.fault import Fault
 
 MILLISECOND: Final = timedelta(milliseconds=1)
 AXIOS: Final = {
@@ -48,6 +49,10 @@ class Speaker(Channel):
         self.server = server
         self.is_mute = False
         """Open in memory over a dead socket: nothing comes any more."""
+        self.looked_up: list[float] = []
+        """Monotonic times at which it was asked who has WhatsApp."""
+        self.lookup_fault: Fault | None = None
+        """What becomes of that question."""
         self.has_opened = state == "open"
         """Whether this process has seen it open, and so knows whose it is."""
         self._last = datetime.min.replace(tzinfo=UTC)

@@ -103,6 +103,11 @@ class Version:
         return "PUT" if self.is_v1 else "POST"
 
     @property
+    def tells_boom(self) -> bool:
+        """Whether a look-up that fails answers with Baileys' own error, as a 400 (2.3.0 on)."""
+        return self.number >= (2, 3)
+
+    @property
     def exposes_key(self) -> bool:
         """Whether webhooks carry the key unless told otherwise."""
         return self.is_v1

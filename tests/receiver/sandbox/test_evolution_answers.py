@@ -311,3 +311,47 @@ async def test_licence_is_missing_in_the_words_of_the_sample(client: httpx.Async
     assert answer.status_code == 503
     assert answer.json()["code"] == expected["code"]
     assert keys(answer.json()) == keys(expected)
+
+
+async def look_up(client: httpx.AsyncClient, host: EvolutionHost, name: str) -> httpx.Response:
+    """Ask who has WhatsApp."""
+    body = {"numbers": ["447700900617"]}
+    url = f"{host.url}/chat/whatsappNumbers/{name}"
+    return await client.post(url, json=body, headers={"apikey": host.key})
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "name"),
+    [("2.2.3", 500, "connection_closed_500"), ("2.3.0", 400, "whatsapp_numbers_closed_400")],
+)
+async def test_look_up_over_a_dead_socket_fails_in_the_bytes_of_the_sample(
+    client: httpx.AsyncClient, version: str, status: int, name: str
+) -> None:
+    async with open_fleet() as fleet:
+        host = await fleet.evolution(version)
+        channel = host.add("loja-01")
+        alive = await look_up(client, host, "loja-01")
+        channel.die_open(recorded="close")
+        dead = await look_up(client, host, "loja-01")
+        said = await ask(client, host, "loja-01", host.key)
+
+    assert (alive.status_code, alive.json()[0]["exists"]) == (200, False)
+    assert (dead.status_code, dead.json()) == (status, sample(f"evolution/{name}.json"))
+    assert said.json()["instance"]["state"] == "open"
+    assert len(channel.looked_up) == 2
+    assert len(channel.probed) == 1
+
+
+@pytest.mark.parametrize(("version", "word"), [("2.3.6", "open"), ("2.3.7", "close")])
+async def test_new_process_leaves_alone_what_is_recorded_as_closed_from_2_3_7_on(
+    client: httpx.AsyncClient, version: str, word: str
+) -> None:
+    async with open_fleet(speed=100) as fleet:
+        host = await fleet.evolution(version)
+        channel = host.add("loja-01")
+        channel.die_open(recorded="close")
+
+        await host.restart()
+        await channel.said()
+
+        assert channel.state == word
