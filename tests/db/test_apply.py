@@ -14,6 +14,7 @@ from db.apply import Locked, acknowledge, apply
 from db.connections import Connection
 from db.entry import Entry, Owner, Source
 from db.pool import connect_writer
+from db.qr import SHOWN_FOR
 from db.queries import sql
 from db.replay import replay
 from statemachine.model import Reason, Rules, State, Trigger
@@ -228,6 +229,35 @@ async def test_who_came_back_within_a_batch_is_shown_as_if_it_were_two(connectio
     assert row is not None
     assert (row["phone_number"], row["profile_name"]) == ("5511999990000", "Loja")
     assert row["last_connected_at"] == at(11)
+
+
+async def test_newest_qr_of_a_batch_is_kept_while_the_channel_waits_for_a_scan(
+    connection: Connection,
+) -> None:
+    of = Of(await register(connection))
+    newer, older = of.told(20, Trigger.QR_ISSUED), of.told(10, Trigger.QR_ISSUED, received=21)
+    kept = "select sealed, expires_at from zapwatch_qrs"
+
+    await apply(connection, [newer._replace(qr=b"newer"), older._replace(qr=b"older")], RULES)
+    row = await connection.fetchrow(kept)
+    again = of.told(30, Trigger.QR_ISSUED)._replace(qr=b"last")
+    await apply(connection, [again, of.told(31, Trigger.OPENED)], RULES)
+
+    assert row is not None
+    assert (row["sealed"], row["expires_at"]) == (b"newer", at(20) + SHOWN_FOR)
+    after = await connection.fetchrow(kept)
+    assert after is not None
+    assert tuple(after) == (None, None)
+
+
+async def test_qr_is_in_no_event(connection: Connection) -> None:
+    of = Of(await register(connection))
+
+    await apply(connection, [of.told(0, Trigger.QR_ISSUED)._replace(qr=b"SECRET")], RULES)
+
+    row = await connection.fetchval("select e::text from zapwatch_events e")
+    assert "SECRET" not in row
+    assert b"SECRET".hex() not in row
 
 
 async def test_repeated_event_does_not_touch_the_table_of_others(connection: Connection) -> None:

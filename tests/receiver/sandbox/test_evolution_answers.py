@@ -355,3 +355,26 @@ async def test_new_process_leaves_alone_what_is_recorded_as_closed_from_2_3_7_on
         await channel.said()
 
         assert channel.state == word
+
+
+async def test_connect_makes_a_qr_only_for_a_closed_instance(client: httpx.AsyncClient) -> None:
+    async with open_fleet() as fleet:
+        host = await fleet.evolution()
+        opened, closed = host.add("loja-01"), host.add("loja-02", "close")
+
+        async def connect(instance: Instance, **query: str) -> dict[str, Any]:
+            headers = {"apikey": host.key}
+            url = f"{host.url}/instance/connect/{instance.name}"
+            answer = await client.get(url, headers=headers, params=query)
+            assert answer.status_code == 200
+            document: dict[str, Any] = answer.json()
+            return document
+
+        state = await connect(opened)
+        made = await connect(closed, number="5511999990000")
+        shown = await connect(closed)
+
+        assert state == {"instance": {"instanceName": "loja-01", "state": "open"}}
+        assert made.keys() == {"pairingCode", "code", "base64", "count"}
+        assert (made["count"], len(made["pairingCode"])) == (1, 8)
+        assert shown == made

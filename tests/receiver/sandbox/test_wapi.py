@@ -126,3 +126,19 @@ async def test_made_names_are_lite_ids() -> None:
     assert len(names) == 20
     for name in names:
         assert re.fullmatch(r"LITE-[A-Z0-9]{6}-[A-Z0-9]{6}", name)
+
+
+async def test_qr_and_pairing_code_are_made_for_who_is_not_connected(client: httpx.AsyncClient) -> None:
+    async with open_fleet() as fleet:
+        host = await fleet.wapi()
+        channel = host.add(NAME)
+        connected = await ask(client, host, NAME, channel.key, "qr-code")
+        channel.disconnect(heard=False)
+        qr = await ask(client, host, NAME, channel.key, "qr-code")
+        code = await ask(client, host, NAME, channel.key, "pairing-code")
+        refused = await ask(client, host, NAME, "wrong", "qr-code")
+
+    assert connected.json() == {"connected": True, "phone": channel.phone}
+    assert qr.json()["qrcode"].startswith("data:image/png;base64,")
+    assert len(code.json()["pairingCode"]) == 8
+    assert refused.status_code == 401
