@@ -103,12 +103,12 @@ async def test_number_that_somebody_writes_otherwise_stays_and_another_one_does_
         channel, instance = await z.channel(), Evolution()
         await connection.execute("update notification_channels set phone_number = '+55 (11) 99999-0000'")
 
-        await z.hear(channel, instance.update("open", wuid=JID))
+        await z.hear(channel, instance.update("open", wuid=JID, profileName="Loja"))
         same = await written(connection, channel)
         await z.hear(channel, instance.update("connecting"), instance.update("open", wuid=f"1{JID}"))
 
-        assert same == ("+55 (11) 99999-0000", None)
-        assert await written(connection, channel) == ("15511999990000", None)
+        assert same == ("+55 (11) 99999-0000", "Loja")
+        assert await written(connection, channel) == ("15511999990000", "Loja")
 
 
 async def test_table_of_others_is_written_only_when_a_state_changes(dsn: str, connection: Connection) -> None:
