@@ -12,6 +12,7 @@ from db.connections import Connection
 from db.entry import Entry
 from db.events import EventRow, json_of
 from db.queries import sql
+from db.rules import Curable
 from statemachine.model import Incident, Rules, State
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
@@ -38,8 +39,12 @@ class Applied:
     """How many incidents were resolved."""
 
 
-async def apply(connection: Connection, entries: Sequence[Entry], installation: Rules) -> Applied:
+async def apply(
+    connection: Connection, entries: Sequence[Entry], installation: Rules, curable: Curable | None = None
+) -> Applied:
     """Apply entries in their order, commit, and return what came of it.
+
+    `curable`: what each provider's gateways have orders for; None: what the installation's rules say.
 
     Entries for channels that are gone are passed over. Applying the same entries again is harmless:
     webhooks are recognised by key, everything else looks at what is there. Locks channels without
@@ -49,7 +54,7 @@ async def apply(connection: Connection, entries: Sequence[Entry], installation: 
     async with connection.transaction():
         ids = sorted({entry.channel_id for entry in entries})
         locked = {row["channel_id"] for row in await connection.fetch(sql.lock_states, ids)}
-        batch = Batch(await connection.fetch(sql.read_channels, ids), installation)
+        batch = Batch(await connection.fetch(sql.read_channels, ids), installation, curable)
         _expect_all(batch.tracks.keys(), locked)
         known = await _redelivered(connection, entries)
         for entry in entries:
@@ -109,17 +114,21 @@ async def _save_states(connection: Connection, tracks: Iterable[Track]) -> None:
     saved: list[tuple[object, ...]] = []
     shown: list[tuple[object, ...]] = []
     probed: list[tuple[object, ...]] = []
+    recovering: list[tuple[object, ...]] = []
     for track in tracks:
         c = track.channel
         if c == track.before and not track.must_save:
             continue
         saved.append(_state(track))
+        if c.recovery_due_at != track.before.recovery_due_at:
+            recovering.append((track.row["channel_id"], c.recovery_due_at))
         if c.standing[:2] != track.before.standing[:2]:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, c.standing.reason, seen_at))
         elif track.answered and _is_shown_long_ago(track):
             probed.append((track.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
+    await _run(connection, sql.save_recovery_due, 2, recovering)
     if shown:
         ids = [row[0] for row in shown]
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})

@@ -20,6 +20,7 @@ import db.writer
 from db.apply import Applied, apply
 from db.connections import Connection
 from db.entry import Entry
+from db.rules import Curable
 from receiver.serving import serve
 from receiver.settings import load_settings
 from statemachine.model import Rules
@@ -57,10 +58,12 @@ def doom(point: Point, nth: int) -> None:
     """Have this process end at that point of its NTH batch."""
     batches = count(1)
 
-    async def fatal(connection: Connection, entries: Sequence[Entry], installation: Rules) -> Applied:
+    async def fatal(
+        connection: Connection, entries: Sequence[Entry], installation: Rules, curable: Curable | None = None
+    ) -> Applied:
         if next(batches) < nth:
-            return await apply(connection, entries, installation)
-        return await apply(cast(Connection, _Doomed(connection, point)), entries, installation)
+            return await apply(connection, entries, installation, curable)
+        return await apply(cast(Connection, _Doomed(connection, point)), entries, installation, curable)
 
     db.writer.apply = fatal  # type: ignore[attr-defined]
 

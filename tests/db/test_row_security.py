@@ -50,6 +50,9 @@ SCOPED = {
     "zapwatch_slots": """
         insert into zapwatch_slots (tenant_id, channel_id, state, checked_at)
         values ($1, $2, 'set', now())""",
+    "zapwatch_recoveries": """
+        insert into zapwatch_recoveries (tenant_id, channel_id, gateway_id, asked_by, began_at)
+        values ($1, $2, gen_random_uuid(), 'clock', now())""",
 }
 UNSCOPED = {
     "zapwatch_gateways": """
