@@ -9,20 +9,25 @@ from datetime import datetime
 from typing import Any, Final
 
 from db.imports import Listed
-from receiver.providers.evolution import webhooks
+from receiver.providers.evolution import recovery, webhooks
 from receiver.providers.evolution.slots import SLOT, events_of, set_webhook
 from receiver.providers.report import (
     Answer,
+    Condition,
+    Futile,
     Listing,
     Order,
     Question,
+    Remedy,
     Report,
     Slots,
+    Treatment,
     by_status,
     clean,
     document_of,
     instance_of,
     list_of,
+    order_failure,
     segment,
 )
 from statemachine.model import Reason, Trigger
@@ -35,6 +40,8 @@ class Evolution:
     has_version: Final = True
     has_subscriptions: Final = False
     one_key_for_all: Final = True
+    remedies: Final = recovery.REMEDIES
+    curable: Final = recovery.CURABLE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -106,6 +113,18 @@ class Evolution:
     ) -> Sequence[Order]:
         """Return webhook/set with what was there."""
         return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
+
+    def treat(self, condition: Condition) -> Treatment | Futile:
+        """Return what helps a channel that stands so."""
+        return recovery.treat(condition)
+
+    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+        """Return the restart or the connect."""
+        return recovery.order(remedy, instance, key, version)
+
+    def read_order(self, status: int, body: bytes) -> str | None:
+        """Return what the answer says against the order."""
+        return order_failure(status, body)
 
     def read_subscription(self, status: int, body: bytes) -> None:
         """Return None: channels are not paid for one by one."""
