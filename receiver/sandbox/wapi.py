@@ -40,6 +40,8 @@ class WapiInstance(Channel):
         self.expires: int | None = None
         """Until when it is paid for, in epoch milliseconds; None: for a year from now on."""
         self.payment_status = "PAID"
+        self.restarts_needed: int | None = None
+        """How many restarts bring a lost session back; None: none does."""
 
     @property
     def webhook(self) -> str | None:
@@ -60,6 +62,20 @@ class WapiInstance(Channel):
         self.state = "close"
         if heard:
             self.false_disconnect()
+
+    def lose_phone(self) -> None:
+        """Connect without a phone, and say so: an incomplete session."""
+        self.state = "open"
+        self._emit("webhookConnected", connected=True, connectedPhone="", moment=_now())
+
+    def restart(self) -> None:
+        """Be restarted: connected again, and told, where there still is a session."""
+        if self.restarts_needed is None or self.order_fault is not None:
+            return
+        self.restarts_needed -= 1
+        if self.restarts_needed <= 0:
+            self.restarts_needed = None
+            self.connect()
 
     def false_disconnect(self) -> None:
         """Say that the session is lost, whether it is or not."""
@@ -130,17 +146,26 @@ class WapiHost(Host[WapiInstance]):
         is_it = (request.method, request.path) == ("GET", ("v1", "instance", "status-instance"))
         return request.query.get("instanceId") if is_it else None
 
+    def order(self, request: Request) -> tuple[str, str] | None:
+        """Return the instance of a restart."""
+        if (request.method, request.path) == ("GET", ("v1", "instance", "restart")):
+            return request.query.get("instanceId", ""), "restart"
+        return None
+
     def answer(self, request: Request) -> Answer:
         """Return the answer; a path it doesn't know is a page."""
         instance = self.channels.get(request.query.get("instanceId", ""))
         match request.method, request.path:
-            case "GET", ("v1", "instance", ("status-instance" | "fetch-instance") as what):
+            case "GET", ("v1", "instance", ("status-instance" | "fetch-instance" | "restart") as what):
                 if instance is None or not instance.exists:
                     return self.not_found("")
                 if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {instance.key}":
                     return self.unauthorized()
                 if what == "status-instance":
                     return self.state_answer(instance.name, instance.state)
+                if what == "restart":
+                    instance.restart()
+                    return json_answer(200, {"error": False, "message": "Instância reiniciada"})
                 return json_answer(200, _record(instance))
             case "PUT", ("v1", "webhook", word) if word.removeprefix(UPDATE) in SLOTS.values():
                 return self._set_url(instance, word.removeprefix(UPDATE), request)

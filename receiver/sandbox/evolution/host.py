@@ -61,6 +61,18 @@ class EvolutionHost(Host[Instance]):
         is_it = request.method == "GET" and request.path[:2] == ("instance", "connectionState")
         return request.path[2] if is_it and len(request.path) == 3 else None
 
+    def order(self, request: Request) -> tuple[str, str] | None:
+        """Return the instance of a restart or connect; a restart by the other version's verb is none."""
+        match request.method, request.path:
+            case "GET", ("instance", "connect", name):
+                return name, "connect"
+            case verb, ("instance", "restart", name) if verb == self.version.restart_verb:
+                return name, f"{verb} restart"
+            case "DELETE", ("instance", ("logout" | "delete") as what, name):
+                return name, what
+            case _:
+                return None
+
     def answer(self, request: Request) -> Answer:
         """Return the answer: guards first, in Evolution's order (existence, then key)."""
         match request.method, request.path:
@@ -152,9 +164,9 @@ class EvolutionHost(Host[Instance]):
         if instance.state == "open":
             return self.state_answer(instance.name, "open")
         if instance.state == "close":
-            if instance.is_paired:
+            if instance.is_paired and not instance.is_cut:
                 instance.connect()
-            else:
+            elif not instance.is_paired:
                 instance.show_qr()
         return json_answer(200, rest.qr(instance))
 
