@@ -20,6 +20,7 @@ from db.apply import Applied
 from db.connections import Pool
 from db.patience import TRANSIENT
 from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
+from db.recoveries import Outcome
 from receiver.probe import Probed
 from receiver.providers import PROVIDERS
 from statemachine.model import State
@@ -98,6 +99,12 @@ class Metrics:
         self.incidents_resolved: Final = Counter(
             "zapwatch_incidents_resolved", "Incidents resolved.", registry=self.registry
         )
+        self.recoveries: Final = Counter(
+            "zapwatch_recoveries",
+            "Episodes of recovery in which an order was given, by provider and outcome.",
+            ["provider", "outcome"],
+            registry=self.registry,
+        )
         self.probe_seconds: Final = Histogram(
             "zapwatch_probe_seconds",
             "Time from asking a gateway about a channel to its answer, by provider and outcome.",
@@ -150,6 +157,10 @@ class Metrics:
         """Note one probe; fits `Prober(on_probe=...)`."""
         labels = probed.target.provider, probed.outcome
         self.probe_seconds.labels(*labels).observe(probed.took.total_seconds())
+
+    def recovery_ended(self, provider: str, outcome: Outcome) -> None:
+        """Note one episode; fits `Recovery(on_ended=...)`."""
+        self.recoveries.labels(provider, outcome.value).inc()
 
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge follow what is read: other processes can't call a function of this one."""

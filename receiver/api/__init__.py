@@ -4,11 +4,12 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import channels, checks, gateways, incidents, openapi, service, tenants
+from receiver.api import channels, checks, gateways, incidents, openapi, recovery, service, tenants
 
 _described: Final = [
     *channels.routes,
     *checks.routes,
+    *recovery.routes,
     *gateways.routes,
     *incidents.routes,
     *tenants.routes,
