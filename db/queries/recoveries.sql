@@ -61,7 +61,7 @@ limit $3;
 
 -- name: recovery_spent
 -- What a channel has of its budgets: its last episode, and when its gateway may be given the next order.
-select r.id, r.ended_at is null as running, cardinality(r.tried_at) as tries, r.last_tried_at, h.free_at,
+select r.id, r.id is not null and r.ended_at is null as running, cardinality(r.tried_at) as tries, r.last_tried_at, h.free_at,
   statement_timestamp() as now
 from zapwatch_states s
 left join lateral (
