@@ -1,6 +1,7 @@
 """Channels lost for a moment are brought back by their gateways' own rules; the others are left alone."""
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ SPEED = 10.0
 """How fast time runs: a lost session has 6 s for its recovery, and orders are half a second apart."""
 LONG = 40
 """Seconds that a story may take for what it tells."""
-AUTO_OFF = {"metadata": {"auto_recovery": False, "heartbeat_threshold_minutes": 5 / SPEED}}
+AUTO_OFF: dict[str, Any] = {"metadata": {"auto_recovery": False, "heartbeat_threshold_minutes": 5 / SPEED}}
 
 
 async def last_recovery(told: Story, channel: str) -> Any:
@@ -86,7 +87,7 @@ async def test_a_w_api_session_that_three_restarts_do_not_bring_back_needs_a_sca
         last = await ended(told, channel, "failed")
         assert last["tries"] == 3
         assert orders(instance) == ["restart"] * 3
-        gaps = [b.at - a.at for a, b in zip(instance.ordered, instance.ordered[1:], strict=False)]
+        gaps = [b.at - a.at for a, b in pairwise(instance.ordered)]
         assert min(gaps) > 0.95 * 5 / SPEED
         assert await told.z.stands(channel) == ("disconnected", "disconnected", True)
         assert (await told.z.incident(channel))["kind"] == "disconnected"
@@ -178,7 +179,7 @@ async def test_an_error_inside_of_a_200_is_a_failed_restart(dsn: str) -> None:
     async with story(dsn, SPEED) as told:
         host = await told.fleet.evolution()
         instance = host.add("loja-01")
-        soon = {"metadata": {"heartbeat_threshold_minutes": 2 / SPEED}}
+        soon: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 2 / SPEED}}
         channel = await told.watch(host, instance, **soon)
 
         instance.order_fault = Fault.ERROR_200
@@ -276,7 +277,7 @@ async def test_by_hand_it_is_tried_three_times_and_then_refused_for_half_an_hour
         await told.becomes(channel, "connecting")
         await stands_for(told, channel, 65)
 
-        answers = []
+        answers: list[httpx.Response] = []
         while len(answers) < 3:
             answer = await restart(told, channel)
             if answer.status_code != 429:  # its gap of half a second may not be over
