@@ -13,6 +13,7 @@ from db.entry import Entry, Source
 from db.events import EventRow, json_of, newest_of
 from db.owners import News, news_of, show_owners
 from db.queries import sql
+from db.rules import Curable
 from statemachine.model import Incident, Reason, Rules, State, Trigger
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
@@ -60,11 +61,16 @@ def code_of(reason: Reason, locale: str | None) -> str:
 
 
 async def apply(
-    connection: Connection, entries: Sequence[Entry], installation: Rules, words: Words = code_of
+    connection: Connection,
+    entries: Sequence[Entry],
+    installation: Rules,
+    words: Words = code_of,
+    curable: Curable | None = None,
 ) -> Applied:
     """Apply entries in their order, commit, and return what came of it.
 
-    `words` are those that applications beside us are shown as the reason of a channel's trouble.
+    `words` are those that applications beside us are shown as the reason of a channel's trouble; `curable` is
+    what each provider's gateways have orders for, None: what the installation's rules say.
 
     Entries for channels that are gone are passed over. Applying the same entries again is harmless:
     webhooks are recognised by key, everything else looks at what is there. Locks channels without
@@ -74,7 +80,7 @@ async def apply(
     async with connection.transaction():
         ids = sorted({entry.channel_id for entry in entries})
         locked = {row["channel_id"] for row in await connection.fetch(sql.lock_states, ids)}
-        batch = Batch(await connection.fetch(sql.read_channels, ids), installation)
+        batch = Batch(await connection.fetch(sql.read_channels, ids), installation, curable)
         _expect_all(batch.tracks.keys(), locked)
         known = await _redelivered(connection, entries)
         for entry in entries:
@@ -188,11 +194,14 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
     shown: list[tuple[object, ...]] = []
     probed: list[tuple[object, ...]] = []
     owners: list[News] = []
+    recovering: list[tuple[object, ...]] = []
     for track in tracks:
         c = track.channel
         if c == track.before and not track.must_save:
             continue
         saved.append(_state(track))
+        if c.recovery_due_at != track.before.recovery_due_at:
+            recovering.append((track.row["channel_id"], c.recovery_due_at))
         if c.version != track.before.version:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, _words(track, words), seen_at))
@@ -201,6 +210,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
         elif track.answered and _is_long_ago(track.row["last_health_check"], c.probed_at):
             probed.append((track.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
+    await _run(connection, sql.save_recovery_due, 2, recovering)
     if shown:
         ids = [row[0] for row in shown]
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})

@@ -12,7 +12,7 @@ from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, te
 from db.entry import Entry, Owner, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
 from db.qr import SHOWN_FOR, KeptQr
-from db.rules import rules_of
+from db.rules import Curable, rules_of
 from statemachine.clock import Clock, learn
 from statemachine.model import Incident, Monitoring, Rules, Trigger
 from statemachine.signals import (
@@ -24,6 +24,7 @@ from statemachine.signals import (
     Effect,
     Heard,
     Open,
+    RecoveryEnded,
     Resolve,
     Signal,
     Verdict,
@@ -48,7 +49,7 @@ class Past:
 class Track:
     """One channel's way through a batch."""
 
-    def __init__(self, row: Row, installation: Rules) -> None:
+    def __init__(self, row: Row, installation: Rules, curable: Curable | None) -> None:
         monitoring = (
             Monitoring.REMOVED
             if row["removed"]
@@ -63,7 +64,12 @@ class Track:
         self.before: Final = channel_of(row, memory)
         self.told_rules = None if self.told is None else self.before.rules
         self.rules: Final = rules_of(
-            installation, row["metadata"], row["defaults"], monitoring, row["configured"]
+            installation,
+            row["metadata"],
+            row["defaults"],
+            monitoring,
+            row["configured"],
+            None if curable is None else curable.get(row["provider"], ()),
         )
         self.channel = self.before
         self.events: list[EventRow] = []
@@ -94,9 +100,9 @@ class Track:
         """Bring the channel's rules up to date; the next stored event tells them to the replay."""
         if self.channel.rules == self.rules:
             return
-        known = self.told_rules is not None
+        known, version = self.told_rules is not None, self.channel.version
         effects = self.step(Configured(now, self.rules))
-        if effects or known:
+        if effects or known or self.channel.version != version:
             self.store(EventRow(Source.OPERATOR, "configured", None, None, None, None, None, now, now, ""))
 
     def step(self, signal: Signal) -> tuple[Effect, ...]:
@@ -135,8 +141,8 @@ class Track:
 class Batch:
     """The channels of one transaction, by id, and the clocks of their gateways."""
 
-    def __init__(self, rows: Iterable[Row], installation: Rules) -> None:
-        self.tracks: Final = {row["channel_id"]: Track(row, installation) for row in rows}
+    def __init__(self, rows: Iterable[Row], installation: Rules, curable: Curable | None = None) -> None:
+        self.tracks: Final = {row["channel_id"]: Track(row, installation, curable) for row in rows}
         self.known_clocks: Final[dict[UUID, str]] = {
             track.row["gateway_id"]: track.row["clock"]
             for track in self.tracks.values()
@@ -164,11 +170,14 @@ class Batch:
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
+                version = track.channel.version
                 effects = track.step(entry.said)
-                if effects:
+                if effects or track.channel.version != version:
                     event = event_of(entry)
                     event.data = {"opened": any(isinstance(effect, Open) for effect in effects) or None}
                     track.store(event)
+            case RecoveryEnded():
+                _end_recovery(track, entry, entry.said)
             case _:
                 track.step(entry.said)
 
@@ -240,6 +249,7 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
         if (
             not effects
             and track.channel.version == before.version
+            and track.channel.lost_until == before.lost_until
             and last is not None
             and last.is_like(event)
         ):
@@ -248,3 +258,13 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
             track.store(event)
     elif isinstance(said, Alive) and track.channel.version != before.version:
         track.store(event_of(entry, Trigger.OPENED))
+
+
+def _end_recovery(track: Track, entry: Entry, said: RecoveryEnded) -> None:
+    """Note what recovery did; that it may do nothing is no event, unless that moves the channel."""
+    version = track.channel.version
+    effects = track.step(said)
+    if effects or entry.details or track.channel.version != version:
+        event = event_of(entry)
+        event.data = {**entry.details, "again_at": said.again_at, "failed": said.failed or None}
+        track.store(event)

@@ -14,6 +14,7 @@ import orjson
 from db import documents
 from statemachine.clock import Clock
 from statemachine.model import (
+    Ailment,
     Channel,
     Evidence,
     Incident,
@@ -38,6 +39,7 @@ class Row(Protocol):
 STATES: Final = {state.value: state for state in State}
 TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
 REASONS: Final = {reason.value: reason for reason in Reason}
+AILMENTS: Final = {ailment.value: ailment for ailment in Ailment}
 
 
 def when(text: str | None) -> datetime | None:
@@ -70,6 +72,8 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
         awaiting_probe=Wait(since, when(memory.get("awaiting_probe_until"))) if since else None,
         due_at=row["due_at"],
         probe_due_at=row["probe_due_at"],
+        lost_until=when(memory.get("lost_until")),
+        recovery_due_at=row["recovery_due_at"],
         incident=incident_of(row),
     )
 
@@ -86,6 +90,7 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "probes": channel.probes,
         "awaiting_probe_since": wait.since if wait else None,
         "awaiting_probe_until": wait.until if wait else None,
+        "lost_until": channel.lost_until,
         "details": details,
     }
     return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
@@ -177,6 +182,9 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
         "retry_after": rules.retry_after.total_seconds(),
         "probe_wait": None if rules.probe_wait is None else rules.probe_wait.total_seconds(),
         "recovery": rules.recovery,
+        "curable": rules.curable,
+        "recovery_wait": rules.recovery_wait.total_seconds(),
+        "stuck_after": rules.stuck_after.total_seconds(),
         "monitoring": rules.monitoring.value,
         "configured": rules.configured,
     }
@@ -194,9 +202,14 @@ def text_of(document: Mapping[str, object]) -> str:
 
 @lru_cache(maxsize=1024)
 def rules_of_text(text: str) -> Rules:
-    """Return the rules written as JSON."""
+    """Return the rules written as JSON; those written before there was recovery know nothing of it."""
     document = orjson.loads(text)
     wait = document["probe_wait"]
+    recovery = {
+        name: timedelta(seconds=document[name])
+        for name in ("recovery_wait", "stuck_after")
+        if name in document
+    }
     return Rules(
         threshold=timedelta(seconds=document["threshold"]),
         terminal_grace=timedelta(seconds=document["terminal_grace"]),
@@ -205,6 +218,8 @@ def rules_of_text(text: str) -> Rules:
         retry_after=timedelta(seconds=document["retry_after"]),
         probe_wait=None if wait is None else timedelta(seconds=wait),
         recovery=document["recovery"],
+        curable=tuple(AILMENTS[word] for word in document.get("curable", ()) if word in AILMENTS),
+        **recovery,
         monitoring=Monitoring(document["monitoring"]),
         configured=document["configured"],
     )

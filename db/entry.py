@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Signal
+
+RECOVERY: Final = "recovery"
+"""The name of the event that says what recovery did; whoever asked for it is its source."""
 
 
 class Source(StrEnum):

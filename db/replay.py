@@ -9,7 +9,7 @@ import orjson
 
 from db.codec import REASONS, TRIGGERS, Row, channel_of, rules_of_json, when
 from db.connections import Connection
-from db.entry import Source
+from db.entry import RECOVERY, Source
 from db.queries import sql
 from statemachine.model import Channel, Trigger
 from statemachine.signals import (
@@ -20,6 +20,7 @@ from statemachine.signals import (
     Heard,
     IncidentOpened,
     IncidentResolved,
+    RecoveryEnded,
     Signal,
     Verdict,
 )
@@ -36,7 +37,7 @@ async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, lis
     """Return the channel as its stored events alone make it, and every effect on the way.
 
     Once there is a snapshot it begins with the oldest, and the effects are those since then. When the next
-    probe or deadline is due isn't replayed, nor is live traffic, which is not stored.
+    probe, deadline or recovery is due isn't replayed, nor is live traffic, which is not stored.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         snapshot = await connection.fetchrow(sql.read_snapshot, channel_id)
@@ -52,7 +53,7 @@ async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, lis
 
 def channel_in(snapshot: str) -> Channel:
     """Return the channel that a snapshot holds."""
-    row: dict[str, Any] = orjson.loads(snapshot)
+    row: dict[str, Any] = {"recovery_due_at": None, **orjson.loads(snapshot)}
     return channel_of(row | {name: when(row[name]) for name in TIMES}, row["memory"])
 
 
@@ -63,6 +64,9 @@ def signals_of(row: Row) -> Iterator[Signal]:
     if "rules" in data:
         yield Configured(received_at, rules_of_json(data["rules"]))
     match row["source"], row["name"]:
+        case ((Source.DEADLINE | Source.OPERATOR), name) if name == RECOVERY:
+            again_at = datetime.fromisoformat(data["again_at"])
+            yield RecoveryEnded(received_at, again_at, failed=data.get("failed", False))
         case Source.DEADLINE, _:
             yield Deadline(received_at, certain=data.get("opened", False))
         case Source.PROBE, _:

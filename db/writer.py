@@ -17,6 +17,7 @@ from db.connections import Connection
 from db.entry import Entry
 from db.patience import LOCKED, TRANSIENT, pauses
 from db.queue import PATIENCE, Queue, Submission
+from db.rules import Curable
 from statemachine.model import Rules, State
 
 LANES: Final = 2
@@ -36,10 +37,12 @@ class Writer:
         on_commit: Callable[[Applied, int, float], None] = lambda applied, entries, seconds: None,
         patience: timedelta = PATIENCE,
         words: Words = code_of,
+        curable: Curable | None = None,
     ) -> None:
         self._connect = connect
         self._words = words
         self._installation = installation
+        self._curable = curable
         self._on_commit = on_commit
         self._patience = patience.total_seconds()
         self._queue = Queue(patience)
@@ -141,7 +144,9 @@ class Writer:
         started = loop.time()
         entries = [entry for submission in batch for entry in submission.entries]
         async with asyncio.timeout(self._patience):
-            applied = await apply(await session.open(), entries, self._installation, self._words)
+            applied = await apply(
+                await session.open(), entries, self._installation, self._words, self._curable
+            )
         for submission in batch:
             if not submission.done.done():
                 submission.done.set_result(None)

@@ -20,6 +20,7 @@ import db.writer
 from db.apply import Applied, Words, apply, code_of
 from db.connections import Connection
 from db.entry import Entry
+from db.rules import Curable
 from receiver.serving import serve
 from receiver.settings import load_settings
 from statemachine.model import Rules
@@ -58,11 +59,15 @@ def doom(point: Point, nth: int) -> None:
     batches = count(1)
 
     async def fatal(
-        connection: Connection, entries: Sequence[Entry], installation: Rules, words: Words = code_of
+        connection: Connection,
+        entries: Sequence[Entry],
+        installation: Rules,
+        words: Words = code_of,
+        curable: Curable | None = None,
     ) -> Applied:
-        if next(batches) < nth:
-            return await apply(connection, entries, installation, words)
-        return await apply(cast(Connection, _Doomed(connection, point)), entries, installation, words)
+        doomed = next(batches) >= nth
+        chosen = cast(Connection, _Doomed(connection, point)) if doomed else connection
+        return await apply(chosen, entries, installation, words, curable)
 
     db.writer.apply = fatal  # type: ignore[attr-defined]
 

@@ -26,6 +26,7 @@ from db.notices import listen
 from db.pool import connect, connect_writer, open_pool
 from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
+from db.recoveries import Budget
 from db.vault import Vault, kept_keys
 from db.writer import Writer
 from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
@@ -39,7 +40,9 @@ from receiver.freshness import Freshness
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
 from receiver.probe import Probed, Prober
+from receiver.providers import CURABLE
 from receiver.reconciler import Reconciler
+from receiver.recovery import Recovery
 from receiver.settings import DEFAULT_DATA_DIR, Settings
 from receiver.sweeps import Sweeper
 from receiver.texts import reason_text
@@ -163,7 +166,9 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     rules = installation_rules(settings)
-    writer = Writer(partial(connect_writer, dsn), rules, metrics.committed, words=reason_text)
+    writer = Writer(
+        partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, curable=CURABLE
+    )
     metrics.measure(metrics.queue_entries, lambda: writer.depth)
     load = Load()
     metrics.measure(metrics.requests_in_flight, lambda: load.requests)
@@ -186,21 +191,31 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.listen = partial(listen, hear, app.state.tokens.forget, app.state.tokens.forget_all)
     app.state.apply_now = partial(_apply_now, writer)
     app.state.check_now = partial(_check_now, app.state.prober, writer)
+    app.state.recovery = Recovery(
+        pool,
+        writer,
+        vault,
+        client,
+        partial(_probe_and_keep, prober, writer),
+        Budget().faster(settings.recovery_speed),
+        rules.stuck_after,
+        metrics.recovery_ended,
+    )
+    app.state.restart_now = app.state.recovery.by_hand
     app.state.acknowledge = partial(_acknowledge, app)
     app.webhooks = admission(AccessLog(Webhooks(app.state)))
     return app
 
 
 def installation_rules(settings: Settings) -> Rules:
-    """Return the rules that hold for every channel whose tenant wishes nothing else.
-
-    Nothing recovers yet: a session that only a restart could save counts as unpaired.
-    """
+    """Return the rules that hold for every channel whose tenant wishes nothing else."""
+    told = Rules()
     return Rules(
         stale_after=settings.stale_after,
         retry_after=settings.retry_after,
         terminal_grace=settings.terminal_grace,
-        recovery=False,
+        recovery_wait=told.recovery_wait / settings.recovery_speed,
+        stuck_after=told.stuck_after / settings.recovery_speed,
     )
 
 
@@ -218,6 +233,7 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "deadlines", Deadlines(state.pool, state.writer, state.metrics.deadline_lag_seconds.set).run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "sweeps", state.sweeper.run()
+    yield "recovery", state.recovery.run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
@@ -244,11 +260,15 @@ async def _apply_now(writer: Writer, channel_id: UUID) -> None:
 
 
 async def _check_now(prober: Prober, writer: Writer, target: Target) -> Probed:
-    probed = await prober.probe(target)
     try:
-        await writer.submit([probed.entry])
+        return await _probe_and_keep(prober, writer, target)
     except NotCommitted as error:
         raise Unavailable(str(error)) from None
+
+
+async def _probe_and_keep(prober: Prober, writer: Writer, target: Target) -> Probed:
+    probed = await prober.probe(target)
+    await writer.submit([probed.entry])
     return probed
 
 

@@ -55,6 +55,7 @@ class _Request(NamedTuple):
     headers: Mapping[str, str]
     limit: int
     body: Mapping[str, object] | None
+    once: bool
 
 
 Origin = tuple[str, str, int | None]
@@ -77,10 +78,13 @@ class Client:
         return await self._call("GET", url, headers, limit)
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, object]
+        self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, object] | None = None
     ) -> Reply:
-        """Return the answer to a call with a JSON body, made once; raise `Unanswered`."""
-        return await self._call(method, url, headers, ANSWER_LIMIT, body)
+        """Return the answer to a call that changes something, with a JSON body or none; raise `Unanswered`.
+
+        It is made once, whatever its method: that no answer came doesn't say that nothing was done.
+        """
+        return await self._call(method, url, headers, ANSWER_LIMIT, body, once=True)
 
     async def _call(
         self,
@@ -89,10 +93,11 @@ class Client:
         headers: Mapping[str, str],
         limit: int,
         body: Mapping[str, object] | None = None,
+        once: bool = False,
     ) -> Reply:
         try:
             async with asyncio.timeout(self.seconds):
-                request = _Request(method, self._reachable(httpx.URL(url)), headers, limit, body)
+                request = _Request(method, self._reachable(httpx.URL(url)), headers, limit, body, once)
                 return await self._make(request)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unanswered(type(error).__name__, timed_out=True) from None
@@ -113,7 +118,7 @@ class Client:
             try:
                 return await _exchange(pool.http, request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                if request.method != "GET":
+                if request.once:
                     raise
                 # The gateway may have closed a kept connection just now, which says nothing about it.
                 return await _exchange(pool.http, request)
@@ -148,7 +153,7 @@ async def _close(pools: Iterable[_Pool]) -> None:
 
 
 async def _exchange(http: httpx.AsyncClient, request: _Request) -> Reply:
-    method, url, headers, limit, document = request
+    method, url, headers, limit, document, _ = request
     async with http.stream(method, url, headers=headers, json=document) as response:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Unanswered("Encoded")

@@ -83,6 +83,16 @@ class Conflict(Problem):
         super().__init__(detail, **({} if id is None else {"id": str(id)}))
 
 
+class TooMany(Problem):
+    """It has been done as often as it may be for now; the caller may come again after so many seconds."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after)}
+
+
 class BadGateway(Problem):
     """A WhatsApp gateway that was to be asked didn't answer, or not with what was asked for."""
 

@@ -12,6 +12,7 @@ from db.checks import prune_checks
 from db.connections import Connection, Pool
 from db.intake import prune
 from db.qr import forget_qrs
+from db.recoveries import prune_recoveries
 from db.vault import Vault
 from receiver.rounds import go_round
 
@@ -27,6 +28,7 @@ async def keep(connection: Connection, vault: Vault) -> None:
         await prune(connection, datetime.now(UTC))
         await prune_checks(connection, datetime.now(UTC))
         await forget_qrs(connection, datetime.now(UTC))
+        await prune_recoveries(connection, datetime.now(UTC))
     except asyncpg.PostgresError as error:
         log.error("housekeeping did not finish: %s", error)
 

@@ -20,6 +20,7 @@ from db.apply import Applied
 from db.connections import Pool
 from db.patience import TRANSIENT
 from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
+from db.recoveries import Outcome
 from receiver.probe import Probed
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Pulse
@@ -99,6 +100,12 @@ class Metrics:
         self.incidents_resolved: Final = Counter(
             "zapwatch_incidents_resolved", "Incidents resolved.", registry=self.registry
         )
+        self.recoveries: Final = Counter(
+            "zapwatch_recoveries",
+            "Episodes of recovery in which an order was given, by provider and outcome.",
+            ["provider", "outcome"],
+            registry=self.registry,
+        )
         self.probe_seconds: Final = Histogram(
             "zapwatch_probe_seconds",
             "Time from asking a gateway about a channel to its answer, by provider and outcome.",
@@ -171,6 +178,10 @@ class Metrics:
     def deeply_probed(self, provider: str, pulse: Pulse) -> None:
         """Note one deep probe; fits `Suspicions(on_probe=...)`."""
         self.deep_probes.labels(provider, pulse).inc()
+
+    def recovery_ended(self, provider: str, outcome: Outcome) -> None:
+        """Note one episode; fits `Recovery(on_ended=...)`."""
+        self.recoveries.labels(provider, outcome.value).inc()
 
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge follow what is read: other processes can't call a function of this one."""

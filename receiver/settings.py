@@ -188,6 +188,8 @@ class Settings:
     workers: Annotated[int, Setting(_whole(1, 256), "processes that serve")] = 1
     log_format: Annotated[LogFormat, Setting(_log_format, "how log lines look: text or json")] = "text"
     warnings: tuple[str, ...] = ()
+    recovery_speed: float = 1.0
+    """How many times as fast recovery goes; only the demo and the tests, which compress time, set it."""
 
     @property
     def embedded(self) -> bool:

@@ -19,6 +19,7 @@ from receiver.app import installation_rules
 from receiver.client import open_client
 from receiver.container import localhost
 from receiver.probe import Probed, Prober, Unaskable
+from receiver.providers import CURABLE
 from receiver.reconciler import Reconciler
 from receiver.settings import Settings
 
@@ -70,7 +71,7 @@ async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_P
         await open_pool(dsn, "zapwatch check") as pool,
         open_client(settings.probe_timeout, localhost()) as client,
     ):
-        writer = Writer(partial(connect_writer, dsn), installation_rules(settings))
+        writer = Writer(partial(connect_writer, dsn), installation_rules(settings), curable=CURABLE)
         prober = Prober(pool, vault, client, settings.retry_after / 2)
         yield _Parts(pool, writer, prober, Reconciler(pool, writer, prober, settings.probe_timeout))
 

@@ -77,6 +77,19 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Ailment(StrEnum):
+    """What an order to the gateway may heal, where the gateway has an order for it."""
+
+    LOST = "lost"
+    """A probe found the session lost; a restart may still bring it back."""
+    INCOMPLETE = "incomplete"
+    """Connected, but the gateway doesn't know whose number it is."""
+    STUCK = "stuck"
+    """Connecting for so long that it won't come by itself."""
+    DROPPED = "dropped"
+    """Closed, with a session, and nobody connects it."""
+
+
 class Monitoring(StrEnum):
     """Whether a channel is looked after. Paused: no probe, no new incident. Removed: deleted or inactive."""
 
@@ -140,6 +153,12 @@ class Rules(NamedTuple):
     """How long a due incident on old evidence waits for a probe; None: until there is new evidence."""
     recovery: bool = True
     """Whether a lost session may be restarted before it counts as unpaired."""
+    curable: tuple[Ailment, ...] = tuple(Ailment)
+    """What the channel's gateway has orders for."""
+    recovery_wait: timedelta = timedelta(seconds=60)
+    """How long a lost session stays dropped at most while recovery runs."""
+    stuck_after: timedelta = timedelta(seconds=60)
+    """How long connecting may last before it is stuck."""
     monitoring: Monitoring = Monitoring.WATCHED
     configured: bool = True
     """Whether the channel has an address and a key, so that it can be probed."""
@@ -199,6 +218,10 @@ class Channel(NamedTuple):
     """Set while a due incident waits for a probe because its evidence is old."""
     due_at: datetime | None = None
     probe_due_at: datetime | None = None
+    lost_until: datetime | None = None
+    """Set while a lost session stays dropped because recovery may run: until when at most."""
+    recovery_due_at: datetime | None = None
+    """From when on an order may be given; None: none would help."""
     incident: Incident | None = None
 
     @property

@@ -7,7 +7,7 @@ opened. It has one clock and at most one incident, whatever states it wanders th
 from datetime import datetime, timedelta
 from typing import Final
 
-from statemachine.model import Channel, Incident, Monitoring, Reason, Standing, State, Wait
+from statemachine.model import Ailment, Channel, Incident, Monitoring, Reason, Standing, State, Wait
 from statemachine.signals import Change, Deadline, Effect, Open, Resolve
 
 FLAPS: Final = 5
@@ -31,15 +31,25 @@ def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tup
         after, effects = _recovered(before, after, now)
     else:
         after, effects = _unhealthy(before, after, now)
-    due_at = next_due(after)
-    return (after if due_at == after.due_at else after._replace(due_at=due_at)), effects
+    due_at, recovery_due_at = next_due(after), _recovery_due(before, after, now)
+    if (due_at, recovery_due_at) != (after.due_at, after.recovery_due_at):
+        after = after._replace(due_at=due_at, recovery_due_at=recovery_due_at)
+    return after, effects
 
 
 def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     effects = (
         () if channel.incident is None else (Resolve(channel.incident, now, "channel_removed", tell=False),)
     )
-    return channel._replace(incident=None, due_at=None, probe_due_at=None, awaiting_probe=None), effects
+    left_alone = channel._replace(
+        incident=None,
+        due_at=None,
+        probe_due_at=None,
+        awaiting_probe=None,
+        lost_until=None,
+        recovery_due_at=None,
+    )
+    return left_alone, effects
 
 
 def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -133,7 +143,7 @@ def incident_due(channel: Channel) -> datetime | None:
     due = channel.first_unhealthy_at + channel.rules.threshold
     if channel.terminal_at is not None and not channel.rules.terminal_waits:
         due = min(due, channel.terminal_at + channel.rules.terminal_grace)
-    return due
+    return due if channel.lost_until is None else max(due, channel.lost_until)
 
 
 def _matters(channel: Channel) -> bool:
@@ -147,7 +157,54 @@ def next_due(channel: Channel) -> datetime | None:
         flapping = channel.incident is not None and channel.incident.flapping and channel.since is not None
         return channel.since + STABLE_AFTER if flapping and channel.since else None
     due = incident_due(channel)
-    return due if due is None or channel.awaiting_probe is None else channel.awaiting_probe.until
+    if due is not None and channel.awaiting_probe is not None:
+        due = channel.awaiting_probe.until
+    return channel.lost_until if due is None else min(due, channel.lost_until or due)
+
+
+def may_restart(channel: Channel) -> bool:
+    """True when a session that a probe finds lost may be restarted before it counts as unpaired."""
+    return _may_recover(channel) and Ailment.LOST in channel.rules.curable
+
+
+def _may_recover(channel: Channel) -> bool:
+    """A channel that was never open waits for its first scan: no order brings it nearer."""
+    return channel.rules.recovery and channel.has_been_open and is_probed(channel)
+
+
+def ailment_of(channel: Channel) -> Ailment | None:
+    """Return what an order to the gateway may heal; None: nothing, or nothing may be ordered.
+
+    An error is the gateway's silence, unpaired and a QR want a person: none of them is an ailment.
+    """
+    match channel.state:
+        case State.DROPPED:
+            ailment = Ailment.DROPPED if channel.lost_until is None else Ailment.LOST
+        case State.CONNECTING if channel.standing.reason is Reason.INCOMPLETE_SESSION:
+            ailment = Ailment.INCOMPLETE
+        case State.CONNECTING:
+            ailment = Ailment.STUCK
+        case _:
+            return None
+    return ailment if ailment in channel.rules.curable and _may_recover(channel) else None
+
+
+def _recovery_due(before: Channel, after: Channel, now: datetime) -> datetime | None:
+    """Return from when on an order may be given: set when an ailment begins, and kept while it lasts."""
+    ailment = ailment_of(after)
+    if ailment is None:
+        return None
+    if ailment is ailment_of(before) and after.recovery_due_at is not None:
+        return after.recovery_due_at
+    since = after.since or now
+    match ailment:
+        case Ailment.STUCK:
+            return since + after.rules.stuck_after
+        case Ailment.DROPPED:
+            # Most gateways connect a dropped session by themselves, within a second.
+            return since + after.rules.retry_after
+        case _:
+            return now
 
 
 def is_probed(channel: Channel) -> bool:

@@ -83,6 +83,17 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryEnded:
+    """Recovery has done what it may for now. That it healed the channel is for a probe to say."""
+
+    received_at: datetime
+    again_at: datetime
+    """From when on another order may be given."""
+    failed: bool
+    """Nothing more will be tried soon: a session that is still lost counts as unpaired."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configured:
     """An operator's word: these rules hold from now on."""
 
@@ -106,7 +117,17 @@ class IncidentResolved:
     received_at: datetime
 
 
-Signal = Heard | Alive | Answered | Verdict | Deadline | Configured | IncidentOpened | IncidentResolved
+Signal = (
+    Heard
+    | Alive
+    | Answered
+    | Verdict
+    | Deadline
+    | RecoveryEnded
+    | Configured
+    | IncidentOpened
+    | IncidentResolved
+)
 
 
 @dataclass(frozen=True, slots=True)

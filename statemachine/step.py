@@ -21,6 +21,7 @@ from statemachine.signals import (
     Heard,
     IncidentOpened,
     IncidentResolved,
+    RecoveryEnded,
     Signal,
     Verdict,
 )
@@ -56,9 +57,13 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
             after = _opened_outside(channel, signal)
         case IncidentResolved():
             after = channel._replace(incident=None)
+        case RecoveryEnded():
+            after = _recovery_ended(channel, signal)
         case Deadline():
-            due, opened = policy.fall_due(channel, signal)
-            after, effects = policy.decide(due, due, signal.received_at)
+            is_over = channel.lost_until is not None and signal.received_at >= channel.lost_until
+            after = _given_up(channel, signal.received_at) if is_over else channel
+            due, opened = policy.fall_due(after, signal)
+            after, effects = policy.decide(channel, due, signal.received_at)
             return after, opened + effects
         case _:
             assert_never(signal)
@@ -189,7 +194,7 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
     settled_at = channel.evidence.settled_at
     if settled_at is not None and verdict.began_at <= settled_at:
         return channel
-    if verdict.session_lost and not channel.rules.recovery:
+    if verdict.session_lost and not policy.may_restart(channel):
         verdict = replace(verdict, trigger=Trigger.UNPAIRED)
     opened = verdict.trigger is Trigger.OPENED
     after = channel._replace(
@@ -197,14 +202,36 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
         probed_at=_later(channel.probed_at, verdict.began_at),
     )
     after = _restand(after, settle(channel.evidence, verdict), verdict.dated_at)
+    if verdict.session_lost and after.state is State.DROPPED and after.lost_until is None:
+        after = after._replace(lost_until=verdict.received_at + channel.rules.recovery_wait)
     is_about_session = verdict.trigger not in GATEWAY_TROUBLE or after.state is State.ERROR
     if not is_about_session and channel.awaiting_probe is None:
         return after
     return _refreshed(after, verdict.received_at)
 
 
+def _recovery_ended(channel: Channel, ended: RecoveryEnded) -> Channel:
+    if channel.recovery_due_at is not None:
+        channel = channel._replace(recovery_due_at=ended.again_at)
+    return _given_up(channel, ended.received_at) if ended.failed else channel
+
+
+def _given_up(channel: Channel, now: datetime) -> Channel:
+    """Return the channel with its lost session, if it is still lost, counted as unpaired.
+
+    The probe that found it lost says so now, after all: webhooks that are younger than that still count.
+    """
+    if channel.lost_until is None:
+        return channel
+    _, reason, status = channel.standing
+    base = advance(channel.evidence.base, Trigger.UNPAIRED, reason, status)
+    return _restand(channel._replace(lost_until=None), channel.evidence._replace(base=base), now)
+
+
 def _configured(channel: Channel, configured: Configured) -> Channel:
     after = channel._replace(rules=configured.rules)
+    if not policy.may_restart(after):
+        after = _given_up(after, configured.received_at)
     if not policy.is_probed(after):
         return after._replace(probe_due_at=None)
     if not policy.is_probed(channel) or channel.probe_due_at is None:
@@ -234,6 +261,7 @@ def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channe
         since=channel.since if state.shown == before.state.shown else dated_at,
         first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
         terminal_at=(channel.terminal_at or dated_at) if standing.terminal else None,
+        lost_until=channel.lost_until if state is State.DROPPED else None,
         departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
         probes=0 if healthy else channel.probes,
     )

@@ -18,7 +18,8 @@ for no key update skip locked;
 -- Read all that a step needs to know of the locked channels, with their open incident and newest event.
 select
   s.channel_id, s.tenant_id, s.version, s.state, s.reason, s.status, s.since, s.first_unhealthy_at,
-  s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.told_rules, s.memory,
+  s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.recovery_due_at, s.told_rules,
+  s.memory,
   z.gateway_id, z.paused_at is not null as paused, z.removed or n.deleted_at is not null or not n.is_active as removed,
   coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
   n.provider, n.metadata, n.last_health_check, n.phone_number::text as phone_number,
@@ -90,6 +91,13 @@ set
 from unnest($1::zapwatch_new_state[]) as u
 where s.channel_id = u.channel_id
   and s.channel_id = any (array(select channel_id from unnest($1::zapwatch_new_state[])));
+
+-- name: save_recovery_due
+-- Save from when on orders may be given about channels, where that changed; apart, because it hardly ever does.
+update zapwatch_states s
+set recovery_due_at = u.due_at
+from unnest($1::uuid[], $2::timestamptz[]) as u (channel_id, due_at)
+where s.channel_id = u.channel_id and s.channel_id = any ($1::uuid[]);
 
 -- name: freshen
 -- Note live traffic of channels of which it says nothing else: open, not in doubt, nothing due, no incident; those that

@@ -4,12 +4,13 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import channels, checks, gateways, incidents, openapi, qr, service, tenants
+from receiver.api import channels, checks, gateways, incidents, openapi, qr, recovery, service, tenants
 
 _described: Final = [
     *channels.routes,
     *checks.routes,
     *qr.routes,
+    *recovery.routes,
     *gateways.routes,
     *incidents.routes,
     *tenants.routes,

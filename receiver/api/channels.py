@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db import reads, registry
+from db import reads, recoveries, registry
 from db.address import AddressError
 from db.tenants import UnknownTenant
 from receiver.api import views
@@ -82,7 +82,7 @@ async def index(call: Call) -> Response:
 
 async def show(call: Call) -> Response:
     """Show one channel and its settings."""
-    return Json(views.whole_channel(await _read(call, call.id())))
+    return Json(await _whole(call, call.id()))
 
 
 async def state(call: Call) -> Response:
@@ -163,11 +163,17 @@ async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
     return found
 
 
+async def _whole(call: Call, channel_id: UUID) -> dict[str, object]:
+    found = await _read(call, channel_id)
+    last = await recoveries.last_recovery(call.services.pool, call.tenant_id, channel_id)
+    return {**views.whole_channel(found), "recovery": views.recovery(found, last)}
+
+
 async def _settled(call: Call, channel_id: UUID) -> Response:
     """Have a change applied at once and show what became of the channel."""
     await call.services.tokens.forget_everywhere(channel_id)
     await call.services.apply_now(channel_id)
-    return Json(views.whole_channel(await _read(call, channel_id)))
+    return Json(await _whole(call, channel_id))
 
 
 async def _refused(call: Call, work: Awaitable[Result]) -> Result:

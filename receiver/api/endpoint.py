@@ -22,6 +22,7 @@ from receiver.client import Client
 from receiver.errors import Forbidden, NotFound
 from receiver.metrics import Metrics
 from receiver.probe import Probed
+from receiver.recovery import Tried
 from receiver.settings import Settings
 
 Endpoint = Callable[["Call"], Awaitable[Response]]
@@ -41,6 +42,8 @@ class Services:
     """Applies what is due on a channel at once: its rules changed."""
     check_now: Callable[[Target], Awaitable[Probed]]
     """Probes a channel and has the answer applied; raises `Unaskable` and `Unavailable`."""
+    restart_now: Callable[[UUID, UUID | None], Awaitable[Tried | None]]
+    """Gives one order that may bring a channel back; raises `Declined`, `OverBudget` and `Unaskable`."""
     acknowledge: Callable[[UUID], Awaitable[None]]
     """Notes that an operator has seen an incident; the first time counts."""
 

@@ -7,6 +7,7 @@ from db.connections import Record
 from db.documents import load
 from db.reads import ChannelRow, GatewayRow
 from db.rules import rules_of
+from receiver.providers import HEALING
 from receiver.texts import reason_text
 from statemachine.model import Monitoring, Reason, Rules, Standing, State
 
@@ -59,6 +60,15 @@ def whole_channel(found: ChannelRow) -> dict[str, object]:
         "suspected_since": row["suspected_at"],
         "metadata": load(row["metadata"]) or {},
         "created_at": row["created_at"],
+    }
+
+
+def recovery(found: ChannelRow, last: Record | None) -> dict[str, object]:
+    """Return what a channel's gateway can be told to do for it, and what it was told last."""
+    provider = HEALING.get(found.row["provider"])
+    return {
+        "remedies": [] if provider is None else sorted(provider.remedies),
+        "last": None if last is None else dict(last),
     }
 
 

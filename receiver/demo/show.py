@@ -122,6 +122,7 @@ def _compressed(settings: Settings, listener: socket.socket, folder: Path) -> Se
         stale_after=timedelta(seconds=120) / SPEED,
         retry_after=timedelta(seconds=10) / SPEED,
         terminal_grace=timedelta(seconds=15) / SPEED,
+        recovery_speed=SPEED,
         probe_timeout=timedelta(seconds=2),
     )
 

@@ -9,18 +9,23 @@ from receiver.providers.evolution import Evolution
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     Answer,
+    Condition,
+    Futile,
     Listing,
     Order,
     Pulse,
     Question,
+    Remedy,
     Report,
     Slots,
     Subscription,
     Sweep,
+    Treatment,
 )
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
+from statemachine.model import Ailment
 
 
 class Deep(Protocol):
@@ -162,7 +167,31 @@ class Scannable(Provider, Protocol):
         """Return what the answer holds; it says nothing about the channel's state."""
 
 
+class Healing(Provider, Protocol):
+    """A provider whose gateways can be told to bring a channel back."""
+
+    @property
+    def remedies(self) -> frozenset[Remedy]:
+        """What its gateways can be told to do."""
+
+    @property
+    def curable(self) -> tuple[Ailment, ...]:
+        """What they may be told to do something about without being asked by a person."""
+
+    def treat(self, condition: Condition) -> Treatment | Futile:
+        """Return which order helps a channel that stands so, or why none does."""
+
+    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+        """Return the call that gives an order, to be made once."""
+
+    def read_order(self, status: int, body: bytes) -> str | None:
+        """Return what its answer says against the order, or None: it was taken, which heals nothing yet."""
+
+
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
+HEALING: Final[dict[str, Healing]] = {it.name: it for it in (Evolution(), Wapi(), Waha())}
 PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}
 SCANNABLE: Final[dict[str, Scannable]] = {provider.name: provider for provider in (Evolution(), Wapi())}
 DEEP: Final[dict[str, Deep]] = {name: it.deep for name, it in PROVIDERS.items() if it.deep is not None}
+CURABLE: Final = {name: HEALING[name].curable if name in HEALING else () for name in PROVIDERS}
+"""What the gateways of each provider have orders for."""

@@ -15,7 +15,7 @@ import orjson
 from db.entry import Owner, Told
 from db.imports import Listed
 from db.qr import Qr
-from statemachine.model import Reason, Trigger
+from statemachine.model import Reason, State, Trigger
 
 NAME_LENGTH: Final = 64
 """Characters kept of a gateway's word for an event; real ones have at most 28."""
@@ -87,7 +87,41 @@ class Order(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
-    body: Mapping[str, object]
+    body: Mapping[str, object] | None = None
+
+
+class Remedy(StrEnum):
+    """What a gateway can be told to do for a channel; some can't be told anything."""
+
+    RESTART = "restart"
+    CONNECT = "connect"
+    REREGISTER = "reregister_webhook"
+    """Set the webhook's address anew, which revives one that W-API no longer sends to."""
+
+
+class Condition(NamedTuple):
+    """How a channel stands, for how long, and its gateway's version."""
+
+    state: State
+    reason: Reason | None
+    lasted: timedelta
+    stuck_after: timedelta
+    """How long connecting may last before it is stuck."""
+    version: str | None
+
+
+class Treatment(NamedTuple):
+    """The order that helps a channel."""
+
+    remedy: Remedy
+    if_seen: Trigger | None
+    """What a probe just before has to say for it; None: no probe can tell."""
+
+
+class Futile(NamedTuple):
+    """No order helps, and why: a sentence for people."""
+
+    why: str
 
 
 class Pulse(StrEnum):
@@ -182,6 +216,33 @@ def by_status(status: int) -> Answer:
             return Answer(Trigger.UNREACHABLE, Reason.PROVIDER_UNAVAILABLE, status)
         case _:
             return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
+
+
+def hopeless(condition: Condition) -> Futile:
+    """Return why no gateway has an order for a channel that stands so."""
+    match condition.state:
+        case State.OPEN:
+            return Futile("It is open.")
+        case State.UNPAIRED | State.QR_PENDING:
+            return Futile("Its session is lost: only a new scan brings it back.")
+        case State.ERROR:
+            return Futile("Its gateway doesn't answer about it, which says nothing about its session.")
+        case State.UNKNOWN:
+            return Futile("Nothing is known of it yet.")
+        case _:
+            return Futile("Its gateway has no order that would help now.")
+
+
+def order_failure(status: int, body: bytes) -> str | None:
+    """Return what a gateway's answer to an order says against it, or None when it was taken.
+
+    `{"error": true}` comes with 200, too (Evolution, W-API). Nothing of the gateway's own words is kept: they
+    may hold a QR.
+    """
+    if not 200 <= status < 300:
+        return f"HTTP {status}"
+    document = document_of(body)
+    return "an error inside of a 200" if document is not None and document.get("error") is True else None
 
 
 def segment(name: str) -> str:

@@ -9,8 +9,13 @@ from typing import Final
 from db.entry import Told
 from receiver.providers.report import (
     Answer,
+    Condition,
+    Futile,
+    Order,
     Question,
+    Remedy,
     Report,
+    Treatment,
     Unreadable,
     by_status,
     clean,
@@ -19,10 +24,12 @@ from receiver.providers.report import (
     event_key,
     from_epoch,
     glimpse,
+    hopeless,
     instance_of,
+    order_failure,
     segment,
 )
-from statemachine.model import Reason, Trigger
+from statemachine.model import Ailment, Reason, State, Trigger
 
 WORDS: Final[dict[str, tuple[Trigger, Reason | None]]] = {
     "WORKING": (Trigger.OPENED, None),
@@ -42,6 +49,8 @@ class Waha:
     name: Final = "waha"
     has_version: Final = False
     deep: Final = None
+    remedies: Final = frozenset({Remedy.RESTART})
+    curable: Final = (Ailment.DROPPED,)
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""
@@ -85,6 +94,24 @@ class Waha:
         if not isinstance(word, str) or word not in WORDS:
             return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
         return Answer(*WORDS[word], status)
+
+    def treat(self, condition: Condition) -> Treatment | Futile:
+        """Return a restart for a session that FAILED, as its docs advise; STOPPED was somebody's wish."""
+        match condition.state, condition.reason:
+            case State.DROPPED, Reason.BAD_SESSION:
+                return Treatment(Remedy.RESTART, if_seen=Trigger.DROPPED)
+            case State.DROPPED, _:
+                return Futile("Its session was stopped at the gateway, and is to be started there.")
+            case _:
+                return hopeless(condition)
+
+    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+        """Return the restart."""
+        return Order("POST", f"/api/sessions/{segment(instance)}/restart", {"X-Api-Key": key})
+
+    def read_order(self, status: int, body: bytes) -> str | None:
+        """Return what the answer says against the order."""
+        return order_failure(status, body)
 
     def read_version(self, body: bytes) -> str | None:
         """Return None: nothing in WAHA's dialect depends on its version."""

@@ -12,6 +12,13 @@ Script = Iterator[float]
 """What happens to a channel, yielding the seconds until its next step."""
 
 
+class Ordered(NamedTuple):
+    """An order that came for a channel, at the loop's monotonic time, whatever the answer."""
+
+    what: str
+    at: float
+
+
 class Sent(NamedTuple):
     """A webhook that was emitted, at the loop's monotonic time."""
 
@@ -35,6 +42,9 @@ class Channel:
         self.probed: list[float] = []
         """Monotonic times at which its state was asked, whatever the answer."""
         self.sent: list[Sent] = []
+        self.ordered: list[Ordered] = []
+        self.order_fault: Fault | None = None
+        """What becomes of orders instead of what they are for."""
         self._stage = courier.stage
         self._outbox = Outbox(courier)
         self._script: asyncio.Task[None] | None = None

@@ -6,7 +6,7 @@ from typing import ClassVar, Final, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from receiver.sandbox.channel import Channel
+from receiver.sandbox.channel import Channel, Ordered
 from receiver.sandbox.delivery import Courier
 from receiver.sandbox.fault import ABOUT_A_CHANNEL, Fault
 from receiver.sandbox.server import Server
@@ -92,6 +92,10 @@ class Host(ABC, Generic[C]):
         """Return the name of the channel whose state a request asks, or None."""
 
     @abstractmethod
+    def order(self, request: Request) -> tuple[str, str] | None:
+        """Return the name of the channel that a request orders something for, and what; or None."""
+
+    @abstractmethod
     def answer(self, request: Request) -> Answer | Later:
         """Return what the gateway answers when nothing is wrong with it."""
 
@@ -135,7 +139,7 @@ class Host(ABC, Generic[C]):
         channel = None if name is None else self.channels.get(name)
         if channel is not None:
             channel.probed.append(time.monotonic())
-        match self.fault_of(request, name, channel):
+        match self.fault_of(request, name, channel) or self._note_order(request):
             case None:
                 await self._reply(request, send)
             case Fault.HANG:
@@ -159,6 +163,15 @@ class Host(ABC, Generic[C]):
             await self._stage.pause(answer.seconds)
             answer = answer.answer()
         await reply(answer, send)
+
+    def _note_order(self, request: Request) -> Fault | None:
+        """Note an order, and return what becomes of it instead of what it is for."""
+        ordered = self.order(request)
+        channel = None if ordered is None else self.channels.get(ordered[0])
+        if ordered is None or channel is None:
+            return None
+        channel.ordered.append(Ordered(ordered[1], time.monotonic()))
+        return channel.order_fault
 
     def fault_of(self, request: Request, name: str | None, channel: C | None) -> Fault | None:
         """Return what becomes of a request; `name` and `channel`: whose state it asks."""

@@ -42,6 +42,9 @@ class TwilioHost(Host[Sender]):
         is_it = request.method == "GET" and request.path[:3] == SENDERS
         return request.path[3] if is_it and len(request.path) == 4 else None
 
+    def order(self, request: Request) -> None:
+        """Return None: a sender can't be told anything."""
+
     def answer(self, request: Request) -> Answer:
         """Return the answer; the account is checked first."""
         credentials = b"Basic " + b64encode(self.key.encode())

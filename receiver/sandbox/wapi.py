@@ -17,7 +17,7 @@ from receiver.sandbox.wire import Answer, Request, json_answer, page
 LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 RETRY: Final = Retry(attempts=4, timeout=30.0)
 CREATED: Final = 1_769_600_860_844
-ASKED: Final = ("status-instance", "fetch-instance", "qr-code", "pairing-code")
+ASKED: Final = ("status-instance", "fetch-instance", "restart", "qr-code", "pairing-code")
 PICTURE: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
     "AABJRU5ErkJggg=="
@@ -50,6 +50,8 @@ class WapiInstance(Channel):
         """The state that the list shows, where that is another one than the true: panels lie."""
         self.qrs = 0
         """How often a QR or a pairing code was asked for."""
+        self.restarts_needed: int | None = None
+        """How many restarts bring a lost session back; None: none does."""
 
     @property
     def webhook(self) -> str | None:
@@ -70,6 +72,20 @@ class WapiInstance(Channel):
         self.state = "close"
         if heard:
             self.false_disconnect()
+
+    def lose_phone(self) -> None:
+        """Connect without a phone, and say so: an incomplete session."""
+        self.state = "open"
+        self._emit("webhookConnected", connected=True, connectedPhone="", moment=_now())
+
+    def restart(self) -> None:
+        """Be restarted: connected again, and told, where there still is a session."""
+        if self.restarts_needed is None or self.order_fault is not None:
+            return
+        self.restarts_needed -= 1
+        if self.restarts_needed <= 0:
+            self.restarts_needed = None
+            self.connect()
 
     def false_disconnect(self) -> None:
         """Say that the session is lost, whether it is or not."""
@@ -142,6 +158,12 @@ class WapiHost(Host[WapiInstance]):
         is_it = (request.method, request.path) == ("GET", ("v1", "instance", "status-instance"))
         return request.query.get("instanceId") if is_it else None
 
+    def order(self, request: Request) -> tuple[str, str] | None:
+        """Return the instance of a restart."""
+        if (request.method, request.path) == ("GET", ("v1", "instance", "restart")):
+            return request.query.get("instanceId", ""), "restart"
+        return None
+
     def answer(self, request: Request) -> Answer:
         """Return the answer; a path it doesn't know is a page."""
         instance = self.channels.get(request.query.get("instanceId", ""))
@@ -194,6 +216,9 @@ class WapiHost(Host[WapiInstance]):
     def _told(self, instance: WapiInstance, what: str, query: dict[str, str]) -> Answer:
         if what == "fetch-instance":
             return json_answer(200, _record(instance))
+        if what == "restart":
+            instance.restart()
+            return json_answer(200, {"error": False, "message": "Instância reiniciada"})
         instance.qrs += 1
         if instance.state == "open":
             return json_answer(200, {"connected": True, "phone": instance.phone})

@@ -52,6 +52,9 @@ SCOPED = {
         values ($1, $2, 'set', now())""",
     "zapwatch_qrs": """
         insert into zapwatch_qrs (tenant_id, channel_id, asked_at) values ($1, $2, now())""",
+    "zapwatch_recoveries": """
+        insert into zapwatch_recoveries (tenant_id, channel_id, gateway_id, asked_by, began_at)
+        values ($1, $2, gen_random_uuid(), 'clock', now())""",
     "zapwatch_suspicions": """
         insert into zapwatch_suspicions (tenant_id, channel_id) values ($1, $2)""",
 }

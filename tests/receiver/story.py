@@ -21,6 +21,7 @@ def compressed(speed: float) -> dict[str, Any]:
         "stale_after": timedelta(seconds=120) / speed,
         "retry_after": timedelta(seconds=10) / speed,
         "terminal_grace": timedelta(seconds=15) / speed,
+        "recovery_speed": speed,
         "probe_timeout": timedelta(seconds=1),  # a busy machine may need this much for what takes no time
     }
 

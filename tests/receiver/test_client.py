@@ -230,6 +230,25 @@ async def test_connection_that_closes_under_the_next_call_is_tried_again(client:
     assert [(it.connection, it.number) for it in there.exchanges] == [(1, 1), (1, 2), (2, 1)]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_call_that_changes_something_is_made_once_whatever_its_method(
+    client: Client, method: str
+) -> None:
+    async def close_second(exchange: Exchange) -> None:
+        if exchange.number == 1:
+            await well(exchange)
+        else:
+            exchange.close()
+
+    async with gateway(close_second) as there:
+        await client.get(there.url)
+
+        with pytest.raises(Unanswered):
+            await client.send(method, there.url, {})
+
+    assert len(there.exchanges) == 2
+
+
 async def test_connection_that_is_always_closed_is_tried_no_more_than_twice(client: Client) -> None:
     async def hang_up(exchange: Exchange) -> None:
         exchange.close()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from db.imports import Listed
 from db.qr import SHOWN_FOR, Qr
-from receiver.providers.evolution import qr, sweep, webhooks
+from receiver.providers.evolution import qr, recovery, sweep, webhooks
 from receiver.providers.evolution.deep import Deep
 from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook
 from receiver.providers.evolution.versions import is_at_least
@@ -18,17 +18,22 @@ from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     SECRET_HEADER,
     Answer,
+    Condition,
+    Futile,
     Listing,
     Order,
     Question,
+    Remedy,
     Report,
     Slots,
     Sweep,
+    Treatment,
     by_status,
     clean,
     document_of,
     instance_of,
     list_of,
+    order_failure,
     phone_of,
     segment,
 )
@@ -45,6 +50,8 @@ class Evolution:
     sweep_is_hint: Final = False
     qr_life: Final = SHOWN_FOR
     deep: Final = Deep()
+    remedies: Final = recovery.REMEDIES
+    curable: Final = recovery.CURABLE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -138,6 +145,18 @@ class Evolution:
     ) -> Sequence[Order]:
         """Return webhook/set with what was there."""
         return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
+
+    def treat(self, condition: Condition) -> Treatment | Futile:
+        """Return what helps a channel that stands so."""
+        return recovery.treat(condition)
+
+    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+        """Return the restart or the connect."""
+        return recovery.order(remedy, instance, key, version)
+
+    def read_order(self, status: int, body: bytes) -> str | None:
+        """Return what the answer says against the order."""
+        return order_failure(status, body)
 
     def read_subscription(self, status: int, body: bytes) -> None:
         """Return None: channels are not paid for one by one."""

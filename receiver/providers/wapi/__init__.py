@@ -15,13 +15,17 @@ from db.qr import Qr
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     Answer,
+    Condition,
+    Futile,
     Listing,
     Order,
     Question,
+    Remedy,
     Report,
     Slots,
     Subscription,
     Sweep,
+    Treatment,
     Unreadable,
     by_status,
     clean,
@@ -32,10 +36,11 @@ from receiver.providers.report import (
     glimpse,
     instance_of,
     number,
+    order_failure,
     owner_of,
     phone_of,
 )
-from receiver.providers.wapi import qr, sweep
+from receiver.providers.wapi import qr, recovery, sweep
 from statemachine.model import Reason, Trigger
 
 LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
@@ -64,6 +69,8 @@ class Wapi:
     one_key_for_all: Final = False
     sweep_is_hint: Final = True
     qr_life: Final = qr.LIFE
+    remedies: Final = recovery.REMEDIES
+    curable: Final = recovery.CURABLE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -182,6 +189,18 @@ class Wapi:
         if status != 200 or document is None or not ("expires" in document or "paymentStatus" in document):
             return None
         return Subscription(from_epoch(document.get("expires")), clean(document.get("paymentStatus")))
+
+    def treat(self, condition: Condition) -> Treatment | Futile:
+        """Return what helps a channel that stands so."""
+        return recovery.treat(condition)
+
+    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+        """Return the restart."""
+        return recovery.restart(instance, key)
+
+    def read_order(self, status: int, body: bytes) -> str | None:
+        """Return what the answer says against the order."""
+        return order_failure(status, body)
 
     def ask_instances(self, key: str, page: int) -> Question:
         """Return the question for the integrator's list; the key is the account's, no instance's."""

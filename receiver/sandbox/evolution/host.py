@@ -89,6 +89,18 @@ class EvolutionHost(Host[Instance]):
         is_it = request.method == "GET" and request.path[:2] == ("instance", "connectionState")
         return request.path[2] if is_it and len(request.path) == 3 else None
 
+    def order(self, request: Request) -> tuple[str, str] | None:
+        """Return the instance of a restart or connect; a restart by the other version's verb is none."""
+        match request.method, request.path:
+            case "GET", ("instance", "connect", name):
+                return name, "connect"
+            case verb, ("instance", "restart", name) if verb == self.version.restart_verb:
+                return name, f"{verb} restart"
+            case "DELETE", ("instance", ("logout" | "delete") as what, name):
+                return name, what
+            case _:
+                return None
+
     def answer(self, request: Request) -> Answer | Later:
         """Return the answer: guards first, in Evolution's order (existence, then key)."""
         match request.method, request.path:
@@ -215,10 +227,10 @@ class EvolutionHost(Host[Instance]):
             return self.state_answer(instance.name, "open")
         if instance.state != "close":
             return json_answer(200, rest.qr(instance))
-        if instance.is_paired:
-            instance.connect()
-        else:
+        if not instance.is_paired:
             instance.show_qr(number=query.get("number"))
+        elif not instance.is_cut:
+            instance.connect()
         return Later(CONNECTING, lambda: json_answer(200, rest.qr(instance)))
 
     def _restarted(self, instance: Instance) -> Answer:

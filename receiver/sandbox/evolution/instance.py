@@ -105,9 +105,22 @@ class Instance(Session):
         age = event_age if isinstance(event_age, timedelta) else timedelta(seconds=event_age)
         self._update(state, code, at=datetime.now(UTC) - age)
 
+    def stick(self) -> None:
+        """Be stuck in connecting, said once: its upgrade was refused, and only a restart tries again."""
+        self.stop()
+        self._begin()
+
+    def stop(self) -> None:
+        """End the script that plays."""
+        super().stop()
+        self.is_cut = False
+
     def restart(self) -> None:
-        """Be restarted by API; without effect on a dead socket that says open, and on a closed one."""
-        if not self.is_mute and self.is_paired and self.state != "close":
+        """Be restarted by API; without effect on a dead socket that says open, and on a closed one.
+
+        While WhatsApp can't be reached it tries in vain, as before.
+        """
+        if not self.is_mute and self.is_paired and self.state != "close" and not self.is_cut:
             self._play(self._restarting(), brief=True)
 
     def boot(self) -> None:
@@ -145,12 +158,14 @@ class Instance(Session):
         if code in self.server.version.final_codes:
             self._end_by(code)
             return
+        self.is_cut = True
         self._fail(code)
         left = inf if seconds is None else seconds
         while left > 0:
             lasting = min(left, CONNECT_TIMEOUT if pace is None else 1 / pace)
             yield from self._attempt(lasting, share=0.95 if pace is None else 0.5)
             left -= lasting
+        self.is_cut = False
         if self.server.version.reconnects_after:
             yield self.server.version.reconnects_after
         yield from self._connecting()
@@ -171,11 +186,13 @@ class Instance(Session):
             self._end(code, "Connection Failure", {"reason": str(code)})
 
     def _flooding(self, count: int, pace: float, false_close: bool) -> Script:
+        self.is_cut = True
         for number in range(count):
             if false_close and number == count // 2:
                 self._update("close", 428)
             yield from self._attempt(1 / pace, share=0.5)
         self.state = "connecting"
+        self.is_cut = False
 
     def _flapping(self, times: int, gap: float) -> Script:
         for _ in range(times):

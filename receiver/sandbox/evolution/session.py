@@ -20,6 +20,8 @@ class Session(Speaker):
         self.is_paired = state in ("open", "connecting")
         self.shows = False
         """Whether it shows QRs."""
+        self.is_cut = False
+        """Whether WhatsApp can't be reached, so that no attempt to connect comes to anything."""
         self.code = ""
         """The QR shown last."""
         self.number: str | None = None

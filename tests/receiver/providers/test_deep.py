@@ -1,6 +1,7 @@
 """What Evolution's records and its look-up of a number say of a connection that it calls open."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -90,7 +91,8 @@ def test_sign_holds_no_token_and_no_number() -> None:
 def test_one_number_is_looked_up_whatever_the_channel_and_it_is_nobodys() -> None:
     orders = [EVOLUTION.ask(instance, "k") for instance in ("loja-01", "Loja São Paulo/01")]
 
-    numbers = [number for order in orders for number in order.body["numbers"]]  # type: ignore[attr-defined]
+    bodies: list[Any] = [order.body for order in orders]
+    numbers = [number for body in bodies for number in body["numbers"]]
     assert len(set(numbers)) == 1
     assert "447700900000" <= numbers[0] <= "447700900999"
     assert orders[1].path == "/chat/whatsappNumbers/Loja%20S%C3%A3o%20Paulo%2F01"
