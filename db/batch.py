@@ -153,11 +153,7 @@ class Batch:
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
-                effects = track.step(entry.said)
-                if effects:
-                    event = event_of(entry)
-                    event.data = {"opened": any(isinstance(effect, Open) for effect in effects) or None}
-                    track.store(event)
+                _fall_due(track, entry, entry.said)
             case _:
                 track.step(entry.said)
 
@@ -208,6 +204,19 @@ class Batch:
             (gateway, self.known_clocks[gateway], json_of_clock(c)) for gateway, c in self.clocks.items()
         )
         return sorted((g, known, new) for g, known, new in learnt if clock_of(known) != clock_of(new))
+
+
+def _fall_due(track: Track, entry: Entry, said: Deadline) -> None:
+    held_until, flap = track.row["held_until"], track.channel.flap
+    effects = track.step(replace(said, held_until=held_until, doubted_until=track.row["doubted_until"]))
+    forgiven = flap is not None and track.channel.flap is None and not effects
+    if effects or forgiven:
+        event = event_of(entry)
+        event.data = {
+            "opened": any(isinstance(effect, Open) for effect in effects) or None,
+            "held_until": held_until if forgiven else None,
+        }
+        track.store(event)
 
 
 def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> None:

@@ -64,7 +64,8 @@ def signals_of(row: Row) -> Iterator[Signal]:
         yield Configured(received_at, rules_of_json(data["rules"]))
     match row["source"], row["name"]:
         case Source.DEADLINE, _:
-            yield Deadline(received_at, certain=data.get("opened", False))
+            held_until = when(data.get("held_until"))
+            yield Deadline(received_at, certain=data.get("opened", False), held_until=held_until)
         case Source.PROBE, _:
             yield _verdict(row, data, received_at, row["at"])
             if row["count"] > 1:

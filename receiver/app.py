@@ -36,11 +36,13 @@ from receiver.container import localhost
 from receiver.deadlines import Deadlines
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
+from receiver.gateways import Gateways
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
 from receiver.probe import Probed, Prober
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
+from receiver.tally import Tally
 from receiver.webhooks import Webhooks, is_webhook
 from statemachine.model import Rules
 from statemachine.signals import Deadline
@@ -174,7 +176,10 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.settings, app.state.vault, app.state.pool = settings, vault, pool
     app.state.metrics, app.state.client, app.state.writer = metrics, client, writer
     # A control must not serve two answers that count in a row.
-    app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
+    tally = Tally(settings.offline_for)
+    note = partial(_note, metrics, tally)
+    app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, note)
+    app.state.gateways = Gateways(pool, writer, prober, client, tally, settings)
     app.state.slotter = slots.Slotter(pool, vault, client, settings.base_url)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
@@ -197,6 +202,7 @@ def installation_rules(settings: Settings) -> Rules:
         stale_after=settings.stale_after,
         retry_after=settings.retry_after,
         terminal_grace=settings.terminal_grace,
+        verdict_wait=settings.verdict_within,
         recovery=False,
     )
 
@@ -212,7 +218,9 @@ def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
 def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     """Yield the loops that claim what is due."""
     state = app.state
-    yield "deadlines", Deadlines(state.pool, state.writer, state.metrics.deadline_lag_seconds.set).run()
+    settings, lag = state.settings, state.metrics.deadline_lag_seconds
+    yield "deadlines", Deadlines(state.pool, state.writer, lag.set, settings.verdict_within).run()
+    yield "gateways", state.gateways.run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
@@ -227,10 +235,17 @@ async def _watch(embedded: Embedded) -> None:
     raise LoopEnded(f"the embedded PostgreSQL ended with {await embedded.died()}; see {embedded.log}")
 
 
+def _note(metrics: Metrics, tally: Tally, probed: Probed) -> None:
+    metrics.probed(probed)
+    tally.note(probed)
+
+
 async def _apply_now(writer: Writer, channel_id: UUID) -> None:
     now = datetime.now(UTC)
+    # Whether its gateway is suspect is seen when the clock's own deadline comes; until then it may be.
+    deadline = Deadline(now, suspect=True)
     try:
-        await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now))])
+        await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, deadline)])
     except NotCommitted as error:
         raise Unavailable(str(error)) from None
 

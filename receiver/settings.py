@@ -177,6 +177,10 @@ class Settings:
     breaker_max: Annotated[
         timedelta, _duration(1, "longest pause between attempts at a gateway that is down")
     ] = timedelta(seconds=60)
+    connectivity_url: Annotated[
+        str | None,
+        Setting(_web_address, "asked whether Zapwatch is online, when gateways don't answer"),
+    ] = None
     outgoing_allow: Annotated[
         tuple[Network, ...],
         Setting(_networks, "networks (CIDR) that tenants' destinations may reach besides public ones"),
@@ -188,6 +192,10 @@ class Settings:
     workers: Annotated[int, Setting(_whole(1, 256), "processes that serve")] = 1
     log_format: Annotated[LogFormat, Setting(_log_format, "how log lines look: text or json")] = "text"
     warnings: tuple[str, ...] = ()
+    verdict_within: timedelta = timedelta(seconds=60)
+    """No setting, but shorter in tests: losses so close together may have one cause."""
+    offline_for: timedelta = timedelta(minutes=2)
+    """No setting, but shorter in tests: how long silence from everywhere is blamed on nobody."""
 
     @property
     def embedded(self) -> bool:

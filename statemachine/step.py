@@ -230,6 +230,7 @@ def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channe
         terminal_at=(channel.terminal_at or dated_at) if standing.terminal else None,
         departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
         probes=0 if healthy else channel.probes,
+        not_before=None if healthy else channel.not_before,
     )
 
 

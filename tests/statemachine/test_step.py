@@ -415,9 +415,9 @@ def flaps(count: int, apart: float = 60) -> list[Signal]:
 
 def test_five_departures_within_half_an_hour_are_one_incident_that_ends_after_ten_stable_minutes() -> None:
     four, nothing = after(OPENED, *flaps(4))
-    five, opened = after(OPENED, *flaps(5))
-    early, still = after(OPENED, *flaps(5), Deadline(at(242 + 599)))
-    stable, ended = after(OPENED, *flaps(5), Deadline(at(242 + 600)))
+    five, opened = after(OPENED, *flaps(5), Deadline(at(245)))
+    early, still = after(OPENED, *flaps(5), Deadline(at(245)), Deadline(at(242 + 599)))
+    stable, ended = after(OPENED, *flaps(5), Deadline(at(245)), Deadline(at(242 + 600)))
 
     assert (four.incident, nothing) == (None, [])
     assert [type(effect) for effect in opened] == [Open]
