@@ -17,6 +17,7 @@ from db.connections import Connection, Record
 from db.queries import sql
 from statemachine.gateway import (
     ENOUGH,
+    OBJECTION,
     Cause,
     Down,
     Failing,
@@ -44,7 +45,7 @@ class Noted(NamedTuple):
     answered_at: datetime | None = None
     failing: Failing | None = None
     offline: bool = False
-    """Nothing came back from anywhere, for as long as silence is blamed on nobody."""
+    """Nothing came back from anywhere, for longer than silence is blamed on nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ async def gateways_in_question(
     answered = [id for id, told in noted.items() if told.answered_at is not None]
     renewed = now + limits.hold / 2
     rows = await connection.fetch(
-        sql.gateways_in_question, now - LATELY * window, failing, answered, renewed, ENOUGH
+        sql.gateways_in_question, now - LATELY * window, failing, answered, renewed, ENOUGH, now - OBJECTION
     )
     return [row["id"] for row in rows]
 
@@ -91,7 +92,7 @@ async def judge(
         after, effect = decide(before, seen, limits)
         if after != before:
             await connection.execute(sql.save_gateway_health, gateway_id, *_columns(after))
-        await _keep_incident(connection, gateway_id, row, effect, seen, noted)
+        await _keep_incident(connection, gateway_id, row, effect, now)
         if isinstance(effect, Up):
             await connection.execute(sql.spread_probes, gateway_id, now, SPREAD * limits.settle)
         return Judged(after, effect, before.failing is None and after.failing is not None)
@@ -100,34 +101,29 @@ async def judge(
 async def _look(
     connection: Connection, gateway_id: UUID, now: datetime, noted: Noted, window: timedelta, row: Record
 ) -> Seen:
-    since = now - LATELY * window
-    if row["held_until"] is not None:
-        since = max(since, row["held_until"])
+    # Who left before the last incident was settled was judged with it; who leaves an open one, still counts.
+    after = row["held_until"] if row["incident_id"] is None else row["since"]
+    since = max(now - LATELY * window, after or now - LATELY * window)
     fallen = row["incident_id"] if row["cause"] == Cause.MASS_LOSS else None
     counts = await connection.fetchrow(sql.count_gateway_losses, gateway_id, since, window, fallen, ENOUGH)
     assert counts is not None
-    return Seen(now, noted.answered_at, noted.failing, **counts)
+    return Seen(now, *noted, **counts)
 
 
 async def _keep_incident(
-    connection: Connection,
-    gateway_id: UUID,
-    row: Record,
-    effect: GatewayEffect | None,
-    seen: Seen,
-    noted: Noted,
+    connection: Connection, gateway_id: UUID, row: Record, effect: GatewayEffect | None, now: datetime
 ) -> None:
     incident_id = row["incident_id"]
     match effect:
-        case Down(cause, started_at):
-            details = orjson.dumps({"perhaps_offline": True} if noted.offline else {}).decode()
+        case Down(cause, started_at, perhaps_offline):
+            details = orjson.dumps({"perhaps_offline": True} if perhaps_offline else {}).decode()
             incident_id = await connection.fetchval(
-                sql.open_gateway_incident, gateway_id, cause, details, started_at, seen.now
+                sql.open_gateway_incident, gateway_id, cause, details, started_at, now
             )
             left_since = started_at if cause is Cause.MASS_LOSS else None
             await connection.execute(sql.attach_channels, incident_id, gateway_id, left_since)
         case Up():
-            await connection.execute(sql.resolve_gateway_incident, incident_id, seen.now)
+            await connection.execute(sql.resolve_gateway_incident, incident_id, now)
         case None:
             if row["cause"] == Cause.MASS_LOSS:
                 # Whoever leaves while it is open leaves with the others.
@@ -142,9 +138,11 @@ async def ask_others(
     await connection.execute(sql.ask_others, gateway_id, now, list(but), ENOUGH)
 
 
-async def doubt(connection: Connection, gateway_ids: Collection[UUID], until: datetime) -> None:
+async def doubt(
+    connection: Connection, gateway_ids: Collection[UUID], since: datetime, until: datetime
+) -> None:
     """Have nobody blamed until then for the silence of these gateways."""
-    await connection.execute(sql.doubt_gateways, list(gateway_ids), until)
+    await connection.execute(sql.doubt_gateways, list(gateway_ids), since, until)
 
 
 async def claim_trials(connection: Connection, now: datetime, lease: timedelta, limit: int) -> list[Trial]:
@@ -194,6 +192,8 @@ def _gateway(row: Record) -> Gateway:
         row["since"],
         None if row["cause"] is None else Cause(row["cause"]),
         failing,
+        row["suspected_at"],
+        row["doubted_at"],
         row["doubted_until"],
         row["held_until"],
         row["try_at"],
@@ -213,6 +213,8 @@ def _columns(gateway: Gateway) -> tuple[object, ...]:
         list(failing.channels) if failing else [],
         failing.times if failing else 0,
         failing.unavailable if failing else 0,
+        gateway.suspected_at,
+        gateway.doubted_at,
         gateway.doubted_until,
         gateway.held_until,
         gateway.try_at,

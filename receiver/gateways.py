@@ -17,6 +17,7 @@ from db.gateways import Judged, Noted, Trial
 from db.patience import TRANSIENT
 from db.queue import PATIENCE, Unavailable
 from db.writer import Writer
+from receiver.claimed import to_the_end
 from receiver.client import Client, Unanswered
 from receiver.probe import Prober, Unaskable
 from receiver.rounds import go_round
@@ -68,7 +69,8 @@ class Gateways:
             wanted = await gateways.gateways_in_question(connection, now, noted, self._window, self._limits)
         for gateway_id in wanted:
             await self._judge(gateway_id, now, noted.get(gateway_id, Noted()))
-        await self._try()
+        # A trial cut short would belong to nobody until its lease ends.
+        await to_the_end(self._try())
         return False
 
     async def _judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
@@ -91,9 +93,10 @@ class Gateways:
                 if len(others) < ELSEWHERE - 1:
                     return []
             unproven = self._tally.unproven(now)
-            until = self._tally.doubted_until(now)
-            if until is not None:
-                await gateways.doubt(connection, unproven, until + OFFLINE_MARGIN)
+            doubt = self._tally.doubt(now)
+            if doubt is not None:
+                since, until = doubt
+                await gateways.doubt(connection, unproven, since, until + OFFLINE_MARGIN)
         if unproven and not self._proving:
             self._begin_proving(failing)
         return unproven

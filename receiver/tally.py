@@ -18,7 +18,7 @@ UNAVAILABLE: Final = 503
 KEPT_FOR: Final = timedelta(seconds=30)
 """How long an answer is told on again and again: failures of other processes may come to light later."""
 PROOF_WITHIN: Final = timedelta(seconds=3)
-"""How long silence waits for a sign that we are online, before we doubt it."""
+"""A sign that we are online that comes later than this says nothing of the silence before it."""
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -68,13 +68,13 @@ class Tally:
             self._silent_since = now
         return unproven
 
-    def doubted_until(self, now: datetime) -> datetime | None:
-        """Return until when nobody is to be blamed; None while there is no doubt, or no more patience."""
-        if self._silent_since is None or now - self._silent_since < PROOF_WITHIN:
+    def doubt(self, now: datetime) -> tuple[datetime, datetime] | None:
+        """Return since and until when nobody is to blame; None: there is proof, or no more patience."""
+        if self._silent_since is None:
             return None
         until = self._silent_since + self._offline_for
-        self._in_doubt = now < until
-        return until if self._in_doubt else None
+        self._in_doubt = self._silent_since + PROOF_WITHIN <= now < until
+        return (self._silent_since, until) if now < until else None
 
     def take(self, now: datetime, unproven: list[UUID]) -> dict[UUID, Noted]:
         """Return what is to be told of each gateway, and forget it; failures of the unproven stay untold.

@@ -14,13 +14,15 @@ ENOUGH: Final = 5
 """How many channels must go unanswered, or leave open, together; or all that a gateway has."""
 IN_A_ROW: Final = 3
 """How many answers must fail in a row, however few channels a gateway has."""
+OBJECTION: Final = timedelta(seconds=2)
+"""How long silence waits for other replicas, and for other channels, to say that they were answered."""
 SHARE: Final = 5
 """One in so many of a gateway's channels must leave open together: a fifth."""
 FIRST_GAP: Final = timedelta(seconds=1)
 """Between the first two trials of a gateway that is down; each gap is twice the one before."""
 SHORTEST_HOLD: Final = timedelta(seconds=5)
 """For so long an open incident holds those of its channels at least, before it has to be renewed."""
-OFFLINE_MARGIN: Final = timedelta(seconds=5)
+OFFLINE_MARGIN: Final = timedelta(seconds=10)
 """By so much channels are in doubt longer than their gateway: its incident comes before theirs."""
 
 
@@ -84,6 +86,9 @@ class Gateway(NamedTuple):
     cause: Cause | None = None
     """Of its open incident."""
     failing: Failing | None = None
+    suspected_at: datetime | None = None
+    """When `failing` was first seen."""
+    doubted_at: datetime | None = None
     doubted_until: datetime | None = None
     """Until then silence is blamed on nobody: we may be offline ourselves."""
     held_until: datetime | None = None
@@ -105,15 +110,17 @@ class Seen(NamedTuple):
     """When it last answered one of us, if it has since the last look."""
     failing: Failing | None = None
     """Probes that went unanswered since the last look."""
+    offline: bool = False
+    """Nothing came back from anywhere since those failures, for longer than that is blamed on nobody."""
     probed: int = ENOUGH
     """Its channels that can be asked; counted no further than `ENOUGH`."""
     watched: int = 0
     left: int = 0
-    """The most of them that left open within one window, lately, and are not back."""
+    """The most of them that left open within one window, lately; of an open incident, since it opened."""
     left_since: datetime | None = None
     """When the first of those left."""
     lost: int = 0
-    """Of the channels of its open incident: how many left open and are not back."""
+    """How many of its open incident's channels are not open."""
 
     @property
     def many(self) -> int:
@@ -141,6 +148,8 @@ class Down:
 
     cause: Cause
     started_at: datetime
+    perhaps_offline: bool = False
+    """It may be us who are offline: no gateway answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +165,7 @@ def decide(gateway: Gateway, seen: Seen, limits: Limits) -> tuple[Gateway, Gatew
     answered = _has_answered(gateway, seen)
     gateway = _learn(gateway, seen, answered)
     cause = _fault(gateway, seen)
-    if cause is None and gateway.cause is None and not _is_doubted(gateway, seen) and seen.left >= seen.many:
+    if cause is None and gateway.cause is None and _fall_together(gateway, seen):
         cause = Cause.MASS_LOSS
     if cause is not None and gateway.cause in (None, Cause.MASS_LOSS) and cause is not gateway.cause:
         return _fall(gateway, cause, seen, limits)
@@ -164,7 +173,8 @@ def decide(gateway: Gateway, seen: Seen, limits: Limits) -> tuple[Gateway, Gatew
         return gateway, None
     if gateway.cause is Cause.MASS_LOSS:
         gateway = _count(gateway, seen)
-        over = seen.lost < seen.many or _has_passed(gateway.moved_at, limits.settle, seen.now)
+        still = seen.lost < seen.many or _has_passed(gateway.moved_at, limits.settle, seen.now)
+        over = still and seen.left < seen.many
     else:
         over = answered
     return _rise(gateway, seen, limits) if over else (_hold(gateway, seen, limits), None)
@@ -180,29 +190,43 @@ def _has_answered(gateway: Gateway, seen: Seen) -> bool:
     """Return whether there is an answer since probes began to fail; one of before proves nothing."""
     if seen.answered_at is None:
         return False
-    return gateway.failing is None or gateway.failing.since <= seen.answered_at
+    silent_since = gateway.failing.since if gateway.failing else gateway.doubted_at
+    return silent_since is None or silent_since <= seen.answered_at
 
 
 def _learn(gateway: Gateway, seen: Seen, answered: bool) -> Gateway:
     if answered:
-        gateway = gateway._replace(failing=None, doubted_until=None)
+        gateway = gateway._replace(failing=None, suspected_at=None, doubted_at=None, doubted_until=None)
         if gateway.health is Health.UNKNOWN:
             gateway = gateway._replace(health=Health.UP, since=seen.now)
-    return gateway._replace(failing=join(gateway.failing, seen.failing))
+    failing = seen.failing
+    if failing is None or (seen.answered_at is not None and failing.since <= seen.answered_at):
+        return gateway
+    suspected_at = gateway.suspected_at or seen.now
+    if not seen.offline:
+        gateway = gateway._replace(doubted_at=None, doubted_until=None)
+    return gateway._replace(failing=join(gateway.failing, failing), suspected_at=suspected_at)
 
 
 def _fault(gateway: Gateway, seen: Seen) -> Cause | None:
     """Return what is wrong with a gateway that nobody has an answer of; None while that isn't proven."""
     failing = gateway.failing
-    if failing is None or failing.times < IN_A_ROW or _is_doubted(gateway, seen):
+    if failing is None or failing.times < IN_A_ROW or _is_open_question(gateway, seen):
         return None
     if len(failing.channels) < max(1, min(ENOUGH, seen.probed)):
         return None
     return Cause.UNAVAILABLE if 2 * failing.unavailable > failing.times else Cause.UNREACHABLE
 
 
-def _is_doubted(gateway: Gateway, seen: Seen) -> bool:
-    return gateway.doubted_until is not None and seen.now < gateway.doubted_until - OFFLINE_MARGIN
+def _fall_together(gateway: Gateway, seen: Seen) -> bool:
+    return seen.left >= seen.many and not _is_open_question(gateway, seen)
+
+
+def _is_open_question(gateway: Gateway, seen: Seen) -> bool:
+    """Return whether silence may still turn out to be ours, or only some channels'."""
+    if gateway.doubted_until is not None and seen.now < gateway.doubted_until - OFFLINE_MARGIN:
+        return True
+    return gateway.suspected_at is not None and seen.now - gateway.suspected_at < OBJECTION
 
 
 def _fall(gateway: Gateway, cause: Cause, seen: Seen, limits: Limits) -> tuple[Gateway, Down]:
@@ -213,6 +237,7 @@ def _fall(gateway: Gateway, cause: Cause, seen: Seen, limits: Limits) -> tuple[G
         health=Health.DOWN,
         since=seen.now if is_new else gateway.since,
         cause=cause,
+        doubted_at=None,
         doubted_until=None,
         held_until=seen.now + limits.hold,
         try_at=seen.now + FIRST_GAP if silent else None,
@@ -220,7 +245,7 @@ def _fall(gateway: Gateway, cause: Cause, seen: Seen, limits: Limits) -> tuple[G
         lost=seen.left,
         moved_at=seen.now,
     )
-    return after, Down(cause, started_at)
+    return after, Down(cause, started_at, silent and gateway.doubted_at is not None)
 
 
 def _count(gateway: Gateway, seen: Seen) -> Gateway:

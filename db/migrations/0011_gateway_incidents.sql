@@ -8,6 +8,8 @@ alter table zapwatch_gateways
   add column if not exists failed uuid[] not null default '{}',
   add column if not exists failures int not null default 0,
   add column if not exists unavailable int not null default 0,
+  add column if not exists suspected_at timestamptz,
+  add column if not exists doubted_at timestamptz,
   add column if not exists doubted_until timestamptz,
   add column if not exists held_until timestamptz,
   add column if not exists try_at timestamptz,
@@ -18,13 +20,14 @@ comment on column zapwatch_gateways.state is 'down exactly while it has an open 
 comment on column zapwatch_gateways.failing_since is 'when the first of the probes began that went unanswered since its last answer';
 comment on column zapwatch_gateways.failed_at is 'when the newest of them began; failed: whom they asked about, no more than five';
 comment on column zapwatch_gateways.unavailable is 'how many of those failures were a 503';
-comment on column zapwatch_gateways.doubted_until is 'until then silence is blamed on nobody: we may be offline';
+comment on column zapwatch_gateways.suspected_at is 'when those failures were first told; others may object for a moment';
+comment on column zapwatch_gateways.doubted_until is 'until then silence since doubted_at is blamed on nobody: we may be offline';
 comment on column zapwatch_gateways.held_until is 'until then its channels open no incidents of their own';
 comment on column zapwatch_gateways.try_at is 'when it is tried again; null: everybody may ask it';
 comment on column zapwatch_gateways.lost is 'of its incident for a mass loss: how many were not back at moved_at, when that last changed';
 
 alter table zapwatch_states add column if not exists left_at timestamptz;
-comment on column zapwatch_states.left_at is 'when the channel left open; null: it is open, or never was';
+comment on column zapwatch_states.left_at is 'when the channel last left open; null: not within ten minutes before it was saved';
 create index if not exists idx_zapwatch_states_left on zapwatch_states (gateway_id, left_at) where left_at is not null;
 
 create table if not exists zapwatch_gateway_incidents (

@@ -85,7 +85,12 @@ set
   first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
   probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, told_rules = u.told_rules,
   memory = u.memory, claimed_until = null,
-  left_at = case when u.first_unhealthy_at = (u.memory -> 'departures' ->> -1)::timestamptz then u.first_unhealthy_at end,
+  left_at = case when u.memory ? 'departures' then (
+    -- Kept only while it may matter, for it is indexed.
+    select left_at
+    from (select (u.memory -> 'departures' ->> -1)::timestamptz as left_at) d
+    where left_at > greatest(u.last_event_at, u.fresh_at, u.probed_at) - interval '10 minutes'
+  ) end,
   probe_claimed_until = case when not u.answered then s.probe_claimed_until end
 from unnest($1::zapwatch_new_state[]) as u
 where s.channel_id = u.channel_id

@@ -1,6 +1,6 @@
 -- name: gateways_in_question
 -- The gateways that are to be looked at now: of which a probe has told something that is not known yet ($2 failed, $3
--- answered), whose hold is to be renewed, whose channels fall or fell together. One index look-up for each gateway.
+-- answered) or nobody has objected to, whose hold is to be renewed, whose channels fall or fell together. One index look-up for each gateway.
 select g.id
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
@@ -8,6 +8,7 @@ where g.id = any ($2::uuid[])
   or (g.id = any ($3::uuid[]) and (g.state <> 'up' or g.failing_since is not null or g.doubted_until is not null))
   or (i.id is not null and g.held_until <= $4)
   or i.cause = 'mass_loss'
+  or (i.id is null and g.suspected_at <= $6)
   or (i.id is null and exists (
     select from zapwatch_states s
     where s.gateway_id = g.id and s.left_at > greatest($1, g.held_until)
@@ -17,7 +18,7 @@ where g.id = any ($2::uuid[])
 
 -- name: lock_gateway_health
 -- What is known of a gateway, held until the end of the transaction; nothing while another replica looks at it.
-select g.state, g.since, g.failing_since, g.failed_at, g.failed, g.failures, g.unavailable, g.doubted_until,
+select g.state, g.since, g.failing_since, g.failed_at, g.failed, g.failures, g.unavailable, g.suspected_at, g.doubted_at, g.doubted_until,
   g.held_until, g.try_at, g.tries, g.lost, g.moved_at, i.id as incident_id, i.cause,
   i.started_at as incident_started_at
 from zapwatch_gateways g
@@ -26,8 +27,8 @@ where g.id = $1
 for no key update of g skip locked;
 
 -- name: count_gateway_losses
--- How many channels of a gateway left open within one window and are away, at most, and since when; how many there are
--- in all, counted only when that matters; how many of an incident's are away; how many can be asked.
+-- How many channels of a gateway left open within one window, at most, and since when; how many there are in all, counted
+-- only when that matters; how many of an incident's are away; how many can be asked.
 with departures as (
   select s.left_at
   from zapwatch_states s
@@ -51,7 +52,7 @@ select
     from zapwatch_affected_channels a
     join zapwatch_states s using (channel_id)
     join zapwatch_channels c using (channel_id)
-    where a.gateway_incident_id = $4 and s.left_at is not null and c.paused_at is null and not c.removed
+    where a.gateway_incident_id = $4 and s.first_unhealthy_at is not null and c.paused_at is null and not c.removed
   ) end as lost,
   (
     select count(*)
@@ -62,7 +63,8 @@ select
 -- Save what is known of a gateway.
 update zapwatch_gateways
 set state = $2, since = $3, failing_since = $4, failed_at = $5, failed = $6, failures = $7, unavailable = $8,
-  doubted_until = $9, held_until = $10, try_at = $11, tries = $12, lost = $13, moved_at = $14
+  suspected_at = $9, doubted_at = $10, doubted_until = $11, held_until = $12, try_at = $13, tries = $14, lost = $15,
+  moved_at = $16
 where id = $1;
 
 -- name: open_gateway_incident
@@ -126,8 +128,8 @@ update zapwatch_states s set probe_due_at = $2 from others where s.channel_id = 
 
 -- name: doubt_gateways
 -- Blame nobody for the silence of these gateways until then: it may be us who are offline.
-update zapwatch_gateways set doubted_until = $2
-where state <> 'down' and doubted_until is distinct from $2
+update zapwatch_gateways set doubted_at = $2, doubted_until = $3
+where state <> 'down' and doubted_until is null
   and id in (select id from zapwatch_gateways where id = any ($1::uuid[]) order by id for no key update skip locked);
 
 -- name: claim_trials
