@@ -170,12 +170,7 @@ class Batch:
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
-                version = track.channel.version
-                effects = track.step(entry.said)
-                if effects or track.channel.version != version:
-                    event = event_of(entry)
-                    event.data = {"opened": any(isinstance(effect, Open) for effect in effects) or None}
-                    track.store(event)
+                _fall_due(track, entry, entry.said)
             case RecoveryEnded():
                 _end_recovery(track, entry, entry.said)
             case _:
@@ -231,6 +226,21 @@ class Batch:
             (gateway, self.known_clocks[gateway], json_of_clock(c)) for gateway, c in self.clocks.items()
         )
         return sorted((g, known, new) for g, known, new in learnt if clock_of(known) != clock_of(new))
+
+
+def _fall_due(track: Track, entry: Entry, said: Deadline) -> None:
+    held_until, before = track.row["held_until"], track.channel
+    effects = track.step(replace(said, held_until=held_until, doubted_until=track.row["doubted_until"]))
+    after = track.channel
+    forgiven = before.flap is not None and after.flap is None and not effects
+    if effects or forgiven or after.version != before.version:
+        waits_until = after.not_before if after.not_before != before.not_before else None
+        event = event_of(entry)
+        event.data = {
+            "opened": any(isinstance(effect, Open) for effect in effects) or None,
+            "held_until": held_until if forgiven else waits_until,
+        }
+        track.store(event)
 
 
 def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> None:

@@ -13,6 +13,9 @@ LEASE: Final = timedelta(seconds=10)
 PER_GATEWAY: Final = 20
 """Channels of one gateway that are asked at the same time, by all replicas together."""
 
+WINDOW: Final = timedelta(seconds=60)
+"""Troubles of one gateway's channels that are no farther apart may have one cause."""
+
 
 class Target(NamedTuple):
     """A channel to be probed: where, with whose key, and what was known of it when it was read."""
@@ -46,11 +49,15 @@ class DueGateway(NamedTuple):
 
 
 class Due(NamedTuple):
-    """A channel whose deadline has come. `queued`: it is being asked, or waits behind others for that."""
+    """A channel whose deadline has come. `queued`: it is being asked, or waits behind others for that.
+
+    `suspect`: others of its gateway are in trouble, too.
+    """
 
     channel_id: UUID
     due_at: datetime
     queued: bool
+    suspect: bool
 
 
 class Claim(NamedTuple):
@@ -60,10 +67,17 @@ class Claim(NamedTuple):
     until: datetime
 
 
-async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> list[Due]:
-    """Return channels whose deadline has come; applying the deadline settles the claim."""
-    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY)
-    return [Due(row["channel_id"], row["due_at"], row["queued"] is True) for row in rows]
+async def claim_deadlines(
+    connection: Connection, now: datetime, limit: int, window: timedelta = WINDOW
+) -> list[Due]:
+    """Return channels whose deadline has come; applying the deadline settles the claim.
+
+    `window`: what happened to others within it makes the gateway suspect.
+    """
+    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY, now - window)
+    return [
+        Due(row["channel_id"], row["due_at"], row["queued"] is True, row["suspect"] is True) for row in rows
+    ]
 
 
 async def release_deadlines(connection: Connection, claims: Collection[Claim]) -> None:

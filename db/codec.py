@@ -17,6 +17,7 @@ from statemachine.model import (
     Ailment,
     Channel,
     Evidence,
+    Flap,
     Incident,
     Monitoring,
     Reason,
@@ -70,6 +71,8 @@ def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
         fresh_at=row["fresh_at"],
         probed_at=row["probed_at"],
         awaiting_probe=Wait(since, when(memory.get("awaiting_probe_until"))) if since else None,
+        flap=flap_of(memory.get("flap")),
+        not_before=when(memory.get("not_before")),
         due_at=row["due_at"],
         probe_due_at=row["probe_due_at"],
         lost_until=when(memory.get("lost_until")),
@@ -91,9 +94,19 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "awaiting_probe_since": wait.since if wait else None,
         "awaiting_probe_until": wait.until if wait else None,
         "lost_until": channel.lost_until,
+        "flap": channel.flap and (channel.flap.at, *channel.flap.standing),
+        "not_before": channel.not_before,
         "details": details,
     }
     return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
+
+
+def flap_of(document: list[Any] | None) -> Flap | None:
+    """Return the departure that was one too many, if there is one."""
+    if document is None:
+        return None
+    at, state, reason, status = document
+    return Flap(datetime.fromisoformat(at), Standing(STATES[state], REASONS.get(reason), status))
 
 
 def evidence_of(document: dict[str, Any] | None, standing: Standing) -> Evidence:
@@ -181,6 +194,7 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
         "stale_after": rules.stale_after.total_seconds(),
         "retry_after": rules.retry_after.total_seconds(),
         "probe_wait": None if rules.probe_wait is None else rules.probe_wait.total_seconds(),
+        "verdict_wait": rules.verdict_wait.total_seconds(),
         "recovery": rules.recovery,
         "curable": rules.curable,
         "recovery_wait": rules.recovery_wait.total_seconds(),
@@ -217,6 +231,7 @@ def rules_of_text(text: str) -> Rules:
         stale_after=timedelta(seconds=document["stale_after"]),
         retry_after=timedelta(seconds=document["retry_after"]),
         probe_wait=None if wait is None else timedelta(seconds=wait),
+        verdict_wait=timedelta(seconds=document.get("verdict_wait", 60)),
         recovery=document["recovery"],
         curable=tuple(AILMENTS[word] for word in document.get("curable", ()) if word in AILMENTS),
         **recovery,

@@ -66,6 +66,9 @@ class Case(NamedTuple):
     """Whether the machine says that orders may be given."""
     gateway_version: str | None
     paused: bool
+    gateway_down: bool
+    gateway_settles: bool
+    """Whether its gateway has just come back, so that nobody is judged yet."""
     recovery_id: UUID | None
     asked_by: AskedBy
     tries: int
@@ -154,6 +157,8 @@ async def read_case(connection: Connection, channel_id: UUID, tenant_id: UUID | 
         wanted=row["wanted"],
         gateway_version=row["gateway_version"],
         paused=row["paused"],
+        gateway_down=row["gateway_down"] is True,
+        gateway_settles=row["gateway_settles"] is True,
         recovery_id=row["recovery_id"],
         asked_by=AskedBy(row["asked_by"] or AskedBy.CLOCK),
         tries=row["tries"],

@@ -68,7 +68,8 @@ def signals_of(row: Row) -> Iterator[Signal]:
             again_at = datetime.fromisoformat(data["again_at"])
             yield RecoveryEnded(received_at, again_at, failed=data.get("failed", False))
         case Source.DEADLINE, _:
-            yield Deadline(received_at, certain=data.get("opened", False))
+            held_until = when(data.get("held_until"))
+            yield Deadline(received_at, certain=data.get("opened", False), held_until=held_until)
         case Source.PROBE, _:
             yield _verdict(row, data, received_at, row["at"])
             if row["count"] > 1:

@@ -37,6 +37,7 @@ from receiver.container import localhost
 from receiver.deadlines import Deadlines
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
+from receiver.gateways import Gateways
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
 from receiver.probe import Probed, Prober
@@ -45,6 +46,7 @@ from receiver.reconciler import Reconciler
 from receiver.recovery import Recovery
 from receiver.settings import DEFAULT_DATA_DIR, Settings
 from receiver.sweeps import Sweeper
+from receiver.tally import Tally
 from receiver.texts import reason_text
 from receiver.webhooks import Webhooks, is_webhook
 from statemachine.model import Rules
@@ -181,8 +183,11 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.settings, app.state.vault, app.state.pool = settings, vault, pool
     app.state.metrics, app.state.client, app.state.writer = metrics, client, writer
     # A control must not serve two answers that count in a row.
-    app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
-    app.state.sweeper = Sweeper(pool, vault, client, writer, rules, metrics.swept)
+    tally = Tally(settings.offline_for)
+    note = partial(_note, metrics, tally)
+    app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, note)
+    app.state.gateways = Gateways(pool, writer, prober, client, tally, settings)
+    app.state.sweeper = Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered)
     app.state.slotter = slots.Slotter(pool, vault, client, settings.base_url)
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
@@ -216,6 +221,7 @@ def installation_rules(settings: Settings) -> Rules:
         terminal_grace=settings.terminal_grace,
         recovery_wait=told.recovery_wait / settings.recovery_speed,
         stuck_after=told.stuck_after / settings.recovery_speed,
+        verdict_wait=settings.verdict_within,
     )
 
 
@@ -230,7 +236,9 @@ def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
 def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     """Yield the loops that claim what is due."""
     state = app.state
-    yield "deadlines", Deadlines(state.pool, state.writer, state.metrics.deadline_lag_seconds.set).run()
+    settings, lag = state.settings, state.metrics.deadline_lag_seconds
+    yield "deadlines", Deadlines(state.pool, state.writer, lag.set, settings.verdict_within).run()
+    yield "gateways", state.gateways.run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "sweeps", state.sweeper.run()
     yield "recovery", state.recovery.run()
@@ -251,10 +259,17 @@ async def _watch(embedded: Embedded) -> None:
     raise LoopEnded(f"the embedded PostgreSQL ended with {await embedded.died()}; see {embedded.log}")
 
 
+def _note(metrics: Metrics, tally: Tally, probed: Probed) -> None:
+    metrics.probed(probed)
+    tally.note(probed)
+
+
 async def _apply_now(writer: Writer, channel_id: UUID) -> None:
     now = datetime.now(UTC)
+    # Whether its gateway is suspect is seen when the clock's own deadline comes; until then it may be.
+    deadline = Deadline(now, suspect=True)
     try:
-        await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now))])
+        await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, deadline)])
     except NotCommitted as error:
         raise Unavailable(str(error)) from None
 

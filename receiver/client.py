@@ -7,7 +7,7 @@ through the whole of a pool twice with each request. Connections are kept open b
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,9 +38,11 @@ class Reply:
 class Unanswered(Exception):
     """No answer: refused, timed out, cut off, or not HTTP. Says which, never with what credentials."""
 
-    def __init__(self, kind: str, *, timed_out: bool = False) -> None:
+    def __init__(self, kind: str, *, timed_out: bool = False, reached: bool = True) -> None:
         super().__init__(kind)
         self.timed_out: Final = timed_out
+        self.reached: Final = reached
+        """Whether anything came back from the other side, and be it a refusal."""
 
 
 @dataclass(slots=True)
@@ -100,10 +102,10 @@ class Client:
                 request = _Request(method, self._reachable(httpx.URL(url)), headers, limit, body, once)
                 return await self._make(request)
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise Unanswered(type(error).__name__, timed_out=True) from None
+            raise Unanswered(type(error).__name__, timed_out=True, reached=False) from None
         # ValueError: a host that IDNA refuses, in the address or in a redirect, escapes httpx's own errors.
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError) as error:
-            raise Unanswered(type(error).__name__) from None
+            raise Unanswered(type(error).__name__, reached=_is_reached(error)) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -145,6 +147,24 @@ class Client:
             if idle is None:
                 return
             await _close(self._origins.pop(idle))
+
+
+def _is_reached(error: Exception) -> bool:
+    """Return whether a failed exchange proves that somebody is there, if only to refuse or to cut."""
+    if isinstance(error, httpx.ConnectError):
+        return any(isinstance(cause, ConnectionRefusedError | ssl.SSLError) for cause in _causes(error))
+    return isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.StreamError)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that led to it: each address of a host has an error of its own."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _causes(one)
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield from _causes(cause)
 
 
 async def _close(pools: Iterable[_Pool]) -> None:

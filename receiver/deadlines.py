@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 class Deadlines:
     """The deadlines of one process; `run` in one task."""
 
-    def __init__(self, pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:
+    def __init__(
+        self, pool: Pool, writer: Writer, on_lag: Callable[[float], None], window: timedelta
+    ) -> None:
+        """`window`: within it troubles of one gateway's channels may have one cause."""
         self._pool = pool
+        self._window = window
         self._writer = writer
         self._on_lag = on_lag
         self._claimed = Claimed(pool, writer, release_deadlines)
@@ -39,8 +43,8 @@ class Deadlines:
         """
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection:
-            due = await claim_deadlines(connection, now, AT_ONCE)
-        self._on_lag(max(((now - due_at).total_seconds() for _, due_at, _ in due), default=0.0))
+            due = await claim_deadlines(connection, now, AT_ONCE, self._window)
+        self._on_lag(max(((now - one.due_at).total_seconds() for one in due), default=0.0))
         submitted = [
             self._claimed.begin(Claim(one.channel_id, now + LEASE), self._submit(one, now)) for one in due
         ]
@@ -63,7 +67,7 @@ class Deadlines:
             await self._claimed.give_back()
 
     async def _submit(self, due: Due, now: datetime) -> None:
-        deadline = Deadline(now, queued=due.queued)
+        deadline = Deadline(now, queued=due.queued, suspect=due.suspect)
         try:
             await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
         except Unavailable as error:

@@ -18,12 +18,14 @@ from prometheus_client.registry import Collector
 
 from db.apply import Applied
 from db.connections import Pool
+from db.gateways import count_gateways
 from db.patience import TRANSIENT
 from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
 from db.recoveries import Outcome
 from receiver.probe import Probed
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Pulse
+from statemachine.gateway import Health
 from statemachine.model import State
 
 Samples = Mapping[Any, float]
@@ -39,6 +41,8 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "zapwatch_channels": ("Channels by state.", ("state",)),
     "zapwatch_provider_channels": ("The same channels by provider and state.", ("provider", "state")),
     "zapwatch_incidents_open": ("Open incidents by provider.", ("provider",)),
+    "zapwatch_gateways": ("Gateways with channels by state.", ("state",)),
+    "zapwatch_gateway_incidents_open": ("Open incidents of whole gateways.", ()),
     "zapwatch_oldest_due_seconds": (
         "How long the longest due probe (until its answer is kept) and deadline wait; 0: none is due.",
         ("kind",),
@@ -233,6 +237,7 @@ class _Figures:
     """What the database knew at one moment."""
 
     channels: list[ChannelCount]
+    gateways: dict[str, int]
     due: OldestDue
     at: datetime
 
@@ -240,8 +245,9 @@ class _Figures:
     async def read(cls, pool: Pool) -> Self:
         async with pool.acquire() as connection:
             channels = await count_channels(connection)
+            gateways = await count_gateways(connection)
             now = datetime.now(UTC)
-            return cls(channels, await read_oldest_due(connection, now), now)
+            return cls(channels, gateways, await read_oldest_due(connection, now), now)
 
     def samples(self) -> dict[str, Samples]:
         """Return the samples of each of `COUNTED`, nought where there is nothing."""
@@ -257,7 +263,9 @@ class _Figures:
             (kind,): 0.0 if since is None else (self.at - since).total_seconds()
             for kind, since in self.due._asdict().items()
         }
-        by_metric: tuple[Samples, ...] = states, both, incidents, due
+        gateways = {(health.value,): self.gateways.get(health, 0) for health in Health}
+        down = {(): gateways[Health.DOWN,]}  # it is down exactly while it has an open incident
+        by_metric: tuple[Samples, ...] = states, both, incidents, gateways, down, due
         return dict(zip(COUNTED, by_metric, strict=True))
 
 

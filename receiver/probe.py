@@ -64,6 +64,8 @@ class Probed:
     http_status: int | None
     began_at: datetime
     ended_at: datetime
+    reached: bool = True
+    """Whether anything came back, and be it a refusal: then we are online."""
 
     @property
     def took(self) -> timedelta:
@@ -100,6 +102,7 @@ class _Heard(NamedTuple):
     answer: Answer
     http_status: int | None = None
     timed_out: bool = False
+    reached: bool = True
 
 
 class Prober:
@@ -141,7 +144,7 @@ class Prober:
         if answer.trigger in LOSSES and target.expires_at is not None and target.expires_at <= ended_at:
             answer = replace(answer, trigger=Trigger.SESSION_MISSING, reason=Reason.EXPIRED)
         outcome = TIMED_OUT if heard.timed_out else OUTCOMES[answer.trigger]
-        probed = Probed(target, answer, outcome, heard.http_status, began_at, ended_at)
+        probed = Probed(target, answer, outcome, heard.http_status, began_at, ended_at, heard.reached)
         self._on_probe(probed)
         return probed
 
@@ -153,7 +156,8 @@ class Prober:
         try:
             reply = await self._client.get(target.base_url + question.path, question.headers)
         except Unanswered as reason:
-            return _Heard(Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE), timed_out=reason.timed_out)
+            silence = Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE)
+            return _Heard(silence, timed_out=reason.timed_out, reached=reason.reached)
         try:
             return _Heard(provider.read(reply.status, reply.body), reply.status)
         except Exception as error:

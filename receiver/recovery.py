@@ -205,6 +205,8 @@ class Recovery:
         """Return what the clock may order now, or why nothing."""
         if not case.wanted or case.asked_by is not AskedBy.CLOCK:
             return Futile("No order is wanted any more.")
+        if case.gateway_settles:
+            return Futile("Its gateway has just come back.")
         return self._treat(case)
 
     def _treat(self, case: Case) -> Treatment | Futile:
@@ -216,6 +218,8 @@ class Recovery:
             return Futile("It is paused or inactive.")
         if not case.target.configured:
             return Futile("It has no address or no key.")
+        if case.gateway_down:
+            return Futile("Its whole gateway is in trouble.")
         lasted = timedelta(0) if case.since is None else datetime.now(UTC) - case.since
         return provider.treat(
             Condition(case.state, case.reason, lasted, self._stuck_after, case.gateway_version)

@@ -177,6 +177,10 @@ class Settings:
     breaker_max: Annotated[
         timedelta, _duration(1, "longest pause between attempts at a gateway that is down")
     ] = timedelta(seconds=60)
+    connectivity_url: Annotated[
+        str | None,
+        Setting(_web_address, "asked whether Zapwatch is online, when gateways don't answer"),
+    ] = None
     outgoing_allow: Annotated[
         tuple[Network, ...],
         Setting(_networks, "networks (CIDR) that tenants' destinations may reach besides public ones"),
@@ -190,6 +194,10 @@ class Settings:
     warnings: tuple[str, ...] = ()
     recovery_speed: float = 1.0
     """How many times as fast recovery goes; only the demo and the tests, which compress time, set it."""
+    verdict_within: timedelta = timedelta(seconds=60)
+    """No setting, but shorter in tests: losses so close together may have one cause."""
+    offline_for: timedelta = timedelta(minutes=2)
+    """No setting, but shorter in tests: how long silence from everywhere is blamed on nobody."""
 
     @property
     def embedded(self) -> bool:

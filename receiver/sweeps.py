@@ -73,14 +73,19 @@ class Sweeper:
         writer: Writer,
         installation: Rules,
         on_sweep: Callable[[str, str], None] = lambda provider, outcome: None,
+        on_answer: Callable[[UUID, datetime], None] = lambda gateway_id, at: None,
     ) -> None:
-        """`on_sweep` is told each sweep's provider, and whether it was `told`, `refused` or `failed`."""
+        """`on_sweep` is told each sweep's provider, and whether it was `told`, `refused` or `failed`.
+
+        `on_answer` is told which gateway has answered, and when.
+        """
         self._pool = pool
         self._vault = vault
         self._client = client
         self._writer = writer
         self._installation = installation
         self._on_sweep = on_sweep
+        self._on_answer = on_answer
         self._under_way = 0
         self._writing = asyncio.Semaphore(WRITING)
 
@@ -167,6 +172,7 @@ class Sweeper:
         reply = await self._client.get(gateway.base_url + question.path, question.headers, LIMIT)
         if reply.status == 429 or reply.status >= 500:
             raise Unanswered(f"HTTP {reply.status}")
+        self._on_answer(gateway.id, datetime.now(UTC))
         # Beside the event loop: it may be millions of bytes.
         read = MANAGED[gateway.provider].read_all
         sweep = await asyncio.to_thread(read, reply.status, reply.body)

@@ -151,6 +151,8 @@ class Rules(NamedTuple):
     retry_after: timedelta = timedelta(seconds=10)
     probe_wait: timedelta | None = timedelta(seconds=30)
     """How long a due incident on old evidence waits for a probe; None: until there is new evidence."""
+    verdict_wait: timedelta = timedelta(seconds=60)
+    """How long a due incident waits for the verdict on its gateway, when others there are in trouble, too."""
     recovery: bool = True
     """Whether a lost session may be restarted before it counts as unpaired."""
     curable: tuple[Ailment, ...] = tuple(Ailment)
@@ -193,6 +195,13 @@ class Wait(NamedTuple):
     until: datetime | None
 
 
+class Flap(NamedTuple):
+    """A departure from open that was one too many: when, and where it led."""
+
+    at: datetime
+    standing: Standing
+
+
 class Channel(NamedTuple):
     """One channel as the machine sees it. `step` returns a new one; nothing is changed in place."""
 
@@ -216,6 +225,10 @@ class Channel(NamedTuple):
     probed_at: datetime | None = None
     awaiting_probe: Wait | None = None
     """Set while a due incident waits for a probe because its evidence is old."""
+    flap: Flap | None = None
+    """Set from the departure that makes the channel flap until the clock's next word on it."""
+    not_before: datetime | None = None
+    """Set while a due incident waits for its gateway: when to look again."""
     due_at: datetime | None = None
     probe_due_at: datetime | None = None
     lost_until: datetime | None = None

@@ -7,12 +7,16 @@ opened. It has one clock and at most one incident, whatever states it wanders th
 from datetime import datetime, timedelta
 from typing import Final
 
-from statemachine.model import Ailment, Channel, Incident, Monitoring, Reason, Standing, State, Wait
+from statemachine.model import Ailment, Channel, Flap, Incident, Monitoring, Reason, Standing, State, Wait
 from statemachine.signals import Change, Deadline, Effect, Open, Resolve
 
 FLAPS: Final = 5
 """Departures from open within `FLAP_WINDOW` that make an incident by themselves."""
 FLAP_WINDOW: Final = timedelta(minutes=30)
+FLAP_PAUSE: Final = timedelta(seconds=1)
+"""How long a flapping channel's incident waits to see whether others of its gateway left with it."""
+LOOKS: Final = 12
+"""How many times within `rules.verdict_wait` a due incident looks for the verdict on its gateway."""
 STABLE_AFTER: Final = timedelta(minutes=10)
 """How long a flapping channel must stay open before its incident ends."""
 LONGEST_GAP: Final = timedelta(seconds=300)
@@ -31,6 +35,8 @@ def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tup
         after, effects = _recovered(before, after, now)
     else:
         after, effects = _unhealthy(before, after, now)
+    if after.flap is not None and (after.incident or after.rules.monitoring is not Monitoring.WATCHED):
+        after = after._replace(flap=None)
     due_at, recovery_due_at = next_due(after), _recovery_due(before, after, now)
     if (due_at, recovery_due_at) != (after.due_at, after.recovery_due_at):
         after = after._replace(due_at=due_at, recovery_due_at=recovery_due_at)
@@ -46,6 +52,7 @@ def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ..
         due_at=None,
         probe_due_at=None,
         awaiting_probe=None,
+        flap=None,
         lost_until=None,
         recovery_due_at=None,
     )
@@ -72,8 +79,8 @@ def _unhealthy(before: Channel, after: Channel, now: datetime) -> tuple[Channel,
     flapped = len(after.departures) == FLAPS and after.departures != before.departures
     if after.incident is not None:
         return _kept(before, after, flapped)
-    if flapped and after.rules.monitoring is Monitoring.WATCHED:
-        return _opened(after, now, flapping=True)
+    if flapped and after.flap is None:
+        after = after._replace(flap=Flap(now, after.standing))
     return after, ()
 
 
@@ -88,16 +95,19 @@ def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tupl
     return after._replace(incident=changed), (Change(changed),)
 
 
-def _opened(channel: Channel, now: datetime, flapping: bool = False) -> tuple[Channel, tuple[Effect, ...]]:
-    incident = describe(channel, now, flapping)
-    after = channel._replace(incident=incident, awaiting_probe=None, has_been_open=True)
+def _opened(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    incident = describe(channel, now, channel.flap is not None)
+    after = channel._replace(
+        incident=incident, awaiting_probe=None, flap=None, not_before=None, has_been_open=True
+    )
     return after, (Open(incident),)
 
 
 def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> Incident:
-    """Return the incident that the channel's present standing amounts to."""
-    state, reason, status = channel.standing
-    started_at = channel.first_unhealthy_at or opened_at
+    """Return the incident that the channel's standing amounts to, or its last fall if it is open again."""
+    flap = channel.flap
+    state, reason, status = flap.standing if flap and channel.state is State.OPEN else channel.standing
+    started_at = channel.first_unhealthy_at or (flap.at if flap else opened_at)
     return Incident(state.shown, state.value, started_at, opened_at, reason, status, flapping)
 
 
@@ -107,11 +117,16 @@ def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effec
     On old evidence a probe comes first; the incident then opens unless that says open, or when it
     can't be made within `rules.probe_wait`. Standing in a queue that moves is not counted, up to
     `LONGEST_QUEUE`: after a stop of ours, channels of one gateway may all have to be asked at once.
+    Before all that, what the gateway's own trouble explains opens nothing.
     """
     now = deadline.received_at
+    if channel.flap is not None:
+        return _flap_due(channel, channel.flap, deadline)
     grace_ends_at = incident_due(channel)
     if grace_ends_at is None or now < grace_ends_at:
         return channel, ()
+    if not deadline.certain and (look_at := _waits_for_gateway(channel, deadline, grace_ends_at)):
+        return channel._replace(not_before=look_at), ()
     is_fresh = channel.fresh_at is not None and now - channel.fresh_at <= channel.rules.stale_after
     if deadline.certain or is_fresh:
         return _opened(channel, now)
@@ -128,6 +143,36 @@ def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effec
     if deadline.queued and now < since + LONGEST_QUEUE * wait:
         return _awaiting(channel, since, now + wait), ()
     return _opened(channel, now)
+
+
+def _flap_due(channel: Channel, flap: Flap, deadline: Deadline) -> tuple[Channel, tuple[Effect, ...]]:
+    """Open the flapping channel's incident, unless its gateway shook it: then count departures anew."""
+    now = deadline.received_at
+    if deadline.certain:
+        return _opened(channel, now)
+    if now < flap.at + FLAP_PAUSE:
+        return channel, ()
+    if _is_ahead(deadline.held_until, now):
+        return channel._replace(flap=None, departures=channel.departures[-1:]), ()
+    if look_at := _waits_for_gateway(channel, deadline, flap.at):
+        return channel._replace(not_before=look_at), ()
+    return _opened(channel, now)
+
+
+def _waits_for_gateway(channel: Channel, deadline: Deadline, due_at: datetime) -> datetime | None:
+    """Return when to look again at what has been due since then; None: the channel's trouble is its own."""
+    now, wait = deadline.received_at, channel.rules.verdict_wait
+    if _is_ahead(deadline.held_until, now):
+        return deadline.held_until
+    if channel.state is State.ERROR and _is_ahead(deadline.doubted_until, now):
+        return deadline.doubted_until
+    if deadline.suspect and now < due_at + wait:
+        return min(now + wait / LOOKS, due_at + wait)
+    return None
+
+
+def _is_ahead(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and moment > now
 
 
 def _awaiting(channel: Channel, since: datetime, until: datetime | None) -> Channel:
@@ -153,13 +198,21 @@ def _matters(channel: Channel) -> bool:
 
 def next_due(channel: Channel) -> datetime | None:
     """Return when the clock has something to say about this channel."""
+    due = _judged_at(channel)
+    if due is not None and channel.not_before is not None:
+        due = max(due, channel.not_before)
+    return channel.lost_until if due is None else min(due, channel.lost_until or due)
+
+
+def _judged_at(channel: Channel) -> datetime | None:
+    """Return when an incident is to open, or to end, if the gateway's own trouble doesn't explain it."""
+    if channel.flap is not None:
+        return channel.flap.at + FLAP_PAUSE
     if channel.state is State.OPEN:
         flapping = channel.incident is not None and channel.incident.flapping and channel.since is not None
         return channel.since + STABLE_AFTER if flapping and channel.since else None
     due = incident_due(channel)
-    if due is not None and channel.awaiting_probe is not None:
-        due = channel.awaiting_probe.until
-    return channel.lost_until if due is None else min(due, channel.lost_until or due)
+    return due if due is None or channel.awaiting_probe is None else channel.awaiting_probe.until
 
 
 def may_restart(channel: Channel) -> bool:

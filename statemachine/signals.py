@@ -80,6 +80,12 @@ class Deadline:
     """The evidence was found good enough: a replay of the deadline that opened an incident."""
     queued: bool = False
     """The channel is being asked, or is due while its gateway has no place for more questions."""
+    suspect: bool = False
+    """The gateway may be what is in trouble: others of its channels left open or went unanswered just now."""
+    held_until: datetime | None = None
+    """Until then the gateway's own incident stands for those of its channels."""
+    doubted_until: datetime | None = None
+    """Until then nobody is blamed for giving no answer: it may be us who are offline."""
 
 
 @dataclass(frozen=True, slots=True)

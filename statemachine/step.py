@@ -264,6 +264,7 @@ def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channe
         lost_until=channel.lost_until if state is State.DROPPED else None,
         departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
         probes=0 if healthy else channel.probes,
+        not_before=None if healthy else channel.not_before,
     )
 
 

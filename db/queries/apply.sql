@@ -24,6 +24,7 @@ select
   coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
   n.provider, n.metadata, n.last_health_check, n.phone_number::text as phone_number,
   n.profile_name::text as profile_name, t.defaults, t.locale::text as locale, g.clock,
+  g.held_until, g.doubted_until,
   i.kind as incident_kind, i.last_state as incident_last_state, i.details as incident_details,
   i.started_at as incident_started_at, i.opened_at as incident_opened_at,
   e.id as event_id, e.source as event_source, e.name as event_name, e.trigger as event_trigger,
@@ -87,6 +88,12 @@ set
   first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
   probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, told_rules = u.told_rules,
   memory = u.memory, claimed_until = null,
+  left_at = case when u.memory ? 'departures' then (
+    -- Kept only while it may matter, for it is indexed.
+    select left_at
+    from (select (u.memory -> 'departures' ->> -1)::timestamptz as left_at) d
+    where left_at > greatest(u.last_event_at, u.fresh_at, u.probed_at) - interval '10 minutes'
+  ) end,
   probe_claimed_until = case when not u.answered then s.probe_claimed_until end
 from unnest($1::zapwatch_new_state[]) as u
 where s.channel_id = u.channel_id

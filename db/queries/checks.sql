@@ -48,13 +48,14 @@ with page as (
 select count(*) as channels, (array_agg(channel_id order by channel_id desc))[1] as last from page;
 
 -- name: count_unprobed
--- How many channels of a check are still to be probed; those that were put off can't be.
+-- How many channels of a check are still to be probed; those that were put off can't be, nor while their gateway is down.
 select count(*)
-from zapwatch_states
+from zapwatch_states s
 where probe_due_at is not null and (probed_at is null or probed_at < $1)
   and probe_claimed_until is distinct from probe_due_at
   and ($2::uuid is null or tenant_id = $2) and ($3::uuid is null or channel_id = $3)
-  and ($4::uuid is null or gateway_id = $4);
+  and ($4::uuid is null or gateway_id = $4)
+  and not exists (select from zapwatch_gateways g where g.id = s.gateway_id and g.try_at is not null);
 
 -- name: continue_check
 -- Note how far a check has come, and when it goes on.

@@ -1,6 +1,7 @@
 -- name: claim_deadlines
 -- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: the channel is
--- being asked, or is due while as many of its gateway are due as can be asked at a time.
+-- being asked, or is due while as many of its gateway are due as can be asked at a time. `suspect`: others of its
+-- gateway went unanswered since $5 (or there are no others), or it left open since then and so did another.
 update zapwatch_states s
 set claimed_until = $2
 where channel_id in (
@@ -21,7 +22,21 @@ returning channel_id, due_at, probe_due_at <= $1 and (
     offset $4 - 1
     limit 1
   )
-) as queued;
+) as queued,
+exists (
+  select
+  from zapwatch_gateways g
+  where g.id = s.gateway_id and g.failed_at > $5 and (
+    exists (select from unnest(g.failed) as f (channel_id) where f.channel_id <> s.channel_id)
+    or not exists (
+      select from zapwatch_states o
+      where o.gateway_id = s.gateway_id and o.probe_due_at is not null and o.channel_id <> s.channel_id
+    )
+  )
+) or s.left_at > $5 and exists (
+  select from zapwatch_states o
+  where o.gateway_id = s.gateway_id and o.left_at > $5 and o.channel_id <> s.channel_id
+) as suspect;
 
 -- name: release_deadlines
 -- Give claimed deadlines back, each unless the claim is over; a row that somebody has is left to its lease.
@@ -48,7 +63,8 @@ update zapwatch_states s set probe_claimed_until = null from mine where s.channe
 -- name: claim_probes
 -- Claim channels that are due to be probed, each for one replica until the lease ends: of each gateway the longest due
 -- ones that are not yet asked, no more than its places. Gateways take turns, so that none waits behind another.
--- Channels whose row somebody else has come without a target; those of $5 are left aside.
+-- Channels whose row somebody else has come without a target; those of $5 are left aside. A gateway that is down has no
+-- places: it is tried with one question at a time.
 with due as (
   select w.channel_id
   from zapwatch_gateways g
@@ -59,7 +75,7 @@ with due as (
     order by s.probe_due_at
     limit $3
   ) w
-  where w.probe_claimed_until is null or w.probe_claimed_until <= $1
+  where (w.probe_claimed_until is null or w.probe_claimed_until <= $1) and g.try_at is null
   order by w.place, w.probe_due_at
   limit $4
 ), mine as (

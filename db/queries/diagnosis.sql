@@ -41,13 +41,17 @@ where hash = any ($1::bytea[]) and kind in ('channel', 'gateway') and revoked_at
 select count(*) from zapwatch_alerts where settled_at is null;
 
 -- name: overdue
--- What should have been done before $1, and whether somebody is at it.
+-- What should have been done before $1, and whether somebody is at it. Nobody asks a gateway that is down.
 select count(*) filter (where probe_due_at < $1) as probes, min(probe_due_at) as probe_due_at,
   coalesce(bool_or(probe_claimed_until > now()), false) as probing,
   count(*) filter (where due_at < $1) as deadlines, min(due_at) as due_at,
   coalesce(bool_or(claimed_until > now()), false) as deciding
-from zapwatch_states
-where probe_due_at is not null or due_at is not null;
+from (
+  select s.due_at, s.claimed_until, s.probe_claimed_until, case when g.try_at is null then s.probe_due_at end as probe_due_at
+  from zapwatch_states s
+  left join zapwatch_gateways g on g.id = s.gateway_id
+  where s.probe_due_at is not null or s.due_at is not null
+) s;
 
 -- name: suspected_channels
 -- Channels that may be open but dead, or were found so; the longest suspected first.

@@ -106,14 +106,21 @@ where i.id = $1 and ($2::uuid is null or i.tenant_id = $2);
 
 -- name: list_gateways
 -- One page of gateways in the order of ids; those without an address only hold unconfigured channels.
-select id, provider, base_url, name, version from zapwatch_gateways
-where base_url <> '' and ($1::uuid is null or id > $1)
-order by id
+select g.id, g.provider, g.base_url, g.name, g.version, g.state, g.since,
+  i.id as incident_id, i.started_at as incident_started_at, i.affected as incident_affected, i.cause as incident_cause
+from zapwatch_gateways g
+left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
+where g.base_url <> '' and ($1::uuid is null or g.id > $1)
+order by g.id
 limit $2;
 
 -- name: show_gateway
 -- One gateway.
-select id, provider, base_url, name, version from zapwatch_gateways where id = $1 and base_url <> '';
+select g.id, g.provider, g.base_url, g.name, g.version, g.state, g.since,
+  i.id as incident_id, i.started_at as incident_started_at, i.affected as incident_affected, i.cause as incident_cause
+from zapwatch_gateways g
+left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
+where g.id = $1 and g.base_url <> '';
 
 -- name: count_gateway_channels
 -- How many channels of these gateways are in which state.
@@ -135,7 +142,7 @@ where not c.removed and n.deleted_at is null
 group by 1, 2;
 
 -- name: oldest_due
--- The longest due of the probes and of the deadlines that are due; looks at one channel of each gateway.
+-- The longest due of the probes and of the deadlines that are due; looks at one channel of each gateway that isn't down.
 select
   (select min(w.probe_due_at)
    from zapwatch_gateways g
@@ -145,7 +152,8 @@ select
      where s.gateway_id = g.id and s.probe_due_at <= $1
      order by s.probe_due_at
      limit 1
-   ) w) as probe,
+   ) w
+   where g.try_at is null) as probe,
   (select min(due_at) from zapwatch_states where due_at <= $1) as deadline;
 
 -- name: list_tenants

@@ -12,7 +12,8 @@ returning channel_id;
 
 -- name: begin_recoveries
 -- Begin episodes for channels whose recovery is due and that had none within $5: of each gateway the longest due, and no
--- more than the orders that it may still get within $6, each running episode counted as one.
+-- more than the orders that it may still get within $6, each running episode counted as one. A gateway that is down, or
+-- has just come back, gets none.
 with host as (
   select g.id, $4::int - (
     select count(*)
@@ -25,7 +26,7 @@ with host as (
   ) as free
   from zapwatch_gateways g
   where exists (select from zapwatch_states s where s.gateway_id = g.id and s.recovery_due_at <= $1)
-    -- HERE goes what keeps orders from a whole gateway, such as that it is down or has just come back.
+    and g.state <> 'down' and (g.held_until is null or g.held_until <= $1)
 )
 insert into zapwatch_recoveries (channel_id, tenant_id, gateway_id, asked_by, began_at, claimed_until)
 select due.channel_id, due.tenant_id, host.id, 'clock', statement_timestamp(), $2
@@ -98,6 +99,7 @@ select s.channel_id, s.version, coalesce(s.recovery_due_at, now()) as due_at, c.
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   s.state, s.reason, s.since, s.recovery_due_at is not null as wanted, g.version as gateway_version,
   c.paused_at is not null or not n.is_active as paused,
+  g.state = 'down' as gateway_down, g.held_until > now() as gateway_settles,
   r.id as recovery_id, r.asked_by, coalesce(cardinality(r.tried_at), 0) as tries
 from zapwatch_states s
 join zapwatch_channels c using (channel_id)

@@ -6,6 +6,7 @@ where id in (
   select id
   from zapwatch_gateways
   where records_due_at <= $1 and provider = any ($2::text[]) and version is not null and base_url <> ''
+    and state <> 'down'
   order by records_due_at
   limit $4
   for no key update skip locked
@@ -55,6 +56,7 @@ with due as (
   select z.channel_id, row_number() over (partition by s.gateway_id order by z.due_at) as place
   from zapwatch_suspicions z
   join zapwatch_states s using (channel_id)
+  join zapwatch_gateways g on g.id = s.gateway_id and g.state <> 'down'
   where z.due_at <= $1::timestamptz and (z.asked_at is null or z.asked_at <= $1::timestamptz - $2::interval)
     and s.probe_due_at is not null and (s.state = 'open' or s.reason = 'open_but_dead')
 ), mine as (

@@ -1,6 +1,6 @@
 -- name: claim_sweeps
 -- Claim gateways of these providers whose sweep is due, by putting off the next one; tell of those where enough channels
--- are due for a probe, or soon.
+-- are due for a probe, or soon. One that is down is left to its one try at a time.
 with due as (
   select g.id, exists (
     select
@@ -11,7 +11,7 @@ with due as (
     limit 1
   ) as worthwhile
   from zapwatch_gateways g
-  where g.sweep_due_at <= $2 and g.provider = any ($1::text[]) and g.base_url <> ''
+  where g.sweep_due_at <= $2 and g.provider = any ($1::text[]) and g.base_url <> '' and g.try_at is null
   order by g.sweep_due_at
   limit $6
   for no key update of g skip locked

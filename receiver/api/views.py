@@ -83,16 +83,17 @@ def incident(row: Record) -> dict[str, object]:
 
 
 def gateway(found: GatewayRow) -> dict[str, object]:
-    """Return one gateway; its own state is unknown until probing judges it."""
+    """Return one gateway with its own state, which is unknown until it has answered."""
+    row = found.row
     return {
-        "id": found.row["id"],
-        "provider": found.row["provider"],
-        "base_url": found.row["base_url"],
-        "name": found.row["name"],
-        "version": found.row["version"],
-        "state": "unknown",
-        "since": None,
-        "incident": None,
+        "id": row["id"],
+        "provider": row["provider"],
+        "base_url": row["base_url"],
+        "name": row["name"],
+        "version": row["version"],
+        "state": row["state"],
+        "since": row["since"],
+        "incident": _gateway_incident(row),
         "channels": found.channels,
     }
 
@@ -128,6 +129,13 @@ def _subscription(row: Record) -> dict[str, object] | None:
     if row["expires_at"] is None and row["payment_status"] is None:
         return None
     return {"expires_at": row["expires_at"], "payment_status": row["payment_status"]}
+
+
+def _gateway_incident(row: Record) -> dict[str, object] | None:
+    if row["incident_id"] is None:
+        return None
+    names = ("id", "started_at", "affected", "cause")
+    return {name: row[f"incident_{name}"] for name in names}
 
 
 def _open_incident(row: Record) -> dict[str, object] | None:

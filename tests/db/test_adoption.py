@@ -288,6 +288,7 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
         "0008_batches.sql",
         "0009_imports.sql",
         "0010_slots.sql",
+        "0011_gateway_incidents.sql",
         "0012_recovery.sql",
         "0013_qr.sql",
         "0014_suspicions.sql",

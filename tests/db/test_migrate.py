@@ -23,6 +23,7 @@ OURS = [
     "0008_batches.sql",
     "0009_imports.sql",
     "0010_slots.sql",
+    "0011_gateway_incidents.sql",
     "0012_recovery.sql",
     "0013_qr.sql",
     "0014_suspicions.sql",

@@ -50,6 +50,16 @@ SCOPED = {
     "zapwatch_slots": """
         insert into zapwatch_slots (tenant_id, channel_id, state, checked_at)
         values ($1, $2, 'set', now())""",
+    "zapwatch_affected_channels": """
+        with gateway as (
+          insert into zapwatch_gateways (provider, base_url) values ('wapi', gen_random_uuid()::text)
+          returning id
+        ), incident as (
+          insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)
+          select id, 'unreachable', now(), now() from gateway
+          returning id)
+        insert into zapwatch_affected_channels (gateway_incident_id, tenant_id, channel_id)
+        select id, $1, $2 from incident""",
     "zapwatch_qrs": """
         insert into zapwatch_qrs (tenant_id, channel_id, asked_at) values ($1, $2, now())""",
     "zapwatch_recoveries": """
@@ -67,6 +77,12 @@ UNSCOPED = {
           insert into zapwatch_gateways (provider, base_url) values ('wapi', 'https://w.test')
           returning id)
         insert into zapwatch_unknown_instances (gateway_id, instance) select id, 'loja' from gateway""",
+    "zapwatch_gateway_incidents": """
+        with gateway as (
+          insert into zapwatch_gateways (provider, base_url) values ('wapi', 'https://i.test')
+          returning id)
+        insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)
+        select id, 'unreachable', now(), now() from gateway""",
 }
 
 

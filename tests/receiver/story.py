@@ -22,6 +22,9 @@ def compressed(speed: float) -> dict[str, Any]:
         "retry_after": timedelta(seconds=10) / speed,
         "terminal_grace": timedelta(seconds=15) / speed,
         "recovery_speed": speed,
+        "verdict_within": timedelta(seconds=60) / speed,
+        "gateway_settle": timedelta(seconds=60) / speed,
+        "breaker_max": timedelta(seconds=60) / speed,
         "probe_timeout": timedelta(seconds=1),  # a busy machine may need this much for what takes no time
     }
 

@@ -58,10 +58,12 @@ async def test_three_replicas_open_the_incidents_that_one_opens(
     async with AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(open_fleet(speed=SPEED))
         replicas = [await stack.enter_async_context(served(dsn, **settings)) for _ in range(count)]
-        story, host = Story(replicas[0], fleet), await fleet.evolution()
+        story = Story(replicas[0], fleet)
+        # A few channels of each host: more that are lost together would be the host's incident.
+        hosts = [await fleet.evolution() for _ in range(EACH)]
         channels = {}
         for fate in FATES:
-            for n in range(EACH):
+            for n, host in enumerate(hosts):
                 instance = host.add(f"{fate}-{n}")
                 channel = await story.watch(host, instance)
                 instance.webhook = None

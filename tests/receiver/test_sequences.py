@@ -165,7 +165,7 @@ async def test_duel_of_two_sockets_is_one_flapping_incident(dsn: str) -> None:
             await z.hear(channel, instance.update("close", 440), instance.update("connecting"))
             await z.hear(channel, instance.update("open"))
 
-        (incident,) = await z.incidents(channel)
+        (incident,) = await z.until(lambda: z.incidents(channel), lambda incidents: incidents)
         assert incident["details"]["flapping"] is True
         assert incident["resolved_at"] is None
         assert (await z.state(channel))["state"] == "open"

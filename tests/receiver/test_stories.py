@@ -124,20 +124,22 @@ async def test_pages_instead_of_answers_are_an_error_and_no_loss(dsn: str) -> No
             await told.becomes(channel, "open")
 
 
-async def test_a_gateway_that_hangs_is_an_error_until_it_answers(dsn: str) -> None:
+async def test_channels_that_hang_are_an_error_until_they_answer(dsn: str) -> None:
     async with story(dsn) as told:
-        hanging, other = await told.fleet.evolution(), await told.fleet.evolution()
+        host = await told.fleet.evolution()
         soon: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.01}}
-        channels = [await told.watch(hanging, hanging.add(f"loja-{n}"), **soon) for n in range(3)]
-        healthy = await told.watch(other, other.add("loja-01"))
+        instances = [host.add(f"loja-{n}") for n in range(4)]
+        healthy, *channels = [await told.watch(host, instance, **soon) for instance in instances]
 
-        hanging.fault = Fault.HANG
+        for instance in instances[1:]:
+            instance.fault = Fault.HANG
 
         for channel in channels:
             await told.becomes(channel, "error", "unreachable")
             await told.z.incident(channel)
         assert (await told.z.state(healthy))["state"] == "open"
-        hanging.fault = None
+        for instance in instances[1:]:
+            instance.fault = None
         for channel in channels:
             await told.becomes(channel, "open")
         assert await told.open_incidents() == {}

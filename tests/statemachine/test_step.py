@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -415,9 +416,9 @@ def flaps(count: int, apart: float = 60) -> list[Signal]:
 
 def test_five_departures_within_half_an_hour_are_one_incident_that_ends_after_ten_stable_minutes() -> None:
     four, nothing = after(OPENED, *flaps(4))
-    five, opened = after(OPENED, *flaps(5))
-    early, still = after(OPENED, *flaps(5), Deadline(at(242 + 599)))
-    stable, ended = after(OPENED, *flaps(5), Deadline(at(242 + 600)))
+    five, opened = after(OPENED, *flaps(5), Deadline(at(245)))
+    early, still = after(OPENED, *flaps(5), Deadline(at(245)), Deadline(at(242 + 599)))
+    stable, ended = after(OPENED, *flaps(5), Deadline(at(245)), Deadline(at(242 + 600)))
 
     assert (four.incident, nothing) == (None, [])
     assert [type(effect) for effect in opened] == [Open]
@@ -720,3 +721,74 @@ def test_answers_counted_elsewhere_date_the_verdict() -> None:
     channel, _ = after(OPENED, replace(deaf(700), counted_from=at(100)))
 
     assert channel.first_unhealthy_at == channel.since == at(100)
+
+
+def unpaired_on(**known: Any) -> tuple[Channel, list[Effect]]:
+    """A channel lost 10 s after T0, after a deadline at 30 s that knows this of its gateway."""
+    lost = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)
+    return after(OPENED, lost, Deadline(at(30), **known))
+
+
+def test_no_incident_opens_while_that_of_the_gateway_stands_for_it() -> None:
+    held, nothing = unpaired_on(held_until=at(90))
+    over, opened = step(held, Deadline(at(90), held_until=at(90)))
+
+    assert (held.incident, held.due_at, nothing) == (None, at(90), [])
+    assert over.incident is not None
+    assert over.incident.started_at == at(10)
+    assert [type(effect) for effect in opened] == [Open]
+
+
+def test_what_is_due_waits_for_the_verdict_on_a_suspect_gateway_and_no_longer() -> None:
+    waiting, nothing = unpaired_on(suspect=True)
+    later, still = step(waiting, Deadline(at(84), suspect=True))
+    _, opened = step(later, Deadline(at(85), suspect=True))
+
+    assert (waiting.incident, waiting.due_at, nothing) == (None, at(35), [])
+    assert (later.due_at, still) == (at(85), ())
+    assert [type(effect) for effect in opened] == [Open]
+
+
+def test_only_silence_is_forgiven_while_we_may_be_offline() -> None:
+    rules = Rules(threshold=timedelta(seconds=5))
+    silent = [silence(10 * n) for n in range(1, 4)]
+
+    _, opened = unpaired_on(doubted_until=at(90))
+    channel, nothing = after(OPENED, *silent, Deadline(at(40), doubted_until=at(90)), rules=rules)
+
+    assert [type(effect) for effect in opened] == [Open]
+    assert (channel.state, channel.due_at, nothing) == (State.ERROR, at(90), [])
+
+
+def test_a_wait_for_the_gateway_ends_with_the_stretch() -> None:
+    held, _ = unpaired_on(held_until=at(90))
+    back, _ = step(held, told(40, Trigger.OPENED))
+    lost, _ = step(back, told(50, Trigger.UNPAIRED, Reason.LOGGED_OUT))
+
+    assert (back.due_at, lost.due_at) == (None, at(65))
+
+
+def test_flapping_that_the_gateway_explains_counts_anew() -> None:
+    held, nothing = after(OPENED, *flaps(5), Deadline(at(245), held_until=at(300)))
+    again, still = after(OPENED, *flaps(5), Deadline(at(245), held_until=at(300)), told(400, Trigger.DROPPED))
+
+    assert (held.flap, held.due_at, nothing) == (None, None, [])
+    assert (again.incident, still) == (None, [])
+
+
+def test_flapping_waits_for_the_verdict_on_a_suspect_gateway() -> None:
+    waiting, nothing = after(OPENED, *flaps(5), Deadline(at(245), suspect=True))
+    alone, opened = step(waiting, Deadline(at(250)))
+
+    assert (waiting.incident, waiting.due_at, nothing) == (None, at(250), [])
+    assert [type(effect) for effect in opened] == [Open]
+    assert alone.incident is not None
+    assert (alone.incident.kind, alone.incident.started_at) == ("disconnected", at(241))
+
+
+def test_flapping_of_a_channel_that_is_paused_meanwhile_is_forgotten() -> None:
+    paused = Configured(at(242.5), Rules(monitoring=Monitoring.PAUSED))
+
+    channel, effects = after(OPENED, *flaps(5), paused, Deadline(at(245)))
+
+    assert (channel.flap, effects) == (None, [])

@@ -1,0 +1,270 @@
+"""What is true of a gateway: does it answer, and do its channels fall together? Pure, as all of this room.
+
+One channel's silence is no gateway's death, and one answer ends every doubt. Channels know nothing of this
+module: they are told until when their gateway's trouble stands for theirs.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+ENOUGH: Final = 5
+"""How many channels must go unanswered, or leave open, together; or all that a gateway has."""
+IN_A_ROW: Final = 3
+"""How many answers must fail in a row, however few channels a gateway has."""
+OBJECTION: Final = timedelta(seconds=2)
+"""How long silence waits for other replicas, and for other channels, to say that they were answered."""
+SHARE: Final = 5
+"""One in so many of a gateway's channels must leave open together: a fifth."""
+FIRST_GAP: Final = timedelta(seconds=1)
+"""Between the first two trials of a gateway that is down; each gap is twice the one before."""
+SHORTEST_HOLD: Final = timedelta(seconds=5)
+"""For so long an open incident holds those of its channels at least, before it has to be renewed."""
+OFFLINE_MARGIN: Final = timedelta(seconds=10)
+"""By so much channels are in doubt longer than their gateway: its incident comes before theirs."""
+
+
+class Health(StrEnum):
+    """What is shown of a gateway; it is down exactly while it has an open incident."""
+
+    UNKNOWN = "unknown"
+    UP = "up"
+    DOWN = "down"
+
+
+class Cause(StrEnum):
+    """Why a gateway has an incident. A closed, public list."""
+
+    UNREACHABLE = "unreachable"
+    """Nothing comes back, or only a proxy's word that nothing does (502, 504, 52x)."""
+    UNAVAILABLE = "unavailable"
+    """It answers 503: its licence, or its database."""
+    MASS_LOSS = "mass_loss"
+    """It may well answer, but its channels left open together."""
+
+
+class Failing(NamedTuple):
+    """Probes that went unanswered with no answer of the gateway meanwhile."""
+
+    since: datetime
+    """When the first of them began."""
+    last_at: datetime
+    """When the newest of them began."""
+    channels: tuple[Hashable, ...]
+    """Whom they asked about; no more than `ENOUGH` of them."""
+    times: int = 1
+    unavailable: int = 0
+    """How many of them were answered 503."""
+
+
+def failed(channel: Hashable, began_at: datetime, unavailable: bool) -> Failing:
+    """Return one probe that went unanswered."""
+    return Failing(began_at, began_at, (channel,), 1, int(unavailable))
+
+
+def join(one: Failing | None, other: Failing | None) -> Failing | None:
+    """Return both stretches of failures as one."""
+    if one is None or other is None:
+        return one or other
+    channels = one.channels + tuple(c for c in other.channels if c not in one.channels)
+    return Failing(
+        min(one.since, other.since),
+        max(one.last_at, other.last_at),
+        channels[:ENOUGH],
+        one.times + other.times,
+        one.unavailable + other.unavailable,
+    )
+
+
+class Gateway(NamedTuple):
+    """One gateway as it is kept between two looks at it."""
+
+    health: Health = Health.UNKNOWN
+    since: datetime | None = None
+    cause: Cause | None = None
+    """Of its open incident."""
+    failing: Failing | None = None
+    suspected_at: datetime | None = None
+    """When `failing` was first seen."""
+    doubted_at: datetime | None = None
+    doubted_until: datetime | None = None
+    """Until then silence is blamed on nobody: we may be offline ourselves."""
+    held_until: datetime | None = None
+    """Until then its channels open no incidents of their own."""
+    try_at: datetime | None = None
+    """When it is tried again; set exactly while nobody else may ask it."""
+    tries: int = 0
+    lost: int = 0
+    """Of its incident for a mass loss: how many were not back when that last changed."""
+    moved_at: datetime | None = None
+    """When that was."""
+
+
+class Seen(NamedTuple):
+    """What there is to know of a gateway at one moment, counted."""
+
+    now: datetime
+    answered_at: datetime | None = None
+    """When it last answered one of us, if it has since the last look."""
+    failing: Failing | None = None
+    """Probes that went unanswered since the last look."""
+    offline: bool = False
+    """Nothing came back from anywhere since those failures, for longer than that is blamed on nobody."""
+    probed: int = ENOUGH
+    """Its channels that can be asked; counted no further than `ENOUGH`."""
+    watched: int = 0
+    left: int = 0
+    """The most of them that left open within one window, lately; of an open incident, since it opened."""
+    left_since: datetime | None = None
+    """When the first of those left."""
+    lost: int = 0
+    """How many of its open incident's channels are not open."""
+
+    @property
+    def many(self) -> int:
+        """How many channels that leave together are too many to be a coincidence."""
+        return max(ENOUGH, -(-self.watched // SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How patient an installation is."""
+
+    settle: timedelta = timedelta(seconds=60)
+    """How long channels are looked at after a gateway's return before they are judged."""
+    breaker_max: timedelta = timedelta(seconds=60)
+
+    @property
+    def hold(self) -> timedelta:
+        """For how long at a time an open incident holds those of its channels."""
+        return max(self.settle, SHORTEST_HOLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """Effect: an incident opens, or its cause is a graver one now."""
+
+    cause: Cause
+    started_at: datetime
+    perhaps_offline: bool = False
+    """It may be us who are offline: no gateway answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Effect: the incident ends."""
+
+
+GatewayEffect = Down | Up
+
+
+def decide(gateway: Gateway, seen: Seen, limits: Limits) -> tuple[Gateway, GatewayEffect | None]:
+    """Return the gateway after one more look at it, and what became of its incident."""
+    answered = _has_answered(gateway, seen)
+    gateway = _learn(gateway, seen, answered)
+    cause = _fault(gateway, seen)
+    if cause is None and gateway.cause is None and _fall_together(gateway, seen):
+        cause = Cause.MASS_LOSS
+    if cause is not None and gateway.cause in (None, Cause.MASS_LOSS) and cause is not gateway.cause:
+        return _fall(gateway, cause, seen, limits)
+    if gateway.cause is None:
+        return gateway, None
+    if gateway.cause is Cause.MASS_LOSS:
+        gateway = _count(gateway, seen)
+        still = seen.lost < seen.many or _has_passed(gateway.moved_at, limits.settle, seen.now)
+        over = still and seen.left < seen.many
+    else:
+        over = answered
+    return _rise(gateway, seen, limits) if over else (_hold(gateway, seen, limits), None)
+
+
+def next_gap(tries: int, limits: Limits) -> timedelta:
+    """Return how long after a trial that failed the next one begins."""
+    gap: timedelta = FIRST_GAP * 2 ** min(tries, 20)
+    return min(gap, limits.breaker_max)
+
+
+def _has_answered(gateway: Gateway, seen: Seen) -> bool:
+    """Return whether there is an answer since probes began to fail; one of before proves nothing."""
+    if seen.answered_at is None:
+        return False
+    silent_since = gateway.failing.since if gateway.failing else gateway.doubted_at
+    return silent_since is None or silent_since <= seen.answered_at
+
+
+def _learn(gateway: Gateway, seen: Seen, answered: bool) -> Gateway:
+    if answered:
+        gateway = gateway._replace(failing=None, suspected_at=None, doubted_at=None, doubted_until=None)
+        if gateway.health is Health.UNKNOWN:
+            gateway = gateway._replace(health=Health.UP, since=seen.now)
+    failing = seen.failing
+    if failing is None or (seen.answered_at is not None and failing.since <= seen.answered_at):
+        return gateway
+    suspected_at = gateway.suspected_at or seen.now
+    if not seen.offline:
+        gateway = gateway._replace(doubted_at=None, doubted_until=None)
+    return gateway._replace(failing=join(gateway.failing, failing), suspected_at=suspected_at)
+
+
+def _fault(gateway: Gateway, seen: Seen) -> Cause | None:
+    """Return what is wrong with a gateway that nobody has an answer of; None while that isn't proven."""
+    failing = gateway.failing
+    if failing is None or failing.times < IN_A_ROW or _is_open_question(gateway, seen):
+        return None
+    if len(failing.channels) < max(1, min(ENOUGH, seen.probed)):
+        return None
+    return Cause.UNAVAILABLE if 2 * failing.unavailable > failing.times else Cause.UNREACHABLE
+
+
+def _fall_together(gateway: Gateway, seen: Seen) -> bool:
+    return seen.left >= seen.many and not _is_open_question(gateway, seen)
+
+
+def _is_open_question(gateway: Gateway, seen: Seen) -> bool:
+    """Return whether silence may still turn out to be ours, or only some channels'."""
+    if gateway.doubted_until is not None and seen.now < gateway.doubted_until - OFFLINE_MARGIN:
+        return True
+    return gateway.suspected_at is not None and seen.now - gateway.suspected_at < OBJECTION
+
+
+def _fall(gateway: Gateway, cause: Cause, seen: Seen, limits: Limits) -> tuple[Gateway, Down]:
+    silent = cause is not Cause.MASS_LOSS
+    started_at = gateway.failing.since if silent and gateway.failing else seen.left_since or seen.now
+    is_new = gateway.cause is None
+    after = gateway._replace(
+        health=Health.DOWN,
+        since=seen.now if is_new else gateway.since,
+        cause=cause,
+        doubted_at=None,
+        doubted_until=None,
+        held_until=seen.now + limits.hold,
+        try_at=seen.now + FIRST_GAP if silent else None,
+        tries=0,
+        lost=seen.left,
+        moved_at=seen.now,
+    )
+    return after, Down(cause, started_at, silent and gateway.doubted_at is not None)
+
+
+def _count(gateway: Gateway, seen: Seen) -> Gateway:
+    if seen.lost == gateway.lost:
+        return gateway
+    return gateway._replace(lost=seen.lost, moved_at=seen.now)
+
+
+def _has_passed(since: datetime | None, span: timedelta, now: datetime) -> bool:
+    return since is None or now - since >= span
+
+
+def _hold(gateway: Gateway, seen: Seen, limits: Limits) -> Gateway:
+    """Renew the hold when half of it is over."""
+    if gateway.held_until is not None and gateway.held_until - seen.now > limits.hold / 2:
+        return gateway
+    return gateway._replace(held_until=seen.now + limits.hold)
+
+
+def _rise(gateway: Gateway, seen: Seen, limits: Limits) -> tuple[Gateway, Up]:
+    after = Gateway(health=Health.UP, since=seen.now, held_until=seen.now + limits.settle)
+    return after, Up()

@@ -1,0 +1,302 @@
+"""When a gateway is what is in trouble, and when it is back: a table of cases, and laws for any sequence."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statemachine.gateway import (
+    ENOUGH,
+    FIRST_GAP,
+    OBJECTION,
+    OFFLINE_MARGIN,
+    Cause,
+    Down,
+    Failing,
+    Gateway,
+    GatewayEffect,
+    Health,
+    Limits,
+    Seen,
+    Up,
+    decide,
+    failed,
+    join,
+    next_gap,
+)
+
+T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+LIMITS = Limits()
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after T0."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def silence(channels: int, times: int | None = None, unavailable: int = 0, since: float = 10) -> Failing:
+    """Probes of so many channels that went unanswered."""
+    return Failing(
+        at(since), at(since + 1), tuple(range(min(channels, ENOUGH))), times or channels, unavailable
+    )
+
+
+def seen(seconds: float, answered: float | None = None, **more: object) -> Seen:
+    """A look at a gateway with a hundred channels, some seconds after T0."""
+    look = Seen(at(seconds), None if answered is None else at(answered), watched=100)
+    return look._replace(**more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is seen at once of a gateway that was up, and what must come of it."""
+
+    name: str
+    look: Seen
+    cause: Cause | None
+    before: Gateway = field(default=Gateway(Health.UP, T0))
+
+
+CASES = [
+    Case("nothing", seen(20), None),
+    Case("five channels go unanswered", seen(20, failing=silence(5)), Cause.UNREACHABLE),
+    Case("four of many do", seen(20, failing=silence(4, 40)), None),
+    Case("one of many does, for ever", seen(20, failing=silence(1, 1000)), None),
+    Case("the only one does, three times", seen(20, failing=silence(1, 3), probed=1), Cause.UNREACHABLE),
+    Case("the only one does, twice", seen(20, failing=silence(1, 2), probed=1), None),
+    Case("both of two do", seen(20, failing=silence(2, 3), probed=2), Cause.UNREACHABLE),
+    Case("one of two does", seen(20, failing=silence(1, 30), probed=2), None),
+    Case("nobody can be asked any more", seen(20, failing=silence(1, 3), probed=0), Cause.UNREACHABLE),
+    Case("five get a 503", seen(20, failing=silence(5, unavailable=5)), Cause.UNAVAILABLE),
+    Case("most get a 503", seen(20, failing=silence(5, unavailable=3)), Cause.UNAVAILABLE),
+    Case("some get a 503", seen(20, failing=silence(5, unavailable=2)), Cause.UNREACHABLE),
+    Case(
+        "an answer of before is told again",
+        seen(20, answered=9, failing=silence(2)),
+        Cause.UNREACHABLE,
+        Gateway(Health.UP, T0, None, Failing(at(10), at(10), (7, 8, 9), 3), at(19)),
+    ),
+    Case(
+        "an answer has come meanwhile",
+        seen(20, answered=11, failing=silence(2, since=12)),
+        None,
+        Gateway(Health.UP, T0, None, Failing(at(10), at(10), (7, 8, 9), 3), at(19)),
+    ),
+    Case(
+        "we may be offline",
+        seen(18, failing=silence(5), left=50, offline=True),
+        None,
+        Gateway(Health.UP, T0, doubted_until=at(21) + OFFLINE_MARGIN),
+    ),
+    Case(
+        "we had time enough to find out",
+        seen(19, failing=silence(5), offline=True),
+        Cause.UNREACHABLE,
+        Gateway(Health.UP, T0, doubted_until=at(21) + OFFLINE_MARGIN),
+    ),
+    Case("a fifth leaves open", seen(20, left=20, left_since=at(3)), Cause.MASS_LOSS),
+    Case("less than a fifth does", seen(20, left=19, left_since=at(3)), None),
+    Case("five of six do", seen(20, left=5, left_since=at(3), watched=6), Cause.MASS_LOSS),
+    Case("four of four do", seen(20, left=4, left_since=at(3), watched=4), None),
+    Case("26 are too many of 130", seen(20, left=26, left_since=at(3), watched=130), Cause.MASS_LOSS),
+    Case("26 are not of 131", seen(20, left=26, left_since=at(3), watched=131), None),
+    Case("silence is graver", seen(20, failing=silence(5), left=20, left_since=at(3)), Cause.UNREACHABLE),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_incident_opens_on_what_proves_one_and_on_nothing_else(case: Case) -> None:
+    suspected, nothing = decide(case.before, case.look._replace(left=0), LIMITS)
+    before = suspected if case.look.failing else case.before
+    look = case.look._replace(failing=None, answered_at=None, now=case.look.now + OBJECTION)
+
+    after, effect = decide(before, look, LIMITS)
+
+    assert nothing is None
+    if case.cause is None:
+        assert (after.health, effect) == (Health.UP, None)
+    else:
+        started_at = at(3) if case.cause is Cause.MASS_LOSS else at(10)
+        assert effect == Down(case.cause, started_at)
+        assert (after.health, after.cause, after.since) == (Health.DOWN, case.cause, look.now)
+        assert after.held_until == look.now + LIMITS.hold
+
+
+def test_the_first_answer_makes_an_unknown_gateway_up() -> None:
+    after, effect = decide(Gateway(), seen(5, answered=4), LIMITS)
+
+    assert (after.health, after.since, effect) == (Health.UP, at(5), None)
+
+
+SUSPECT, _ = decide(Gateway(Health.UP, T0), seen(18, failing=silence(5)), LIMITS)
+DEAD, _ = decide(SUSPECT, seen(20), LIMITS)
+FALLEN, _ = decide(Gateway(Health.UP, T0), seen(20, left=30, left_since=at(3)), LIMITS)
+
+
+def test_only_a_gateway_that_does_not_answer_is_closed_to_questions() -> None:
+    assert DEAD.try_at == at(20) + FIRST_GAP
+    assert FALLEN.try_at is None
+
+
+def test_one_answer_ends_silence_and_the_channels_have_time_to_settle() -> None:
+    before, none = decide(DEAD, seen(30, answered=9), LIMITS)
+    after, effect = decide(DEAD, seen(30, answered=29), LIMITS)
+
+    assert (before.health, none) == (Health.DOWN, None)
+    assert effect == Up()
+    assert after == Gateway(Health.UP, at(30), held_until=at(90))
+
+
+def test_more_silence_changes_nothing() -> None:
+    after, effect = decide(DEAD, seen(30, failing=silence(5, since=25)), LIMITS)
+
+    assert (after.health, after.since, after.try_at, effect) == (Health.DOWN, at(20), DEAD.try_at, None)
+
+
+def test_a_mass_loss_ends_when_enough_are_back() -> None:
+    _, still = decide(FALLEN, seen(30, lost=20), LIMITS)
+    after, effect = decide(FALLEN, seen(30, lost=19), LIMITS)
+
+    assert still is None
+    assert (effect, after.health, after.held_until) == (Up(), Health.UP, at(90))
+
+
+def test_a_mass_loss_ends_when_none_has_come_or_gone_for_long() -> None:
+    moving, _ = decide(FALLEN, seen(70, lost=31), LIMITS)
+    _, at_first = decide(FALLEN, seen(79, lost=30), LIMITS)
+    _, in_the_end = decide(FALLEN, seen(80, lost=30), LIMITS)
+    _, meanwhile = decide(moving, seen(129, lost=31), LIMITS)
+    _, later = decide(moving, seen(130, lost=31), LIMITS)
+
+    assert (at_first, in_the_end) == (None, Up())
+    assert (meanwhile, later) == (None, Up())
+
+
+def test_a_mass_loss_goes_on_while_channels_leave_together_again() -> None:
+    """Two servers on one database: every channel leaves and comes back, all the time."""
+    _, flapping = decide(FALLEN, seen(200, lost=0, left=20), LIMITS)
+    _, calm = decide(FALLEN, seen(200, lost=0, left=19), LIMITS)
+
+    assert (flapping, calm) == (None, Up())
+
+
+def test_a_mass_loss_whose_gateway_goes_silent_gets_a_graver_cause_and_stays_one_incident() -> None:
+    suspect, _ = decide(FALLEN, seen(28, failing=silence(5, since=22), lost=30), LIMITS)
+
+    after, effect = decide(suspect, seen(30, lost=30), LIMITS)
+
+    assert effect == Down(Cause.UNREACHABLE, at(22))
+    assert (after.since, after.cause, after.try_at) == (at(20), Cause.UNREACHABLE, at(31))
+
+
+def test_an_open_incident_renews_its_hold() -> None:
+    early, _ = decide(DEAD, seen(49), LIMITS)
+    late, _ = decide(DEAD, seen(50), LIMITS)
+
+    assert (early.held_until, late.held_until) == (at(80), at(110))
+
+
+def test_trials_are_ever_farther_apart_up_to_a_bound() -> None:
+    gaps = [next_gap(tries, LIMITS).total_seconds() for tries in (0, 1, 2, 5, 6, 1000)]
+
+    assert gaps == [1, 2, 4, 32, 60, 60]
+
+
+looks = st.lists(
+    st.tuples(
+        st.floats(0.1, 40),
+        st.none() | st.floats(0, 30),
+        st.none() | st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 5), st.floats(0, 30)),
+        st.integers(0, 40),
+        st.integers(0, 40),
+        st.integers(0, 5),
+        st.integers(0, 100),
+    ),
+    max_size=30,
+)
+
+
+def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, Seen, Gateway, GatewayEffect | None]]:
+    """Look again and again; failures are told late, and the newest answer with every look."""
+    gateway, now, told = Gateway(), T0, []
+    newest: datetime | None = None
+    for pause, answered, failing, left, lost, probed, watched in steps:
+        now += timedelta(seconds=pause)
+        new = None
+        if failing is not None:
+            channels, times, unavailable, ago = failing
+            began = now - timedelta(seconds=ago)
+            new = Failing(began, began, tuple(range(channels)), times, min(unavailable, times))
+        if answered is not None:
+            newest = max(newest or T0 - timedelta(days=1), now - timedelta(seconds=answered))
+        look = Seen(now, newest, new, False, probed, watched, left, now, lost)
+        after, effect = decide(gateway, look, LIMITS)
+        told.append((gateway, look, after, effect))
+        gateway = after
+    return told
+
+
+@given(looks)
+def test_an_incident_opens_once_and_ends_once_and_holds_as_long_as_it_is_open(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    for before, look, after, effect in run(steps):
+        match effect:
+            case Down(cause):
+                assert before.cause in (None, Cause.MASS_LOSS)
+                assert cause is not before.cause
+            case Up():
+                assert before.health is Health.DOWN
+            case None:
+                assert (before.health is Health.DOWN) == (after.health is Health.DOWN)
+        assert (after.health is Health.DOWN) == (after.cause is not None)
+        assert (after.try_at is not None) == (after.cause not in (None, Cause.MASS_LOSS))
+        if after.health is Health.DOWN or isinstance(effect, Up):
+            assert after.held_until is not None
+            assert after.held_until >= look.now + LIMITS.hold / 2
+
+
+def test_silence_waits_for_an_objection() -> None:
+    early, _ = decide(SUSPECT, seen(19.9), LIMITS)
+    objected, effect = decide(SUSPECT, seen(20, answered=12), LIMITS)
+
+    assert (early.health, objected.health, effect) == (Health.UP, Health.UP, None)
+    assert objected.failing is None
+
+
+@given(looks)
+def test_nobody_is_blamed_for_silence_who_has_answered_since_it_began(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    for _, look, _, effect in run(steps):
+        if isinstance(effect, Down) and effect.cause is not Cause.MASS_LOSS and look.answered_at is not None:
+            assert effect.started_at > look.answered_at
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 60), st.booleans()), min_size=1), st.data())
+def test_failures_are_the_same_whoever_counted_them(
+    probes: list[tuple[int, int, bool]], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(probes)))
+    one, other = (
+        [failed(channel, at(began), unavailable) for channel, began, unavailable in part]
+        for part in (probes[:cut], probes[cut:])
+    )
+
+    apart = join(_all(one), _all(other))
+    together = _all(one + other)
+
+    assert apart is not None
+    assert together is not None
+    assert apart == together
+    assert len(apart.channels) == min(ENOUGH, len({channel for channel, *_ in probes}))
+
+
+def _all(failures: list[Failing]) -> Failing | None:
+    joined = None
+    for one in failures:
+        joined = join(joined, one)
+    return joined
