@@ -471,3 +471,18 @@ def test_versions_that_are_unknown_or_wipe_sessions_are_notes(version: str | Non
     assert [(finding.severity, finding.code) for finding in found] == (
         [] if code is None else [(Severity.NOTE, code)]
     )
+
+
+async def test_a_gateway_with_an_incident_is_a_problem(connection: Connection) -> None:
+    await connection.execute(
+        "insert into zapwatch_gateways (provider, base_url) values ('wapi', 'https://wapi.test')"
+    )
+    await connection.execute(
+        """insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)
+           select id, 'unavailable', now(), now() from zapwatch_gateways"""
+    )
+
+    (finding,) = diagnosis.judge_gateways(await diagnosis.read_gateways(connection))
+
+    assert (finding.severity, finding.code) == (Severity.PROBLEM, "gateway_down")
+    assert "(unavailable)" in finding.what
