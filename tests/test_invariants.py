@@ -29,6 +29,10 @@ BESIDE_THE_STATE = {
     "due_at", "claimed_until", "probe_due_at", "probe_claimed_until",
 }  # fmt: skip
 """Columns that claims, registration and adoption may write; `memory` only into a new row."""
+HEALTH = re.compile(
+    r"(?:insert into|update|delete from)\s+(?:zapwatch_gateway_incidents|zapwatch_affected_channels)\b"
+    r"|update zapwatch_gateways\s+(?:g\s+)?set (?:state|doubted_at|try_at)\b"
+)
 FORGETTING = {("db/retention.py", "forget_events")}
 """The one statement elsewhere that deletes events: those that a snapshot has taken in."""
 
@@ -77,6 +81,19 @@ def test_only_apply_uses_statements_that_write_state_events_or_incidents() -> No
         ]
         assert written, name
         assert set(written) <= BESIDE_THE_STATE, name
+
+
+def test_only_gateways_uses_statements_that_write_gateways_health_or_incidents() -> None:
+    writing = {name for name, statement in sql.statements.items() if HEALTH.search(statement)}
+
+    using = {
+        str(path.relative_to(ROOT))
+        for path, text in SOURCES.items()
+        if writing.intersection(re.findall(r"\bsql\.(\w+)", text))
+    }
+
+    assert {"save_gateway_health", "open_gateway_incident", "doubt_gateways", "end_trial"} <= writing
+    assert using == {"db/gateways.py"}
 
 
 @pytest.mark.parametrize("provider", ["evolution", "wapi", "twilio", "waha"])

@@ -61,6 +61,8 @@ class WatchedGateway(NamedTuple):
     clock: Clock
     has_webhook: bool
     """Whether there is a webhook address for all channels on it."""
+    cause: str | None = None
+    """Of its open incident."""
 
 
 class TokenOwner(NamedTuple):
@@ -135,6 +137,13 @@ def judge_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:
         what = f"The gateway's times say Z and mean UTC{hours}"
         found += about(note, "zone", what, urls, "Nothing: it is learnt, and harmless.")
     return found
+
+
+def judge_gateways(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+    """Find gateways that have an incident: it stands for those of their channels."""
+    down = [f"{gateway.base_url} ({gateway.cause})" for gateway in gateways if gateway.cause is not None]
+    do = "See to the gateway, or to the way there. Its channels have no incidents until it is back."
+    return list(about(problem, "gateway_down", "The gateway is in trouble", down, do))
 
 
 def _hours(zone: timedelta) -> str:

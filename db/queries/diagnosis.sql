@@ -17,7 +17,8 @@ order by s.last_event_at nulls first, c.channel_id;
 -- Every gateway that has an address.
 select g.id, g.provider, g.base_url, g.api_key, g.version, g.clock::text as clock,
   exists (select from zapwatch_tokens t where t.gateway_id = g.id and t.kind = 'gateway' and t.revoked_at is null)
-    as has_webhook
+    as has_webhook,
+  (select i.cause from zapwatch_gateway_incidents i where i.gateway_id = g.id and i.resolved_at is null) as cause
 from zapwatch_gateways g
 where g.base_url <> ''
 order by g.base_url;

@@ -49,6 +49,7 @@ class Installation:
         gateways = [gateway for gateway in self.gateways if gateway.id in used]
         return [
             *diagnosis.judge_channels(self.channels, datetime.now(UTC)),
+            *diagnosis.judge_gateways(gateways),
             *diagnosis.judge_clocks(gateways),
             *diagnosis.judge_versions([gateway for gateway in gateways if gateway.provider in versioned]),
         ]

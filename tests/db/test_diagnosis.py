@@ -489,3 +489,18 @@ async def test_channels_found_dead_are_a_problem_and_suspected_ones_a_note(conne
     assert found["suspected"].severity is Severity.NOTE
     assert "morta at" in found["open_but_dead"].what
     assert "suspeita at" in found["suspected"].what
+
+
+async def test_a_gateway_with_an_incident_is_a_problem(connection: Connection) -> None:
+    await connection.execute(
+        "insert into zapwatch_gateways (provider, base_url) values ('wapi', 'https://wapi.test')"
+    )
+    await connection.execute(
+        """insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)
+           select id, 'unavailable', now(), now() from zapwatch_gateways"""
+    )
+
+    (finding,) = diagnosis.judge_gateways(await diagnosis.read_gateways(connection))
+
+    assert (finding.severity, finding.code) == (Severity.PROBLEM, "gateway_down")
+    assert "(unavailable)" in finding.what

@@ -108,6 +108,8 @@ async def test_channels_and_open_incidents_are_counted_by_provider(dsn: str) -> 
     assert value(text, by_provider, provider="wapi", state="open") == 0
     assert value(text, "zapwatch_incidents_open", provider="evolution_api") == 1
     assert value(text, "zapwatch_incidents_open", provider="wapi") == 0
+    assert value(text, "zapwatch_gateways", state="up") == 0
+    assert value(text, "zapwatch_gateway_incidents_open") == 0
 
 
 async def test_oldest_due_is_that_of_all_gateways(pool: Pool, connection: Connection) -> None:
