@@ -1,0 +1,93 @@
+"""What is to be told to a destination, and what became of telling it; knows no destination."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from statemachine.model import Reason
+
+
+class Event(StrEnum):
+    """What destinations can be told of, by its public name."""
+
+    INCIDENT_OPENED = "incident.opened"
+    INCIDENT_RESOLVED = "incident.resolved"
+    STATE_CHANGED = "channel.state_changed"
+    GATEWAY_OPENED = "gateway.opened"
+    GATEWAY_RESOLVED = "gateway.resolved"
+
+
+class Item(NamedTuple):
+    """One piece of news: of a channel's incident, or of a gateway's."""
+
+    event: Event
+    incident_id: UUID
+    name: str
+    """The channel's, or the gateway's; its instance or address where nobody named it."""
+    kind: str
+    """The incident's kind, or the cause of a gateway's."""
+    reason: Reason | None
+    started_at: datetime
+    resolved_at: datetime | None = None
+    channel_id: UUID | None = None
+    tenant_id: UUID | None = None
+    link: str | None = None
+    """Where a scan brings the channel back; it lets anybody in who has it."""
+    affected: int | None = None
+    """How many channels a gateway's incident stands for."""
+    provider: str | None = None
+
+
+class Message(NamedTuple):
+    """What leaves as one: the same, with the same id, in each try."""
+
+    id: UUID
+    at: datetime
+    locale: str
+    time_zone: str
+    items: tuple[Item, ...]
+    is_test: bool = False
+    is_reminder: bool = False
+
+
+class Sent(NamedTuple):
+    """What became of one try."""
+
+    ok: bool
+    permanent: bool = False
+    """It would fail again, however often it were tried."""
+    retry_after: timedelta | None = None
+    status: int | None = None
+    answer: str = ""
+    """The destination's own words, or ours for its silence: short, and without secrets."""
+
+
+class Invalid(Exception):
+    """A configuration that can't be: what is wrong with each field, by its name."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__(", ".join(f"{name}: {problem}" for name, problem in problems.items()))
+        self.problems = problems
+
+
+class Notifier(Protocol):
+    """One kind of destination."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in rows and in the API."""
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether several pieces of news leave as one message; otherwise each is one of its own."""
+
+    def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Return a configuration in its normal form, secrets made where they are missing; raise `Invalid`."""
+
+    def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Return what of a configuration anybody may see who may see the destination."""
+
+    async def send(self, config: Mapping[str, object], message: Message) -> Sent:
+        """Tell it once, within seconds; whatever goes wrong is a value."""
