@@ -28,6 +28,7 @@ OURS = [
     "0013_qr.sql",
     "0014_suspicions.sql",
     "0015_sweeps.sql",
+    "0016_telling.sql",
 ]
 
 

@@ -67,6 +67,34 @@ SCOPED = {
         values ($1, $2, gen_random_uuid(), 'clock', now())""",
     "zapwatch_suspicions": """
         insert into zapwatch_suspicions (tenant_id, channel_id) values ($1, $2)""",
+    "zapwatch_destinations": """
+        insert into zapwatch_destinations (tenant_id, kind, config)
+        select tenant_id, 'webhook', '' from notification_channels where (tenant_id, id) = ($1, $2)""",
+    "zapwatch_maintenance": """
+        insert into zapwatch_maintenance (tenant_id, channel_id, ends_at)
+        values ($1, $2, now() + interval '1 hour')""",
+    "zapwatch_messages": """
+        with destination as (
+          insert into zapwatch_destinations (tenant_id, kind, config)
+          select tenant_id, 'webhook', '' from notification_channels where (tenant_id, id) = ($1, $2)
+          returning id, tenant_id)
+        insert into zapwatch_messages (destination_id, tenant_id, due_at)
+        select id, tenant_id, now() from destination""",
+    "zapwatch_decisions": """
+        insert into zapwatch_decisions (tenant_id, event, is_sent, why)
+        select tenant_id, 'incident.opened', false, 'nobody' from notification_channels
+        where (tenant_id, id) = ($1, $2)""",
+    "zapwatch_attempts": """
+        with destination as (
+          insert into zapwatch_destinations (tenant_id, kind, config)
+          select tenant_id, 'webhook', '' from notification_channels where (tenant_id, id) = ($1, $2)
+          returning id, tenant_id
+        ), message as (
+          insert into zapwatch_messages (destination_id, tenant_id, due_at)
+          select id, tenant_id, now() from destination
+          returning id, destination_id, tenant_id)
+        insert into zapwatch_attempts (message_id, destination_id, tenant_id, at, took_ms, is_ok)
+        select id, destination_id, tenant_id, now(), 1, true from message""",
 }
 UNSCOPED = {
     "zapwatch_gateways": """
