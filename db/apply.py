@@ -53,6 +53,8 @@ class Asked(NamedTuple):
     """Channels whose own probe is due later than this need no word yet."""
     stretch: float = 0.0
     """The largest share by which the gap to their next probe is stretched."""
+    held_until: datetime | None = None
+    """When the claims of the one who asked end, by which they are known."""
 
 
 def code_of(reason: Reason, locale: str | None) -> str:
@@ -119,6 +121,7 @@ async def confirm(
         rows = await connection.fetch(
             sql.confirm_open, list(versions), list(versions.values()), gateway_id,
             asked.began_at, asked.ended_at, asked.reach, installation.stale_after, asked.stretch,
+            asked.held_until,
         )  # fmt: skip
         if rows:
             await _save_confirmations(connection, rows, asked)

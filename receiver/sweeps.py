@@ -15,12 +15,21 @@ from typing import Final
 from uuid import UUID
 
 from db.apply import Asked, confirm
+from db.claims import release_probes
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.patience import TRANSIENT
-from db.queue import Unavailable
+from db.queue import PATIENCE, Unavailable
 from db.registry import gateway_identity
-from db.sweeps import Sweepable, Swept, claim_sweeps, hasten_probes, settle_sweep, swept_channels
+from db.sweeps import (
+    Sweepable,
+    Swept,
+    claim_sweeps,
+    hasten_probes,
+    hold_places,
+    settle_sweep,
+    swept_channels,
+)
 from db.vault import Vault, VaultError
 from db.writer import Writer
 from receiver.client import Client, Unanswered
@@ -129,9 +138,21 @@ class Sweeper:
             self._under_way -= 1
 
     async def _told(self, gateway: Sweepable) -> str:
-        """Sweep one gateway and return what became of it; learn whether it can be swept."""
+        """Sweep one gateway, which is asked nothing else meanwhile, and return what became of it."""
+        now = datetime.now(UTC)
+        until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * PATIENCE
         async with self._pool.acquire() as connection:
             channels = await swept_channels(connection, gateway.id)
+            held = await hold_places(connection, gateway.id, now, until)
+        try:
+            return await self._asked(gateway, channels, until)
+        finally:
+            if held:
+                async with self._pool.acquire() as connection:
+                    await release_probes(connection, held)
+
+    async def _asked(self, gateway: Sweepable, channels: Sequence[Swept], held_until: datetime) -> str:
+        """Ask, write what is told, and learn whether the gateway can be swept."""
         began_at = datetime.now(UTC)
         try:
             answers = await self._ask(gateway)
@@ -149,7 +170,7 @@ class Sweeper:
             log.info("gateway %s tells of all its channels at once", gateway.id)
             await self._settle(gateway, True, PAUSE * stale_after)
         stretch = JITTER * OPEN_SHARE_OF_JITTER
-        asked = Asked(began_at, ended_at, ended_at + REACH * stale_after, stretch)
+        asked = Asked(began_at, ended_at, ended_at + REACH * stale_after, stretch, held_until)
         async with self._writing:
             await self._take(gateway, channels, answers, asked)
         return "told"

@@ -132,16 +132,16 @@ returning s.channel_id;
 -- name: confirm_open
 -- Note that a gateway, asked about all its channels at once, says of these that they are open: of channels that are open,
 -- whose probe is due soon and which nothing else concerns: not in doubt, nothing due, no incident, nothing heard since the
--- question, the same version; those that nobody has locked or asks about. What step() makes of such an answer, without the
--- machine.
+-- question, the same version; those that nobody has locked, or claimed but by $9. What step() makes of such an answer,
+-- without the machine. Bounded by their gateway: with as many ids as here that costs less than by their ids.
 with plain as (
   select s.channel_id, n.last_health_check
   from unnest($1::uuid[], $2::bigint[]) as u (channel_id, version)
   join zapwatch_states s on s.channel_id = u.channel_id
   join notification_channels n on n.id = s.channel_id
-  where s.channel_id = any ($1::uuid[]) and s.version = u.version and s.gateway_id = $3
+  where s.version = u.version and s.gateway_id = $3
     and s.state = 'open' and s.due_at is null and s.told_rules is not null and s.probe_due_at <= $6
-    and (s.probe_claimed_until is null or s.probe_claimed_until <= $4)
+    and (s.probe_claimed_until is null or s.probe_claimed_until <= $4 or s.probe_claimed_until = $9)
     and (s.last_event_at is null or s.last_event_at <= $4) and (s.probed_at is null or s.probed_at < $4)
     and not s.memory ?| array['suspicion', 'awaiting_probe_since']
     and not exists (
@@ -152,14 +152,14 @@ with plain as (
 )
 update zapwatch_states s
 set fresh_at = greatest(s.fresh_at, $5), probed_at = $4,
-  probe_due_at = $5 + $7::interval * (1 + $8::float * random()),
+  probe_due_at = $5 + $7::interval * (1 + $8::float * random()), probe_claimed_until = null,
   memory = (s.memory - 'details') || jsonb_build_object(
     'has_been_open', true,
     'evidence', coalesce(s.memory -> 'evidence', '{}') - 'witnesses'
       || jsonb_build_object('base', jsonb_build_array(s.state, s.reason, s.status), 'settled_at', $4)
   )
 from plain p
-where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])
+where s.channel_id = p.channel_id and s.gateway_id = $3
 returning s.channel_id, s.tenant_id, p.last_health_check;
 
 -- name: newest_events
