@@ -50,8 +50,8 @@ ROUNDS: Final = 100
 """Rounds of looking for due sweeps within one STALE_AFTER."""
 FEWEST: Final = 5
 """Channels with a probe that a sweep may spare, below which it is not worth a call."""
-AT_ONCE: Final = 50
-"""Gateways that one process sweeps at the same time."""
+AT_ONCE: Final = 200
+"""Gateways that one process sweeps at the same time: those that wait are probed channel by channel."""
 WRITING: Final = 2
 """Sweeps that are written at the same time: the pool's other connections are for others."""
 CHUNK: Final = 500
