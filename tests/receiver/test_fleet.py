@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from db.connections import Connection
-from receiver.sandbox import open_fleet
+from receiver.sandbox import Fault, open_fleet
 from tests.receiver.service import Zapwatch, served, time
 from tests.receiver.story import Story, compressed, story
 
@@ -59,11 +59,12 @@ async def live(told: Story, instance: Any, chance: random.Random, until: float) 
 
 
 async def lose(told: Story, instance: Any, chance: random.Random, how: str) -> datetime:
-    """Have a channel lost without a word, at some moment; return when."""
+    """Have a channel lost without a word and for good, at some moment; return when."""
     await told.fleet.pause(chance.uniform(60, 600))
     if how == "vanish":
         instance.vanish()
     else:
+        instance.order_fault = Fault.ERROR_200
         instance.lose(how)
     return datetime.now(UTC)
 
@@ -130,6 +131,7 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
                 instance.say_late(0, "connecting")
             await all_stand(before, connecting=1000)
         down, instance = next(iter(channels.items()))
+        instance.order_fault = Fault.ERROR_200
         instance.lose("close")
         await connection.execute(
             """update notification_channels set metadata = '{"heartbeat_threshold_minutes": 0.01}'"""
