@@ -210,7 +210,7 @@ async def test_others_than_those_that_failed_are_asked_about_their_gateway(conne
 async def test_a_deadline_knows_whether_others_of_its_gateway_are_in_trouble(connection: Connection) -> None:
     _, together = await filled(connection, 5, "together")
     _, (alone, *_) = await filled(connection, 5, "alone")
-    _, too_few = await filled(connection, 4, "too few for a mass loss")
+    _, too_few = await filled(connection, 4, "few")
     silent, (asked, *_) = await filled(connection, 3, "silent")
     for channel in (*together[:2], alone, *too_few):
         leaving = [Of(channel).told(0, Trigger.OPENED), Of(channel).told(10, Trigger.CONNECTING)]
