@@ -60,7 +60,7 @@ LIMIT: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read: Evolution tells some 220 bytes of each instance, W-API 700 on pages."""
 MOST_PAGES: Final = 100
 AGAIN: Final = timedelta(hours=1)
-"""Pause after a gateway that never told and did not answer, or that told before and now refuses."""
+"""Pause after a gateway that never told and now fails, or that told before and now refuses."""
 DAILY: Final = timedelta(days=1)
 """Pause after a gateway that doesn't tell; and about how often each channel is asked itself all the same."""
 
@@ -138,12 +138,12 @@ class Sweeper:
             self._under_way -= 1
 
     async def _told(self, gateway: Sweepable) -> str:
-        """Sweep one gateway, which is asked nothing else meanwhile, and return what became of it."""
+        """Sweep one gateway and return what became of it; one that is known to tell is spared its backlog."""
         now = datetime.now(UTC)
         until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * PATIENCE
         async with self._pool.acquire() as connection:
             channels = await swept_channels(connection, gateway.id)
-            held = await hold_places(connection, gateway.id, now, until)
+            held = await hold_places(connection, gateway.id, now, until) if gateway.sweeps else []
         try:
             return await self._asked(gateway, channels, until)
         finally:
@@ -158,7 +158,8 @@ class Sweeper:
             answers = await self._ask(gateway)
         except Unanswered as reason:
             log.info("gateway %s did not answer about all its channels: %s", gateway.id, reason)
-            if not gateway.sweeps:
+            # What takes too long may be our own haste: everything is due after a stop.
+            if not gateway.sweeps and not reason.timed_out:
                 await self._settle(gateway, False, AGAIN)
             return "failed"
         except Unsweepable as reason:
