@@ -6,6 +6,7 @@ when it was.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ from statemachine.signals import Answered
 
 PAUSE: Final = 0.75
 """Share of STALE_AFTER from one sweep of a gateway to the next, so that no channel falls due between."""
+SOON: Final = 0.1
+"""Share of STALE_AFTER until a gateway is swept again whose answer the database did not take."""
 REACH: Final = 0.9
 """Share of STALE_AFTER within which a probe must be due to be spared: the others heard something just now."""
 ROUNDS: Final = 100
@@ -131,6 +134,8 @@ class Sweeper:
             self._on_sweep(gateway.provider, outcome)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
+            with contextlib.suppress(*TRANSIENT):
+                await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
         except Exception as error:
             # Whatever one gateway answers must not end the sweeps of all; nothing of the answer may be told.
             log.error("a sweep of gateway %s failed: %s", gateway.id, type(error).__name__)
