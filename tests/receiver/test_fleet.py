@@ -120,6 +120,7 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         **compressed(QUICK_SPEED),
         "stale_after": timedelta(minutes=5),
         "retry_after": timedelta(minutes=5),
+        "recovery_speed": 1.0,
     }
     async with open_fleet(speed=QUICK_SPEED) as fleet:
         hosts = [await fleet.evolution() for _ in range(4)]
@@ -138,7 +139,8 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         )
         await fleet.pause(200)
 
-        async with served(dsn, **{**compressed(QUICK_SPEED), "stale_after": timedelta(seconds=2)}) as z:
+        quick = {**compressed(QUICK_SPEED), "stale_after": timedelta(seconds=2), "recovery_speed": 1.0}
+        async with served(dsn, **quick) as z:
             after = Story(z, fleet)
             await all_stand(after, open=999, disconnected=1)
             await after.z.incident(down)
