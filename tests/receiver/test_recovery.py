@@ -200,6 +200,8 @@ async def test_silence_of_the_gateway_is_no_reason_for_an_order(dsn: str) -> Non
         host = await told.fleet.evolution()
         hanging, refusing = host.add("loja-01"), host.add("loja-02")
         channel, stuck = await told.watch(host, hanging), await told.watch(host, refusing)
+        for number in range(3, 9):  # others answer, so that it isn't the whole gateway's trouble
+            await told.watch(host, host.add(f"loja-{number:02}"))
 
         hanging.fault = Fault.HANG
         refusing.stick()
