@@ -91,11 +91,11 @@ class Text(NamedTuple):
         return "\n\n".join([*parts, self.more] if self.more else parts)
 
 
-def text_of(message: Message) -> Text:
-    """Return a message in its reader's language and time zone."""
+def text_of(message: Message, shown: int = ITEMS_SHOWN) -> Text:
+    """Return a message in its reader's language and time zone, this many pieces of news in words."""
     speaker = _Speaker(message)
-    news = speaker.test() if message.is_test else tuple(map(speaker.news, message.items[:ITEMS_SHOWN]))
-    more = 0 if message.is_test else max(0, len(message.items) - ITEMS_SHOWN)
+    news = speaker.test() if message.is_test else tuple(map(speaker.news, message.items[:shown]))
+    more = 0 if message.is_test else max(0, len(message.items) - shown)
     return Text(speaker.subject(), news, speaker.more(more), speaker.say(N_("Reconnect")))
 
 
