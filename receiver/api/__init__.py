@@ -4,7 +4,20 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import channels, checks, gateways, incidents, openapi, qr, recovery, service, tenants
+from receiver.api import (
+    channels,
+    checks,
+    deliveries,
+    gateways,
+    incidents,
+    maintenance,
+    notifications,
+    openapi,
+    qr,
+    recovery,
+    service,
+    tenants,
+)
 
 _described: Final = [
     *channels.routes,
@@ -14,6 +27,9 @@ _described: Final = [
     *gateways.routes,
     *incidents.routes,
     *tenants.routes,
+    *deliveries.routes,
+    *maintenance.routes,
+    *notifications.routes,
     *service.routes,
 ]
 routes: Final[list[Route]] = [*_described, *openapi.routes_about(_described)]
