@@ -1,4 +1,4 @@
-"""How Zapwatch calls gateways: the one place of the service that imports httpx.
+"""How Zapwatch calls gateways, and posts to destinations: the one place of the service that imports httpx.
 
 Each origin has small pools of connections of its own, so that a slow gateway holds no other up: httpx looks
 through the whole of a pool twice with each request. Connections are kept open between probes.
@@ -25,14 +25,18 @@ POOL_CALLS: Final = 5
 KEPT_FOR: Final = timedelta(seconds=4)
 """How long an idle connection is kept: Node, which Evolution runs on, closes it after 5 s."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
+PLAIN: Final = {"User-Agent": "zapwatch", "Accept": "application/json", "Accept-Encoding": "identity"}
+"""Sent with each call; uncompressed, for what looks small may be gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a gateway answered."""
+    """What a gateway or a destination answered."""
 
     status: int
     body: bytes
+    retry_after: str | None = None
+    """The header of this name, as it came."""
 
 
 class Unanswered(Exception):
@@ -43,6 +47,10 @@ class Unanswered(Exception):
         self.timed_out: Final = timed_out
         self.reached: Final = reached
         """Whether anything came back from the other side, and be it a refusal."""
+
+
+class Unconnected(Unanswered):
+    """Not even a connection: nothing was sent."""
 
 
 @dataclass(slots=True)
@@ -58,6 +66,17 @@ class _Request(NamedTuple):
     limit: int
     body: Mapping[str, object] | None
     once: bool
+
+
+class Post(NamedTuple):
+    """What is posted to a destination, and how much of its answer is read."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    limit: int
+    connect_within: float
+    """Seconds."""
 
 
 Origin = tuple[str, str, int | None]
@@ -175,14 +194,50 @@ async def _close(pools: Iterable[_Pool]) -> None:
 async def _exchange(http: httpx.AsyncClient, request: _Request) -> Reply:
     method, url, headers, limit, document, _ = request
     async with http.stream(method, url, headers=headers, json=document) as response:
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if _is_encoded(response):
             raise Unanswered("Encoded")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > limit:
-                break
-        return Reply(response.status_code, bytes(body[:limit]))
+        return Reply(response.status_code, await _beginning(response, limit))
+
+
+async def post(call: Post, address: str, tls: ssl.SSLContext) -> Reply:
+    """Return the answer to one POST, made to this address of the URL's host; raise `Unanswered`.
+
+    Its whole time is the caller's to limit. The connection is its own, and goes through no proxy, which would
+    choose an address itself. The name stays what is asked for, and what a certificate must be good for.
+    """
+    try:
+        target = httpx.URL(call.url)
+        headers = {"Host": target.netloc.decode(), "Connection": "close", **call.headers}
+        timeout = httpx.Timeout(None, connect=call.connect_within)
+        async with (
+            httpx.AsyncClient(verify=tls, trust_env=False, timeout=timeout, headers=PLAIN) as http,
+            http.stream(
+                "POST",
+                target.copy_with(host=address),
+                headers=headers,
+                content=call.body,
+                extensions={"sni_hostname": target.raw_host.decode()},
+            ) as response,
+        ):
+            words = b"" if _is_encoded(response) else await _beginning(response, call.limit)
+            return Reply(response.status_code, words, response.headers.get("Retry-After"))
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise Unconnected(type(error).__name__, reached=_is_reached(error)) from None
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError) as error:
+        raise Unanswered(type(error).__name__, reached=_is_reached(error)) from None
+
+
+def _is_encoded(response: httpx.Response) -> bool:
+    return str(response.headers.get("Content-Encoding", "identity")).lower() != "identity"
+
+
+async def _beginning(response: httpx.Response, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            break
+    return bytes(body[:limit])
 
 
 def _http(tls: ssl.SSLContext, seconds: float) -> httpx.AsyncClient:
@@ -197,8 +252,7 @@ def _http(tls: ssl.SSLContext, seconds: float) -> httpx.AsyncClient:
         verify=tls,
         timeout=seconds,
         limits=limits,
-        # Uncompressed: what looks small may be gigabytes.
-        headers={"User-Agent": "zapwatch", "Accept": "application/json", "Accept-Encoding": "identity"},
+        headers=PLAIN,
         cookies=no_cookies,
     )
 

@@ -107,6 +107,19 @@ def test_no_provider_is_named_outside_its_file_and_the_registry(provider: str) -
     assert named <= {"receiver/providers/__init__.py"}
 
 
+@pytest.mark.parametrize("notifier", ["webhook", "email", "slack", "telegram"])
+def test_no_notifier_is_named_outside_its_file_and_the_registry(notifier: str) -> None:
+    named = {
+        str(path.relative_to(ROOT))
+        for path, text in SOURCES.items()
+        if re.search(
+            rf"alerts\.{notifier}\b|alerts import .*\b{notifier}\b|\b{notifier.title()}Notifier\b", text
+        )
+    }
+
+    assert named <= {"receiver/alerts/__init__.py", f"receiver/alerts/{notifier}.py"}
+
+
 def test_only_one_module_imports_httpx() -> None:
     importing = {
         str(path.relative_to(ROOT))

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from receiver.outgoing import Outgoing
 from statemachine.model import Reason
 
 
@@ -89,5 +90,5 @@ class Notifier(Protocol):
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return what of a configuration anybody may see who may see the destination."""
 
-    async def send(self, config: Mapping[str, object], message: Message) -> Sent:
-        """Tell it once, within seconds; whatever goes wrong is a value."""
+    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+        """Tell it once, within seconds, by the ways open to its owner; whatever goes wrong is a value."""
