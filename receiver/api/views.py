@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from db.connections import Record
-from db.deliveries import Delivery
+from db.deliveries import Delivery, Tested
 from db.destinations import Destination
 from db.documents import load
 from db.reads import ChannelRow, GatewayRow
@@ -144,6 +144,19 @@ def delivery(found: Delivery) -> dict[str, object]:
         "answer": last["answer"],
         "message": _message(row),
         "attempts": attempts,
+    }
+
+
+def tested(found: Tested) -> dict[str, object]:
+    """Return what a destination said to a message that tried it."""
+    return {
+        "id": found.message_id,
+        "destination_id": found.destination_id,
+        "at": found.at,
+        "ok": found.ok,
+        "status": found.status,
+        "answer": found.answer,
+        "took_ms": round(found.took.total_seconds() * 1000),
     }
 
 
