@@ -161,21 +161,28 @@ async def delete_destination(pool: Pool, reader: UUID | None, destination_id: UU
 
 
 async def ensure_alert_url(connection: Connection, vault: Vault, new: NewDestination, given: Config) -> bool:
-    """Make what the setting asks for, unless operators have it already; return whether it was made.
+    """Make what the setting asks for, unless operators have it already; return whether anything was changed.
 
     `given` is what the setting says of the configuration `new.config`. A destination that the setting made
-    before, and nobody renamed, follows it.
+    before, and that nobody renamed, follows it.
     """
     async with connection.transaction():
         await connection.execute(sql.lock_alert_url)
-        rows = await connection.fetch(sql.operators_destinations, new.kind)
-        if any(given.items() <= (_opened(vault, row) or {}).items() for row in rows):
+        rows = await connection.fetch(sql.operators_destinations)
+        if any(row["kind"] == new.kind and _holds(vault, row, given) for row in rows):
             return False
-        for row in rows:
-            if row["name"] == ALERT_URL:
-                await connection.execute(sql.delete_destination, row["id"])
-        await _insert(connection, vault, new)
+        former = next((row["id"] for row in rows if row["name"] == new.name), None)
+        if former is None:
+            await _insert(connection, vault, new)
+        else:
+            sealed = seal_config(vault, former, new.config)
+            await connection.execute(sql.redirect_destination, former, new.kind, sealed)
     return True
+
+
+def _holds(vault: Vault, row: Record, given: Config) -> bool:
+    config = _opened(vault, row)
+    return config is not None and given.items() <= config.items()
 
 
 async def tongue_of(pool: Pool, tenant_id: UUID | None) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from db.writer import Writer
 from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
 from receiver.admission import Admission, Load
 from receiver.alerts import NOTIFIERS
+from receiver.alerts.first import keep_alert_url
 from receiver.alerts.trial import Trial
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -161,6 +162,8 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
         for name in await migrate(connection):
             log.info("applied migration %s", name)
         await housekeeping.keep(connection, vault)
+        if settings.alert_url is not None:
+            await keep_alert_url(connection, vault, NOTIFIERS, settings.alert_url)
         return await first_token(connection, settings)
     finally:
         connection.terminate()

@@ -60,8 +60,14 @@ delete from zapwatch_destinations where id = $1;
 select pg_advisory_xact_lock(hashtextextended('zapwatch alert url', 0));
 
 -- name: operators_destinations
--- The destinations of operators of one kind.
-select id, name, config from zapwatch_destinations where tenant_id is null and kind = $1 order by created_at, id;
+-- The destinations of operators, in the order in which they were made.
+select id, kind, name, config from zapwatch_destinations where tenant_id is null order by created_at, id;
+
+-- name: redirect_destination
+-- Has a destination lead elsewhere, as if it were new there.
+update zapwatch_destinations
+set kind = $2, config = $3, updated_at = now(), failing_since = null, disabled_at = null, disabled_why = null
+where id = $1;
 
 -- name: tongue_of
 -- In which language and time zone a tenant is told.

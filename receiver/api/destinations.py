@@ -18,6 +18,7 @@ from db.destinations import IN_APP, Config, Destination, UnknownDestination
 from db.documents import merge_patch
 from db.tenants import UnknownTenant
 from db.vault import VaultError
+from receiver.alerts.first import EVENTS
 from receiver.alerts.notice import Event
 from receiver.alerts.notice import Invalid as BadConfig
 from receiver.api import views
@@ -261,7 +262,7 @@ def _tenant_for(call: Call, wanted: UUID | None) -> UUID | None:
 
 
 def _told_by_default(tenant_id: UUID | None) -> Iterable[str]:
-    return INCIDENTS if tenant_id is not None else (*INCIDENTS, *GATEWAYS)
+    return INCIDENTS if tenant_id is not None else EVENTS
 
 
 def _events(names: Iterable[str], tenant_id: UUID | None) -> tuple[str, ...]:
