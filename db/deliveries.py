@@ -56,7 +56,7 @@ async def list_deliveries(
 
 
 async def note_tested(pool: Pool, tested: Tested) -> None:
-    """Keep what came of trying a destination, as of any other message."""
+    """Keep what came of trying a destination, as of any other message; not of one deleted meanwhile."""
     async with writing(pool, tested.tenant_id) as connection:
         await connection.execute(
             sql.insert_tested,

@@ -76,14 +76,12 @@ async def create_window(pool: Pool, reader: UUID | None, new: NewWindow) -> UUID
 
 
 async def end_window(pool: Pool, reader: UUID | None, window_id: UUID) -> None:
-    """End a window now, or forget one that has not begun, and have decided what it held; `UnknownWindow`."""
+    """End a window now, or forget one that has not begun; routing sees what it held. `UnknownWindow`."""
     async with writing(pool, reader) as connection:
-        row = await connection.fetchrow(sql.show_maintenance, window_id, reader)
-        if row is None:
+        if await connection.fetchrow(sql.show_maintenance, window_id, reader) is None:
             raise UnknownWindow
         await connection.execute(sql.cancel_maintenance, window_id)
         await connection.execute(sql.end_maintenance, window_id)
-        await connection.execute(sql.hasten_alerts, row["ends_at"], row["tenant_id"])
 
 
 async def _expect_subject(connection: Connection, reader: UUID | None, new: NewWindow) -> None:

@@ -20,10 +20,11 @@ where message_id = any($1::uuid[])
 order by id desc;
 
 -- name: insert_tested
--- Notes a message that was sent to try a destination, with its decision and what came of it.
+-- Notes a message that was sent to try a destination, with its decision and what came of it; one that was deleted has none.
 with message as (
   insert into zapwatch_messages (id, destination_id, tenant_id, purpose, due_at, tries, settled_at, outcome)
-  values ($1, $2, $3, 'test', $4, 1, now(), case when $6 then 'delivered' else 'failed' end)
+  select $1, id, $3, 'test', $4, 1, now(), case when $6 then 'delivered' else 'failed' end
+  from zapwatch_destinations where id = $2 for key share
   returning id, destination_id, tenant_id
 ), decision as (
   insert into zapwatch_decisions (tenant_id, destination_id, event, is_sent, why, message_id)

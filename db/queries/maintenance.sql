@@ -27,11 +27,6 @@ delete from zapwatch_maintenance where id = $1 and starts_at >= now();
 -- Ends a window that runs; what is over stays as it was.
 update zapwatch_maintenance set ends_at = now() where id = $1 and starts_at < now() and ends_at > now();
 
--- name: hasten_alerts
--- Has alerts that wait for the end of a window decided now; what another window holds back waits on.
-update zapwatch_alerts set due_at = now()
-where settled_at is null and due_at > now() and due_at <= $1 and ($2::uuid is null or tenant_id = $2);
-
 -- name: gateway_exists
 -- Whether there is such a gateway.
 select exists (select from zapwatch_gateways where id = $1);

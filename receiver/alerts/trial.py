@@ -59,7 +59,9 @@ class Trial:
             started_at=now,
             tenant_id=destination.tenant_id,
         )
-        return Message(message_id, now, locale, time_zone, (item,), is_test=True)
+        return Message(
+            message_id, now, locale, time_zone, (item,), is_test=True, tenant_id=destination.tenant_id
+        )
 
 
 async def _within(sending: Coroutine[object, object, Sent]) -> Sent:

@@ -65,7 +65,7 @@ async def show(call: Call) -> Response:
 
 
 async def end(call: Call) -> Response:
-    """End a window at once, or forget one that has not begun; what it held back is told now."""
+    """End a window at once, or forget one that has not begun; what it held back is told soon."""
     try:
         await maintenance.end_window(call.services.pool, call.tenant_id, call.id())
     except maintenance.UnknownWindow:

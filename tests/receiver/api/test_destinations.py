@@ -8,7 +8,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from db.connections import Connection
-from db.destinations import open_config
+from db.destinations import open_config, read_destination
 from db.vault import Vault
 from tests.receiver.alerts.sink import open_sink
 from tests.receiver.conftest import KEY, Api
@@ -121,6 +121,19 @@ async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(api: A
     assert (log[0]["outcome"], log[0]["answer"], log[0]["status"]) == ("failed", "gone for good", 410)
     assert [attempt["ok"] for item in log for attempt in item["attempts"]] == [False, True]
     assert log[0]["message"]["next_try_at"] is None
+
+
+async def test_what_is_deleted_while_it_is_tried_is_a_failure_of_nobody(api: Api) -> None:
+    async with open_sink() as sink:
+        created = await made(api.client, sink.url)
+        services = api.app.state
+        found = await read_destination(services.pool, services.vault, None, UUID(created["id"]))
+        await api.client.delete(f"/destinations/{created['id']}")
+
+        tested = await services.try_destination(found, found.config)
+
+    assert tested.ok
+    assert (await api.client.get("/deliveries")).json()["items"] == []
 
 
 async def test_a_tenants_test_reaches_nothing_inside(api: Api) -> None:

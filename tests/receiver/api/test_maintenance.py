@@ -7,7 +7,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from db.connections import Connection
 from tests.receiver.conftest import Api
 
 
@@ -76,22 +75,6 @@ async def test_deleting_a_window_that_is_to_come_forgets_it(api: Api) -> None:
     assert answer.status_code == 204
     assert (await api.client.get(f"/maintenance/{window['id']}")).status_code == 404
     assert (await api.client.delete(f"/maintenance/{window['id']}")).status_code == 404
-
-
-async def test_what_a_window_held_back_is_due_when_it_ends_early(api: Api, connection: Connection) -> None:
-    channel = await api.channel()
-    window = await opened(api.client, channel_id=channel["id"])
-    await connection.execute(
-        "select whatsapp_heartbeat_open_incident($1::text::uuid, 'error')", channel["id"]
-    )
-    held = "update zapwatch_alerts set due_at = $1::text::timestamptz"
-    await connection.execute(held, window["ends_at"])
-    due = "select due_at <= now() from zapwatch_alerts"
-    assert await connection.fetchval(due) is False
-
-    await api.client.delete(f"/maintenance/{window['id']}")
-
-    assert await connection.fetchval(due) is True
 
 
 async def test_a_tenant_opens_windows_of_its_own_and_sees_no_other(api: Api) -> None:
