@@ -31,6 +31,9 @@ from db.vault import Vault, kept_keys
 from db.writer import Writer
 from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
 from receiver.admission import Admission, Load
+from receiver.alerts import NOTIFIERS
+from receiver.alerts.first import keep_alert_url
+from receiver.alerts.trial import Trial
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
@@ -40,6 +43,7 @@ from receiver.freshness import Freshness
 from receiver.gateways import Gateways
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
+from receiver.outgoing import Outgoing
 from receiver.probe import Probed, Prober
 from receiver.providers import CURABLE
 from receiver.reconciler import Reconciler
@@ -158,6 +162,8 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
         for name in await migrate(connection):
             log.info("applied migration %s", name)
         await housekeeping.keep(connection, vault)
+        if settings.alert_url is not None:
+            await keep_alert_url(connection, vault, NOTIFIERS, settings.alert_url)
         return await first_token(connection, settings)
     finally:
         connection.terminate()
@@ -207,6 +213,9 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
         metrics.recovery_ended,
     )
     app.state.restart_now = app.state.recovery.by_hand
+    operators, tenants = Outgoing(allow=None), Outgoing(settings.outgoing_allow)
+    app.state.notifiers = NOTIFIERS
+    app.state.try_destination = Trial(pool, app.state.notifiers, operators, tenants).send
     app.state.acknowledge = partial(_acknowledge, app)
     app.webhooks = admission(AccessLog(Webhooks(app.state)))
     return app

@@ -82,6 +82,18 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _alert_url(value: str) -> str:
+    """Like `_web_address`, but what is secret of such addresses is often in their path or query."""
+    try:
+        parts = urlsplit(value)
+        is_right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise ValueError("must be an http or https address with a host")
+    return value
+
+
 def _secret_keys(value: str) -> tuple[bytes, ...]:
     keys = tuple(_secret_key(part.strip()) for part in value.split(",") if part.strip())
     if not keys:
@@ -186,7 +198,7 @@ class Settings:
         Setting(_networks, "networks (CIDR) that tenants' destinations may reach besides public ones"),
     ] = ()
     alert_url: Annotated[
-        str | None, Setting(_text, "a first destination of alerts for operators", secret=True)
+        str | None, Setting(_alert_url, "a first destination of alerts for operators", secret=True)
     ] = field(default=None, repr=False)
     events_keep_days: Annotated[int, Setting(_whole(1, 36500), "days that events are kept")] = 90
     workers: Annotated[int, Setting(_whole(1, 256), "processes that serve")] = 1

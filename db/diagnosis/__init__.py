@@ -17,8 +17,13 @@ from db.diagnosis.registrations import (
     token_owners,
 )
 from db.diagnosis.schema import check_functions, check_migrations, check_schema
-from db.diagnosis.traffic import (
+from db.diagnosis.telling import (
     check_alerts,
+    check_destinations,
+    check_listeners,
+    check_maintenance,
+)
+from db.diagnosis.traffic import (
     check_disk,
     check_intake,
     check_overdue,
@@ -36,9 +41,12 @@ __all__ = [
     "WatchedGateway",
     "about",
     "check_alerts",
+    "check_destinations",
     "check_disk",
     "check_functions",
     "check_intake",
+    "check_listeners",
+    "check_maintenance",
     "check_migrations",
     "check_overdue",
     "check_retention",

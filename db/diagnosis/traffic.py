@@ -18,18 +18,6 @@ FEW_EVENTS: Final = 1000
 """With fewer, half-empty pages say nothing about what an event takes."""
 
 
-async def check_alerts(connection: Connection) -> list[Finding]:
-    """Find that nobody is told: destinations of alerts are not built yet."""
-    waiting = await connection.fetchval(sql.waiting_alerts)
-    return [
-        note(
-            "nobody_told",
-            f"This version tells nobody of incidents; alerts that wait in zapwatch_alerts: {waiting:,}.",
-            "Read the incidents with `zapwatch incidents`, or GET /incidents.",
-        )
-    ]
-
-
 async def check_overdue(connection: Connection, patience: timedelta) -> list[Finding]:
     """Find probes and deadlines that should have been done more than `patience` ago."""
     now = datetime.now(UTC)

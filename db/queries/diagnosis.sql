@@ -37,9 +37,55 @@ order by n.provider::text;
 select hash, channel_id, gateway_id from zapwatch_tokens
 where hash = any ($1::bytea[]) and kind in ('channel', 'gateway') and revoked_at is null;
 
--- name: waiting_alerts
--- How many alerts nobody was told yet.
-select count(*) from zapwatch_alerts where settled_at is null;
+-- name: late_alerts
+-- How many alerts should have been decided before $1, and the longest due of them.
+select count(*) as alerts, min(due_at) as due_at from zapwatch_alerts where settled_at is null and due_at < $1;
+
+-- name: late_messages
+-- How many messages should have left before $1 and nobody has tried, and the longest due of them.
+select count(*) as messages, min(m.due_at) as due_at
+from zapwatch_messages m join zapwatch_destinations d on d.id = m.destination_id
+where m.settled_at is null and m.due_at < $1 and m.tries = 0 and d.disabled_at is null;
+
+-- name: quiet_tenants
+-- Tenants with channels that are watched and no destination but their own application, and who could read it there.
+select t.id, t.name, a.id as in_app, a.config, a.disabled_at is not null as is_off, m.admins, m.members
+from tenants t
+left join zapwatch_destinations a on a.tenant_id = t.id and a.kind = 'in_app'
+cross join lateral (
+  select count(*) filter (where role::text in ('clinic_admin', 'tenant_admin')) as admins, count(*) as members
+  from tenant_members where tenant_id = t.id and status::text = 'active'
+) m
+where exists (
+    select from zapwatch_channels c join notification_channels n on n.id = c.channel_id
+    where c.tenant_id = t.id and not c.removed and c.paused_at is null and n.deleted_at is null
+  )
+  and not exists (
+    select from zapwatch_destinations d where d.tenant_id = t.id and d.kind <> 'in_app' and d.disabled_at is null
+  )
+order by t.name, t.id;
+
+-- name: operators_are_told
+-- Whether operators have a destination that is in use.
+select exists (select from zapwatch_destinations where tenant_id is null and disabled_at is null);
+
+-- name: poor_destinations
+-- Destinations that are switched off, or where nothing got through lately.
+select d.id, d.kind, d.name, t.name as tenant, d.failing_since, d.disabled_at, d.disabled_why
+from zapwatch_destinations d left join tenants t on t.id = d.tenant_id
+where d.disabled_at is not null or d.failing_since is not null
+order by d.created_at, d.id;
+
+-- name: running_maintenance
+-- Windows of maintenance that run, and for what.
+select w.ends_at, w.why, coalesce(c.name, c.instance) as channel, coalesce(g.name, g.base_url) as gateway,
+  t.name as tenant, w.channel_id, w.gateway_id, w.tenant_id
+from zapwatch_maintenance w
+left join zapwatch_channels c on c.channel_id = w.channel_id
+left join zapwatch_gateways g on g.id = w.gateway_id
+left join tenants t on t.id = w.tenant_id
+where w.starts_at <= now() and w.ends_at > now()
+order by w.ends_at desc, w.id;
 
 -- name: overdue
 -- What should have been done before $1, and whether somebody is at it. Nobody asks a gateway that is down.

@@ -51,6 +51,8 @@ class Message(NamedTuple):
     items: tuple[Item, ...]
     is_test: bool = False
     is_reminder: bool = False
+    tenant_id: UUID | None = None
+    """Whose destination it goes to; None: an operators' one."""
 
 
 class Sent(NamedTuple):

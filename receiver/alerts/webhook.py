@@ -86,7 +86,8 @@ class WebhookNotifier:
         webhook = Webhook.model_validate(config)
         now = datetime.now(UTC)
         secrets = webhook.secrets(now)
-        body = orjson.dumps(document(message))
+        # asyncpg's UUID is a subclass, which orjson doesn't take for one.
+        body = orjson.dumps(document(message), default=str)
         headers = {"Content-Type": "application/json", **signed(str(message.id), now, body, secrets)}
         try:
             reply = await outgoing.post(webhook.url, body, headers)

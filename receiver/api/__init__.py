@@ -4,7 +4,21 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import channels, checks, gateways, incidents, openapi, qr, recovery, service, tenants
+from receiver.api import (
+    channels,
+    checks,
+    deliveries,
+    destinations,
+    gateways,
+    incidents,
+    maintenance,
+    notifications,
+    openapi,
+    qr,
+    recovery,
+    service,
+    tenants,
+)
 
 _described: Final = [
     *channels.routes,
@@ -14,6 +28,10 @@ _described: Final = [
     *gateways.routes,
     *incidents.routes,
     *tenants.routes,
+    *destinations.routes,
+    *deliveries.routes,
+    *maintenance.routes,
+    *notifications.routes,
     *service.routes,
 ]
 routes: Final[list[Route]] = [*_described, *openapi.routes_about(_described)]

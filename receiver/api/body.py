@@ -1,12 +1,15 @@
 """Request bodies: read within a limit, parsed, checked field by field; all bad fields are named at once."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from receiver.errors import FieldProblem, Invalid, TooLarge
@@ -16,10 +19,27 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 
 Model = TypeVar("Model", bound="Body")
+
+
+def _time(value: object) -> datetime:
+    try:
+        # Python reads more than RFC 3339: weeks, dates alone, times without an offset.
+        if isinstance(value, str) and re.fullmatch(
+            r"[0-9]{4}-\d\d-\d\d[Tt ].{5,}([Zz]|[+-]\d\d:\d\d)", value
+        ):
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise PydanticCustomError(
+        "time", "Must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z"
+    )
+
+
 Id = Annotated[UUID, Field(strict=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Key = Annotated[str, Field(min_length=1, max_length=4096)]
 Address = Annotated[str, Field(max_length=2048)]
+Time = Annotated[datetime, BeforeValidator(_time)]
 
 
 class Body(BaseModel):

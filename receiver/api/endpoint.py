@@ -1,7 +1,7 @@
 """What every endpoint shares: who asks, what the app holds for it, and the answer; no rows and no words."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
@@ -12,11 +12,14 @@ from starlette.responses import Response
 
 from db.claims import Target
 from db.connections import Pool
+from db.deliveries import Tested
+from db.destinations import Config, Destination
 from db.lookups import Lookups
 from db.patience import persist
 from db.queue import PATIENCE
 from db.reads import ChannelKey, ChannelRow
 from db.vault import Vault
+from receiver.alerts.notice import Notifier
 from receiver.auth import Operator, Tokens, require_operator
 from receiver.client import Client
 from receiver.errors import Forbidden, NotFound
@@ -44,6 +47,10 @@ class Services:
     """Probes a channel and has the answer applied; raises `Unaskable` and `Unavailable`."""
     restart_now: Callable[[UUID, UUID | None], Awaitable[Tried | None]]
     """Gives one order that may bring a channel back; raises `Declined`, `OverBudget` and `Unaskable`."""
+    notifiers: Mapping[str, Notifier]
+    """Who tells, by kind of destination."""
+    try_destination: Callable[[Destination, Config], Awaitable[Tested]]
+    """Sends one message now, that says it is a test, and notes what came of it."""
     acknowledge: Callable[[UUID], Awaitable[None]]
     """Notes that an operator has seen an incident; the first time counts."""
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.api import channels, gateways, incidents, tenants
+from receiver.api import channels, destinations, gateways, incidents, maintenance, tenants
 from receiver.api.endpoint import Json
 
 _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
@@ -21,6 +21,9 @@ _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("POST", "/gateways"): gateways.NewGateway,
     ("POST", "/tenants"): tenants.NewTenant,
     ("PATCH", "/tenants/{id}"): tenants.TenantPatch,
+    ("POST", "/destinations"): destinations.NewDestination,
+    ("PATCH", "/destinations/{id}"): destinations.DestinationPatch,
+    ("POST", "/maintenance"): maintenance.NewWindow,
 }
 _ID: Final = {"type": "string", "format": "uuid"}
 _TIME: Final = {"type": "string", "format": "date-time"}
@@ -60,6 +63,10 @@ _QUERIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/gateways/{id}/import"): {"tenant_id": _ID},
     ("GET", "/gateways"): _PAGE,
     ("GET", "/tenants"): _PAGE,
+    ("GET", "/destinations"): {"tenant_id": _ID, **_PAGE},
+    ("GET", "/deliveries"): {"incident_id": _ID, "destination_id": _ID, **_PAGE},
+    ("GET", "/maintenance"): {"tenant_id": _ID, **_PAGE},
+    ("GET", "/notifications"): {"tenant_id": _ID, "unread": {"type": "boolean"}, **_PAGE},
 }
 _OPEN: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _PROBLEM: Final = {"description": "What is wrong", "content": {"application/problem+json": {"schema": {

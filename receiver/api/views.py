@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from db.connections import Record
+from db.deliveries import Delivery, Tested
+from db.destinations import Destination
 from db.documents import load
 from db.reads import ChannelRow, GatewayRow
 from db.rules import rules_of
@@ -101,6 +103,103 @@ def gateway(found: GatewayRow) -> dict[str, object]:
 def tenant(row: Record) -> dict[str, object]:
     """Return one tenant."""
     return {**row, "defaults": load(row["defaults"]) or {}}
+
+
+def destination(found: Destination, config: Mapping[str, object] | None) -> dict[str, object]:
+    """Return a destination with what may be seen of its configuration; None: no secret key opens it."""
+    return {
+        "id": found.id,
+        "tenant_id": found.tenant_id,
+        "kind": found.kind,
+        "name": found.name,
+        "config": config,
+        "events": found.events,
+        "reminder_minutes": found.reminder_minutes,
+        "enabled": found.disabled_at is None,
+        "disabled_at": found.disabled_at,
+        "disabled_why": found.disabled_why,
+        "failing_since": found.failing_since,
+        "created_at": found.created_at,
+        "updated_at": found.updated_at,
+    }
+
+
+def delivery(found: Delivery) -> dict[str, object]:
+    """Return a decision with its tries; what was answered last stands in front."""
+    row = found.decision
+    attempts = [_attempt(attempt) for attempt in found.attempts]
+    last = attempts[0] if attempts else {"status": None, "answer": None}
+    return {
+        "id": row["id"],
+        "at": row["at"],
+        "event": row["event"],
+        "incident_id": row["incident_id"] or row["gateway_incident_id"],
+        "tenant_id": row["tenant_id"],
+        "destination_id": row["destination_id"],
+        "destination": _destination(row),
+        "decision": "send" if row["is_sent"] else "skip",
+        "reason": row["why"],
+        "outcome": row["outcome"],
+        "status": last["status"],
+        "answer": last["answer"],
+        "message": _message(row),
+        "attempts": attempts,
+    }
+
+
+def tested(found: Tested) -> dict[str, object]:
+    """Return what a destination said to a message that tried it."""
+    return {
+        "id": found.message_id,
+        "destination_id": found.destination_id,
+        "at": found.at,
+        "ok": found.ok,
+        "status": found.status,
+        "answer": found.answer,
+        "took_ms": round(found.took.total_seconds() * 1000),
+    }
+
+
+def window(row: Record) -> dict[str, object]:
+    """Return one maintenance window; `now` of its row says whether it runs."""
+    names = ("id", "tenant_id", "channel_id", "gateway_id", "starts_at", "ends_at", "why", "created_at")
+    shown = {name: row[name] for name in names}
+    state = "running" if row["starts_at"] <= row["now"] < row["ends_at"] else "over"
+    return {**shown, "state": "planned" if row["now"] < row["starts_at"] else state}
+
+
+def notification(row: Record) -> dict[str, object]:
+    """Return one notification."""
+    return {**row, "payload": load(row["payload"])}
+
+
+def _attempt(row: Record) -> dict[str, object]:
+    names = {"at": "at", "ok": "is_ok", "status": "status", "answer": "answer", "took_ms": "took_ms"}
+    return {name: row[column] for name, column in names.items()}
+
+
+def _destination(row: Record) -> dict[str, object] | None:
+    if row["destination_id"] is None:
+        return None
+    return {
+        "id": row["destination_id"],
+        "kind": row["destination_kind"],
+        "name": row["destination_name"],
+    }
+
+
+def _message(row: Record) -> dict[str, object] | None:
+    """Return the message that a decision led to; it is due again only while it has no outcome."""
+    if row["message_id"] is None:
+        return None
+    due_at = row["due_at"] if row["settled_at"] is None else None
+    return {
+        "id": row["message_id"],
+        "purpose": row["purpose"],
+        "tries": row["tries"],
+        "next_try_at": due_at,
+        "settled_at": row["settled_at"],
+    }
 
 
 def _threshold_minutes(metadata: str | None, defaults: str | None) -> float:

@@ -121,7 +121,10 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "registrations", seen.judge
     yield "webhooks", partial(check_webhooks, seen)
     yield "webhook addresses", partial(check_base_url, seen)
+    yield "who is told", seen.check_listeners
     yield "alerts", partial(diagnosis.check_alerts, connection)
+    yield "destinations", partial(diagnosis.check_destinations, connection)
+    yield "maintenance", partial(diagnosis.check_maintenance, connection)
     yield "suspicions", partial(diagnosis.check_suspicions, connection)
     yield "what comes in", partial(diagnosis.check_intake, connection)
     yield "disk", partial(diagnosis.check_disk, connection, settings.events_keep_days)

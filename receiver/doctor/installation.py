@@ -42,6 +42,10 @@ class Installation:
             self.vault = Vault(kept_keys(kept))
         return ()
 
+    async def check_listeners(self) -> Sequence[Finding]:
+        """Find incidents that nobody would hear of."""
+        return await diagnosis.check_listeners(self.connection, self.vault)
+
     async def judge(self) -> Sequence[Finding]:
         """Find what is wrong with what was registered."""
         versioned = {name for name, provider in PROVIDERS.items() if provider.has_version}

@@ -81,3 +81,18 @@ async def test_channel_that_the_other_application_deletes_has_its_incident_ended
 
         told = await connection.fetchval("select count(*) from zapwatch_alerts where kind = 'resolved'")
         assert told == 0
+
+
+async def test_of_the_other_applications_notifications_only_ours_are_shown_and_read(adopted_dsn: str) -> None:
+    async with zapwatch(adopted_dsn) as z, connected(adopted_dsn) as connection:
+        await connection.execute("""
+            insert into notifications (owner_id, tenant_id, type)
+            select user_id, tenant_id, 'system_alert' from tenant_members where status = 'active'""")
+
+        [ours] = (await z.get("/notifications"))["items"]
+        answer = await z.client.post(f"/notifications/{ours['id']}/read")
+
+        assert (ours["type"], ours["payload"], ours["read_at"]) == ("system_alert", None, None)
+        assert answer.json()["read_at"] is not None
+        read = "select type from notifications where read_at is not null"
+        assert [row["type"] for row in await connection.fetch(read)] == ["system_alert"]

@@ -294,18 +294,6 @@ async def test_unreadable_webhooks_are_a_note_with_the_newest_problem(connection
     assert found.what == "Webhooks that could not be read (2); the newest: no event name."
 
 
-async def test_waiting_alerts_are_counted(connection: Connection) -> None:
-    channel = await add_channel(connection)
-    [before] = await diagnosis.check_alerts(connection)
-
-    await connection.fetchval("select whatsapp_heartbeat_open_incident($1, 'error')", channel)
-    [after] = await diagnosis.check_alerts(connection)
-
-    assert before.what.endswith(" 0.")
-    assert after.what.endswith(" 1.")
-    assert after.severity is Severity.NOTE
-
-
 async def test_disk_of_a_day_is_that_of_the_last_week(connection: Connection) -> None:
     channel = await add_channel(connection)
     await connection.execute(

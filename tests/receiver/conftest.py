@@ -19,10 +19,13 @@ from db.pool import open_pool
 from db.reads import find_channels
 from db.tokens import create_operator_token
 from db.vault import Vault
+from receiver.alerts import NOTIFIERS
+from receiver.alerts.trial import Trial
 from receiver.api import routes
 from receiver.auth import Tokens
 from receiver.errors import exception_handlers
 from receiver.metrics import Metrics
+from receiver.outgoing import Outgoing
 from receiver.providers import PROVIDERS
 from receiver.settings import Settings
 from tests.conftest import Server, connected
@@ -82,6 +85,8 @@ def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starl
     app.state.channels = Lookups(partial(find_channels, pool))
     app.state.metrics = Metrics()
     app.state.apply_now = apply_now
+    app.state.notifiers = NOTIFIERS
+    app.state.try_destination = Trial(pool, NOTIFIERS, Outgoing(allow=None), Outgoing()).send
 
     async def acknowledge_now(incident_id: UUID) -> None:
         async with pool.acquire() as connection:

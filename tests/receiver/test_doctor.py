@@ -158,12 +158,13 @@ async def test_an_installation_in_order_has_notes_only(
 ) -> None:
     _, token = await register(connection, gateway)
     gateway.webhooks["loja"] = slot(f"{PUBLIC}/webhooks/evolution_api/{token}")
+    await connection.execute("insert into zapwatch_destinations (kind, config) values ('webhook', '')")
 
     async with serving([Route("/healthz", lambda _: JSONResponse({"status": "alive"}))]) as place:
         found = await found_by(replace(settings, public_url=f"http://{place}"))
 
     assert problems(found) == set()
-    assert set(found) == {"nobody_told", "disk", "unknown_version", "other_host"}
+    assert set(found) == {"tenant_not_told", "disk", "unknown_version", "other_host"}
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,7 @@ def cursor(values: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
 
 
+TELLING: Final = ("/destinations", "/deliveries", "/maintenance", "/notifications")
 CURSORS: Final = [
     "x",
     "=",
@@ -426,7 +427,7 @@ CURSORS: Final = [
 @pytest.mark.parametrize("value", CURSORS, ids=lambda value: value[:30])
 async def test_forged_cursor_is_answered(rig: Rig, value: str) -> None:
     _, channel, _ = await rig.hooks("evolution_api")
-    paths = ("/channels", "/gateways", "/tenants", "/incidents")
+    paths = ("/channels", "/gateways", "/tenants", "/incidents", *TELLING)
     own = (f"/channels/{channel}/events", f"/channels/{channel}/incidents")
 
     answers = {path: await rig.z.client.get(path, params={"cursor": value}) for path in (*paths, *own)}
@@ -470,7 +471,7 @@ async def test_odd_parameter_is_422_and_named_where_it_counts_and_never_a_failur
     rig: Rig, query: str
 ) -> None:
     _, channel, _ = await rig.hooks("evolution_api")
-    paths = ("/channels", "/gateways", "/tenants", "/incidents")
+    paths = ("/channels", "/gateways", "/tenants", "/incidents", *TELLING)
     own = (f"/channels/{channel}/events", f"/channels/{channel}/incidents")
 
     answers = [await rig.z.client.get(f"{path}?{query}") for path in (*paths, *own)]
@@ -499,7 +500,7 @@ async def test_odd_parameter_is_422_and_named_where_it_counts_and_never_a_failur
 )
 async def test_odd_but_lawful_parameter_is_answered(rig: Rig, query: str) -> None:
     _, channel, _ = await rig.hooks("evolution_api")
-    paths = ("/channels", "/gateways", "/tenants", "/incidents")
+    paths = ("/channels", "/gateways", "/tenants", "/incidents", *TELLING)
     own = (f"/channels/{channel}/events", f"/channels/{channel}/incidents")
 
     answers = [await rig.z.client.get(f"{path}?{query}") for path in (*paths, *own)]

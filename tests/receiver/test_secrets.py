@@ -29,6 +29,7 @@ from receiver.logs import configure
 from receiver.sandbox import open_fleet
 from tests.conftest import connected, reachable_folder
 from tests.factories import Evolution
+from tests.receiver.alerts.sink import open_sink
 from tests.receiver.service import KEY, OPERATOR, Zapwatch, zapwatch
 
 APIKEY = "B1C2D3E4-APIKEY-OF-THE-INSTANCE"
@@ -212,6 +213,47 @@ async def test_qr_is_told_to_who_asks_for_it_and_nobody_else(
         assert b"qr_pending" in rows
         assert found(secrets, rows) == set()
     assert f"GET /channels/{channel}/qr 200" in lines.getvalue()
+    assert found(secrets, lines.getvalue().encode()) == set()
+    assert found(secrets, "".join(capfd.readouterr()).encode()) == set()
+
+
+async def test_what_lets_somebody_into_a_destination_is_shown_once_and_kept_nowhere_in_clear(
+    dsn: str, admin: Connection, lines: StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    signing, query = "whsec_c2lnbmluZy1zZWNyZXQtb2YtYS1jdXN0b21lcg==", "k3y-in-an-address-55ab1"
+    alert = "https://hooks.example/alerts?key=k3y-in-the-setting-77ce2"
+    async with open_sink() as sink, zapwatch(dsn, alert_url=alert) as z:
+        sink.body = f"got {signing}".encode()
+        config = {"url": f"{sink.url}/in?key={query}", "secret": signing}
+        created = await z.client.post("/destinations", json={"kind": "webhook", "config": config})
+        path = f"/destinations/{created.json()['id']}"
+        await z.client.post(f"{path}/test")
+        rotated = await z.client.patch(path, json={"rotate_secret": True})
+        secrets = [signing, query, alert.partition("=")[2], rotated.json()["secret"]]
+
+        answers = [
+            created,
+            await z.client.get(path),
+            await z.client.get("/destinations"),
+            await z.client.get("/deliveries"),
+            await z.client.post(f"{path}/test"),
+            await z.client.patch(path, json={"name": "Hub", "config": {"url": f"x {query}"}}),
+            await z.client.patch(path, json={"config": {"secret": f"{signing}x", query: 1}}),
+            await z.client.post("/destinations", json={"kind": query, "config": config}),
+            await z.client.post("/destinations", json={"kind": "webhook", "config": [signing]}),
+            await z.client.get("/metrics"),
+        ]
+
+        assert {answer.status_code for answer in answers} == {200, 201, 422}
+        for answer in answers:
+            # A field that isn't ours is named as it came, to whoever sent it.
+            unnamed = answer.content.replace(f"/config/{query}".encode(), b"")
+            assert found(secrets, unnamed) == set(), answer.request.url.path
+        assert found(secrets, sink.got[0].body) == set()
+        rows = await dump(admin)
+        assert b"webhook" in rows
+        assert found(secrets, rows) == set()
+    assert "POST /destinations" in lines.getvalue()
     assert found(secrets, lines.getvalue().encode()) == set()
     assert found(secrets, "".join(capfd.readouterr()).encode()) == set()
 

@@ -90,7 +90,7 @@ def test_secret_is_in_no_error_and_no_repr(name: str) -> None:
         "ZAPWATCH_DATABASE_URL": DATABASE,
         "ZAPWATCH_SECRET_KEYS": KEY,
         "ZAPWATCH_OPERATOR_TOKEN": "operator-token-0123",
-        "ZAPWATCH_ALERT_URL": "tgram://bot-token/chat",
+        "ZAPWATCH_ALERT_URL": "https://hooks.example/bot-token/chat",
     }
 
     settings = load_settings(environ)

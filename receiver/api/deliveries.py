@@ -1,0 +1,25 @@
+"""The delivery log: each decision to tell or not, why, and what destinations answered; written elsewhere."""
+
+from typing import Final
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db import deliveries
+from receiver.api import views
+from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.query import Query, page
+
+
+async def index(call: Call) -> Response:
+    """List decisions about incidents and destinations with each try to deliver, newest first."""
+    query = Query(call.request)
+    incident_id, destination_id = query.id("incident_id"), query.id("destination_id")
+    limit, before = query.limit(), query.before_number()
+    found = await deliveries.list_deliveries(
+        call.services.pool, call.tenant_id, incident_id, destination_id, before, limit + 1
+    )
+    return Json(page(found, limit, views.delivery, lambda one: [one.decision["id"]]))
+
+
+routes: Final = [Route("/deliveries", operators_only(index), methods=["GET"])]

@@ -1,0 +1,293 @@
+"""Destinations: where people are told; made, shown, changed, tried and deleted by whoever is told there.
+
+Those without a tenant are the operators' own, and an operator of one tenant sees none of them. What a
+configuration holds that lets somebody in is sealed, and shown only in the answer that made it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db import destinations
+from db.connections import Record
+from db.destinations import IN_APP, Config, Destination, UnknownDestination
+from db.documents import merge_patch
+from db.tenants import UnknownTenant
+from db.vault import VaultError
+from receiver.alerts.first import EVENTS
+from receiver.alerts.notice import Event
+from receiver.alerts.notice import Invalid as BadConfig
+from receiver.api import views
+from receiver.api.body import Body, Id, Name, pointer, read
+from receiver.api.endpoint import Call, Json, Services, operators_only
+from receiver.api.query import Query, page
+from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
+
+INCIDENTS: Final = (Event.INCIDENT_OPENED.value, Event.INCIDENT_RESOLVED.value)
+GATEWAYS: Final = (Event.GATEWAY_OPENED.value, Event.GATEWAY_RESOLVED.value)
+"""Operators alone are told of these: a gateway serves many tenants."""
+SETS: Final = {"incident.*": INCIDENTS, "gateway.*": GATEWAYS}
+
+EventName = Literal[
+    "incident.opened", "incident.resolved", "channel.state_changed", "gateway.opened", "gateway.resolved",
+    "incident.*", "gateway.*",
+]  # fmt: skip
+Events = Annotated[list[EventName], Field(min_length=1, max_length=20)]
+Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
+
+
+class Configuration(BaseModel):
+    """What a kind of destination needs; each kind checks its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    def given(self) -> dict[str, Any]:
+        """Return what was sent and nothing else."""
+        return dict(self.model_extra or {})
+
+
+class NewDestination(Body):
+    """A destination to make; without tenant_id the operators' own, or the token's tenant's."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=50)]
+    config: Configuration = Configuration()
+    name: Name | None = None
+    tenant_id: Id | None = None
+    events: Events | None = None
+    reminder_minutes: Minutes | None = None
+
+
+class DestinationPatch(Body):
+    """What may change; config is merged (RFC 7396), so that a secret that isn't sent stays."""
+
+    name: Name | None = None
+    config: Configuration = Configuration()
+    # The default is never used: only what was sent is read.
+    events: Events = Field(default=[Event.INCIDENT_OPENED.value])
+    reminder_minutes: Minutes | None = None
+    enabled: bool = True
+    rotate_secret: bool = False
+
+
+async def index(call: Call) -> Response:
+    """List destinations."""
+    query = Query(call.request)
+    limit, after, tenant_id = query.limit(), query.after_id(), query.id("tenant_id")
+    services = call.services
+    if call.tenant_id is not None or tenant_id is not None:
+        await _ensure_in_app(services, call.tenant_id or tenant_id)
+    found = await destinations.list_destinations(
+        services.pool, services.vault, call.tenant_id, tenant_id, after, limit + 1
+    )
+    return Json(page(found, limit, lambda one: _shown(services, one), lambda one: [one.id]))
+
+
+async def create(call: Call) -> Response:
+    """Make a destination; a secret that is made for it is shown now and never again."""
+    body = await read(call.request, NewDestination)
+    services, tenant_id = call.services, _tenant_for(call, body.tenant_id)
+    if body.kind == IN_APP:
+        await _refuse_in_app(services, tenant_id)
+    if body.kind not in services.notifiers:
+        kinds = ", ".join(sorted({IN_APP, *services.notifiers}))
+        raise Invalid([FieldProblem("/kind", f"Must be one of: {kinds}.")])
+    given = body.config.given()
+    new = destinations.NewDestination(
+        tenant_id=tenant_id,
+        kind=body.kind,
+        name=body.name,
+        config=_checked(services, body.kind, given),
+        events=_events(body.events or _told_by_default(tenant_id), tenant_id),
+        reminder_minutes=body.reminder_minutes,
+    )
+    try:
+        made = await destinations.create_destination(services.pool, services.vault, call.tenant_id, new)
+    except UnknownTenant:
+        raise _unknown_tenant() from None
+    return _with_secret(await _read(call, made), given, 201, {"Location": f"/destinations/{made}"}, services)
+
+
+async def show(call: Call) -> Response:
+    """Show one destination."""
+    return Json(_shown(call.services, await _read(call, call.id())))
+
+
+async def change(call: Call) -> Response:
+    """Change a destination; `rotate_secret` makes a new secret, shown now; for a while both sign."""
+    body, services, destination_id = await read(call.request, DestinationPatch), call.services, call.id()
+    patch = body.config.given()
+    if body.rotate_secret:
+        patch["rotate_secret"] = True
+
+    def configure(row: Record, before: Config) -> Config:
+        shown = _seen(services, row["kind"], before) or {}
+        # What comes back as it was shown, secrets left out, changes nothing.
+        fresh = {name: value for name, value in patch.items() if name not in shown or value != shown[name]}
+        return _checked(services, row["kind"], merge_patch(before, fresh))
+
+    given = body.model_dump(include={"name", "reminder_minutes", "enabled"}, exclude_unset=True)
+    if "events" in body.model_fields_set:
+        owner = (await _read(call, destination_id)).tenant_id
+        given["events"] = list(_events(body.events, owner))
+    try:
+        await destinations.change_destination(
+            services.pool,
+            services.vault,
+            call.tenant_id,
+            destination_id,
+            given,
+            configure if patch else None,
+        )
+    except UnknownDestination:
+        raise _unknown() from None
+    except VaultError as error:
+        raise Conflict(f"The configuration can't be opened ({error}); make the destination anew.") from None
+    found = await _read(call, destination_id)
+    if body.rotate_secret:
+        return _with_secret(found, {}, 200, {}, services)
+    return Json(_shown(services, found))
+
+
+async def delete(call: Call) -> Response:
+    """Delete a destination, with the log of what was sent there."""
+    found = await _read(call, call.id())
+    if found.kind == IN_APP:
+        detail = (
+            "A tenant's own application stays; PATCH it with `enabled: false` to have nothing told there."
+        )
+        raise Conflict(detail)
+    try:
+        await destinations.delete_destination(call.services.pool, call.tenant_id, found.id)
+    except UnknownDestination:
+        raise _unknown() from None
+    return Response(status_code=204)
+
+
+async def test(call: Call) -> Response:
+    """Send one message now, and answer what the destination said; it is in the delivery log, too."""
+    found = await _read(call, call.id())
+    if found.config is None:
+        raise Conflict("No secret key opens the configuration; make the destination anew.")
+    if found.kind not in call.services.notifiers:
+        raise Conflict("This kind of destination can't be tried here.")
+    tested = await call.services.try_destination(found, found.config)
+    return Json(views.tested(tested))
+
+
+async def _read(call: Call, destination_id: UUID) -> Destination:
+    try:
+        return await destinations.read_destination(
+            call.services.pool, call.services.vault, call.tenant_id, destination_id
+        )
+    except UnknownDestination:
+        raise _unknown() from None
+
+
+async def _ensure_in_app(services: Services, tenant_id: UUID | None) -> UUID | None:
+    try:
+        return (
+            None
+            if tenant_id is None
+            else await destinations.in_app_of(services.pool, services.vault, tenant_id)
+        )
+    except UnknownTenant:
+        return None
+
+
+async def _refuse_in_app(services: Services, tenant_id: UUID | None) -> None:
+    if tenant_id is None:
+        raise Invalid([FieldProblem("/kind", "Operators have no application beside Zapwatch to be told in.")])
+    existing = await _ensure_in_app(services, tenant_id)
+    if existing is None:
+        raise _unknown_tenant()
+    raise Conflict("A tenant has one destination in its application from the start: change that.", existing)
+
+
+def _checked(services: Services, kind: str, config: Mapping[str, object]) -> Config:
+    """Return a configuration in its normal form, or raise `Invalid` with a pointer for each wrong field."""
+    try:
+        if kind == IN_APP:
+            return _recipients(config)
+        if kind not in services.notifiers:
+            raise Conflict("This version knows no such kind of destination.")
+        return services.notifiers[kind].check(config)
+    except BadConfig as error:
+        problems = [
+            FieldProblem(pointer("config", *name.split(".")), f"{problem.rstrip('.')}.")
+            for name, problem in error.problems.items()
+        ]
+        raise Invalid(problems) from None
+
+
+def _recipients(config: Mapping[str, object]) -> Config:
+    unknown = {name: "There is no such field" for name in config if name != "recipients"}
+    if unknown:
+        raise BadConfig(unknown)
+    recipients = config.get("recipients", "admins")
+    if recipients not in ("admins", "all"):
+        raise BadConfig({"recipients": "Must be admins or all"})
+    return {"recipients": recipients}
+
+
+def _seen(services: Services, kind: str, config: Config | None) -> Mapping[str, object] | None:
+    """Return what may be seen of a configuration; nothing of a kind that this version doesn't know."""
+    if config is None or kind == IN_APP:
+        return config
+    notifier = services.notifiers.get(kind)
+    return None if notifier is None else notifier.shown(config)
+
+
+def _shown(services: Services, found: Destination) -> dict[str, object]:
+    return views.destination(found, _seen(services, found.kind, found.config))
+
+
+def _with_secret(
+    found: Destination, given: Config, status: int, headers: Mapping[str, str], services: Services
+) -> Response:
+    """Answer with the secret that was made just now, this once."""
+    made = "secret" not in given and found.config is not None and "secret" in found.config
+    secret = {"secret": found.config["secret"]} if made and found.config is not None else {}
+    shown = {**_shown(services, found), **secret}
+    return Json(shown, status, {**headers, "Cache-Control": "no-store"})
+
+
+def _tenant_for(call: Call, wanted: UUID | None) -> UUID | None:
+    if call.tenant_id is not None and wanted not in (None, call.tenant_id):
+        raise Invalid([FieldProblem("/tenant_id", "This token belongs to another tenant.")])
+    return call.tenant_id or wanted
+
+
+def _told_by_default(tenant_id: UUID | None) -> Iterable[str]:
+    return INCIDENTS if tenant_id is not None else EVENTS
+
+
+def _events(names: Iterable[str], tenant_id: UUID | None) -> tuple[str, ...]:
+    """Return the events by their whole names, each once."""
+    named = [(place, one) for place, name in enumerate(names) for one in SETS.get(name, (name,))]
+    wrong = {place for place, name in named if tenant_id is not None and name in GATEWAYS}
+    if wrong:
+        detail = "Only operators are told of gateways."
+        raise Invalid([FieldProblem(pointer("events", place), detail) for place in sorted(wrong)])
+    return tuple(dict.fromkeys(name for _, name in named))
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such destination.")
+
+
+def _unknown_tenant() -> Invalid:
+    return Invalid([FieldProblem("/tenant_id", "There is no such tenant.")])
+
+
+routes: Final = [
+    Route("/destinations", operators_only(index), methods=["GET"]),
+    Route("/destinations", operators_only(create), methods=["POST"]),
+    Route("/destinations/{id}", operators_only(show), methods=["GET"]),
+    Route("/destinations/{id}", operators_only(change), methods=["PATCH"]),
+    Route("/destinations/{id}", operators_only(delete), methods=["DELETE"]),
+    Route("/destinations/{id}/test", operators_only(test), methods=["POST"]),
+]
