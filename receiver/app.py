@@ -31,6 +31,10 @@ from db.vault import Vault, kept_keys
 from db.writer import Writer
 from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
 from receiver.admission import Admission, Load
+from receiver.alerts.dispatch import Dispatcher
+from receiver.alerts.in_app import InApp
+from receiver.alerts.notice import Notifier
+from receiver.alerts.routing import Routing
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
@@ -206,6 +210,11 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
         rules.stuck_after,
         metrics.recovery_ended,
     )
+    notifiers: dict[str, Notifier] = {InApp.kind: InApp(pool)}
+    app.state.notifiers = notifiers
+    app.state.routing = Routing(pool, vault, notifiers, metrics.alert_decided)
+    app.state.dispatcher = dispatcher = Dispatcher(pool, vault, notifiers, on_attempt=metrics.message_tried)
+    metrics.measure(metrics.messages_in_flight, lambda: dispatcher.in_flight)
     app.state.restart_now = app.state.recovery.by_hand
     app.state.acknowledge = partial(_acknowledge, app)
     app.webhooks = admission(AccessLog(Webhooks(app.state)))
@@ -242,6 +251,8 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "sweeps", state.sweeper.run()
     yield "recovery", state.recovery.run()
+    yield "alerts", state.routing.run()
+    yield "messages", state.dispatcher.run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
