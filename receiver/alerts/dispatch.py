@@ -110,7 +110,7 @@ class Dispatcher:
         free = AT_ONCE - len(self._under_way)
         if free <= 0:
             return []
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire() as connection, connection.transaction():
             claims = await claim_messages(connection, datetime.now(UTC), LEASE, free, PER_DESTINATION)
             news = await read_news(connection, [claim.id for claim in claims]) if claims else {}
         return [self._begin(claim, news[claim.id]) for claim in claims]

@@ -221,8 +221,8 @@ class _Desk:
         self._settled.append(alert.id)
         if against is None:
             whys = [self._decide_one(alert, news, one) for one in self._destinations_of(alert)]
-            # Who was told of the beginning is not nobody, though not told of this.
-            if not any(why.sends or why is Why.OVER_BEFORE_TOLD for why in whys):
+            # That an end is told to nobody who was not told of the beginning needs no further word.
+            if not any(why.sends for why in whys) and not (whys and news.resolved):
                 self._add(alert, None, news.event, Why.NOBODY)
 
     def remind(self, reminder: DueReminder) -> None:
