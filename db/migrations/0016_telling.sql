@@ -54,7 +54,8 @@ comment on column zapwatch_messages.leaves_at is 'when it was to be tried first;
 comment on column zapwatch_messages.tries is 'how often it was claimed: it may have left as often';
 comment on column zapwatch_messages.outcome is
   'failed: for good, it said so; given_up: tried for too long; void: nothing was left to tell; null: it is still to leave';
-create index if not exists idx_zapwatch_messages_due on zapwatch_messages (destination_id, due_at) where settled_at is null;
+create index if not exists idx_zapwatch_messages_due on zapwatch_messages (destination_id, due_at, id)
+  where settled_at is null;
 create index if not exists idx_zapwatch_messages_leaves on zapwatch_messages (destination_id, leaves_at);
 create index if not exists idx_zapwatch_messages_settled on zapwatch_messages (settled_at) where settled_at is not null;
 

@@ -17,10 +17,10 @@ with recursive waiting as (
   from waiting w
   join zapwatch_destinations d on d.id = w.destination_id and d.disabled_at is null
   cross join lateral (
-    select m.id, m.due_at, m.claimed_until, row_number() over (order by m.due_at) as place
+    select m.id, m.due_at, m.claimed_until, row_number() over (order by m.due_at, m.id) as place
     from zapwatch_messages m
     where m.destination_id = d.id and m.settled_at is null and m.due_at <= $1
-    order by m.due_at
+    order by m.due_at, m.id
     limit case when d.failing_since is null then $3::int else 1 end
   ) l
   where l.claimed_until is null or l.claimed_until <= $1
