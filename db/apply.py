@@ -1,10 +1,13 @@
 """Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
+
+import asyncpg
 
 from db.batch import Batch, Track
 from db.codec import details_of, memory_of
@@ -12,6 +15,7 @@ from db.connections import Connection
 from db.entry import Entry
 from db.events import EventRow, json_of
 from db.owners import News, news_of, show_owners
+from db.patience import TRANSIENT
 from db.queries import sql
 from db.rules import Curable
 from statemachine.model import Incident, Reason, Rules, State
@@ -22,6 +26,8 @@ SHOWN_EVERY: Final = timedelta(minutes=1)
 
 Words = Callable[[Reason, str | None], str]
 """What a reason is called in a locale (None: whatever is usual), for people."""
+
+log = logging.getLogger(__name__)
 
 
 class Locked(Exception):
@@ -128,6 +134,20 @@ async def confirm(
 async def acknowledge(connection: Connection, incident_id: UUID) -> None:
     """Note that an operator has seen an incident; the first time counts. An unknown id changes nothing."""
     await connection.execute(sql.acknowledge_incident, incident_id)
+
+
+async def note_told(connection: Connection, incident_ids: Sequence[UUID], now: datetime) -> None:
+    """Note that somebody was told of incidents; another application's table may refuse it."""
+    if not incident_ids:
+        return
+    try:
+        async with connection.transaction():
+            await connection.execute(sql.note_told, incident_ids, now)
+    except TRANSIENT:
+        raise
+    except asyncpg.PostgresError as error:
+        # Its own words may hold what is in a row.
+        log.warning("whatsapp_connection_incidents takes no notified_at: %s", type(error).__name__)
 
 
 async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[tuple[UUID, bytes | None]]:

@@ -272,3 +272,9 @@ order by id;
 update whatsapp_connection_incidents
 set acknowledged_at = now()
 where id = $1 and acknowledged_at is null;
+
+-- name: note_told
+-- Note that somebody was told of incidents, and when last.
+update whatsapp_connection_incidents
+set notified_at = $2, notification_count = coalesce(notification_count, 0) + 1
+where id = any ($1::uuid[]);
