@@ -41,7 +41,6 @@ class Sink:
     answers: dict[str, list[Sent]] = field(default_factory=dict)
     """What a destination answers next; nothing: it is fine."""
     hanging: set[str] = field(default_factory=set)
-    on_send: Any = None
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         return config
