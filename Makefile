@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q
 
-.PHONY: run demo bench faults test check format docs lock clean
+.PHONY: run demo bench faults test check format docs texts lock clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -53,6 +53,12 @@ format: $(VENV)/dev.stamp
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m statemachine.diagram > docs/channel-machine.md
+
+texts: $(VENV)/dev.stamp         ## gathers the sentences for people, and compiles their translations
+	@mkdir -p build
+	$(BIN)/pybabel -q extract -k N_ --no-location -w 110 --sort-output -o build/texts.pot --project Zapwatch receiver
+	$(BIN)/pybabel -q update -d receiver/locale -D zapwatch -i build/texts.pot --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date -w 110
+	$(BIN)/pybabel -q compile -d receiver/locale -D zapwatch
 
 lock:                            ## needs uv; writes hashes and no registry address
 	$(COMPILE) --extra build -o requirements.lock

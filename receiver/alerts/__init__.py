@@ -2,8 +2,12 @@
 
 from typing import Final
 
+from receiver.alerts.email import EmailNotifier
 from receiver.alerts.notice import Notifier
+from receiver.alerts.slack import SlackNotifier
+from receiver.alerts.telegram import TelegramNotifier
 from receiver.alerts.webhook import WebhookNotifier
 
-NOTIFIERS: Final[dict[str, Notifier]] = {notifier.kind: notifier for notifier in (WebhookNotifier(),)}
+_ALL: Final[tuple[Notifier, ...]] = (WebhookNotifier(), EmailNotifier(), SlackNotifier(), TelegramNotifier())
+NOTIFIERS: Final[dict[str, Notifier]] = {notifier.kind: notifier for notifier in _ALL}
 """By the kind of destination; they keep nothing between two messages."""

@@ -20,7 +20,7 @@ class Config(BaseModel):
 
     def stored(self) -> Mapping[str, Any]:
         """Return it in its normal form."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
 Model = TypeVar("Model", bound=Config)
@@ -31,7 +31,10 @@ def read(model: type[Model], config: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(config)
     except ValidationError as error:
-        problems = {".".join(map(str, one["loc"])): one["msg"] for one in error.errors(include_input=False)}
+        problems = {
+            ".".join(map(str, one["loc"])) or "config": one["msg"]
+            for one in error.errors(include_input=False)
+        }
         raise Invalid(problems) from None
 
 

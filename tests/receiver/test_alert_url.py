@@ -34,6 +34,12 @@ async def test_the_setting_makes_one_destination_of_operators(dsn: str) -> None:
     assert made == again == still
 
 
+async def test_slack_is_known_by_its_host(dsn: str) -> None:
+    [made] = await started(dsn, "https://hooks.slack.com/services/T0/B0/s3cret")
+
+    assert (made["kind"], made["config"]) == ("slack", {"url": "https://hooks.slack.com/***"})
+
+
 async def test_replicas_that_start_at_once_make_one(dsn: str) -> None:
     async def start() -> None:
         async with connected(dsn) as connection:

@@ -1,9 +1,19 @@
-"""Texts: every reason is explained in every language."""
+"""Texts: every reason is explained in every language, and no sentence is left untranslated."""
+
+import re
+from io import BytesIO
+from pathlib import Path
 
 import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_file
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
 
-from receiver.texts import LOCALES, reason_text
+from receiver.texts import CATALOGUES, DOMAIN, LOCALES, reason_text
 from statemachine.model import Reason
+
+SOURCES = sorted(CATALOGUES.parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("reason", list(Reason))
@@ -24,3 +34,44 @@ def test_unknown_locale_falls_back_to_its_language_and_then_to_portuguese(
     locale: str | None, like: str
 ) -> None:
     assert reason_text(Reason.EXPIRED, locale) == reason_text(Reason.EXPIRED, like)
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_catalogue_has_exactly_the_sentences_of_the_code_and_all_are_translated(locale: str) -> None:
+    said = {
+        found[1]
+        for path in SOURCES
+        for found in extract_from_file("python", path, {**DEFAULT_KEYWORDS, "N_": None})
+    }
+
+    messages = [message for message in _catalogue(locale) if message.id]
+
+    assert {message.id for message in messages} == said
+    for message in messages:
+        words = message.string if isinstance(message.string, tuple | list) else (message.string,)
+        assert all(words), message.id
+        assert not message.fuzzy, message.id
+        for word in words:
+            assert _fields(word) == _fields(str(message.id[-1] if message.pluralizable else message.id))
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_compiled_catalogue_is_that_of_the_sentences(locale: str) -> None:
+    compiled = BytesIO()
+
+    write_mo(compiled, _catalogue(locale))
+
+    assert _path(locale, "mo").read_bytes() == compiled.getvalue(), "run make texts"
+
+
+def _catalogue(locale: str) -> Catalog:
+    with _path(locale, "po").open("rb") as file:
+        return read_po(file)
+
+
+def _path(locale: str, kind: str) -> Path:
+    return CATALOGUES / locale.replace("-", "_") / "LC_MESSAGES" / f"{DOMAIN}.{kind}"
+
+
+def _fields(text: str | None) -> set[str]:
+    return set(re.findall(r"{\w+}", text or ""))

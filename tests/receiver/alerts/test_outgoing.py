@@ -1,15 +1,18 @@
 """Where destinations may be: what is refused is never connected to; what is reached is real."""
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
 from receiver.client import Unanswered
-from receiver.outgoing import ANSWER_LIMIT, Forbidden, Outgoing
-from tests.receiver.alerts.sink import Sink, open_rude, open_sink
+from receiver.outgoing import ANSWER_LIMIT, Forbidden, Outgoing, Ways
+from tests.receiver.alerts.certificates import certified
+from tests.receiver.alerts.sink import TENANT, Sink, open_rude, open_sink
 from tests.receiver.serving import listening
 
 TENANTS = Outgoing()
@@ -89,6 +92,15 @@ async def test_allowed_network_opens_itself_and_no_other(sink: Sink) -> None:
     assert outgoing.is_open("fd12::1")
     assert not outgoing.is_open("127.0.0.2")
     assert not outgoing.is_open("::1")
+
+
+async def test_operators_may_go_where_their_tenants_may_not(sink: Sink) -> None:
+    ways = Ways.allowing([ip_network("10.0.0.0/8")])
+
+    assert (await ways.of(None).post(sink.url, b"", {})).status == 200
+    assert ways.of(TENANT).is_open("10.1.1.1")
+    with pytest.raises(Forbidden):
+        await ways.of(TENANT).post(sink.url, b"", {})
 
 
 async def test_redirect_is_not_followed(sink: Sink) -> None:
@@ -174,3 +186,25 @@ async def test_socket_is_connected_to_the_address_that_was_looked_at() -> None:
         with opened:
             assert opened.getpeername() == listener.getsockname()
             assert opened.type == socket.SOCK_STREAM
+
+
+async def test_certificate_must_be_for_the_name_and_not_for_the_address(tmp_path: Path) -> None:
+    ours, theirs = certified("hooks.example", tmp_path)
+    asked: list[str | None] = []
+    ours.sni_callback = lambda _socket, name, _context: asked.append(name)
+    outgoing = Outgoing(None, resolve=Names(["127.0.0.1"]).resolve, tls=theirs)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=ours) as server:
+        port = server.sockets[0].getsockname()[1]
+        reply = await outgoing.post(f"https://hooks.example:{port}/", b"", {})
+        with pytest.raises(Unanswered):
+            await outgoing.post(f"https://other.example:{port}/", b"", {})
+
+    assert (reply.status, reply.body) == (200, b"ok")
+    assert asked == ["hooks.example", "other.example"]
