@@ -62,8 +62,9 @@ OPEN: Final = (
 """Has all channels be as the first one is, which the service's own code has opened."""
 DUE: Final = """
 update zapwatch_states set probe_due_at = now() - random() * interval '1 s', probe_claimed_until = null;
-update zapwatch_gateways set sweep_due_at = now();
+update zapwatch_gateways set sweep_due_at = now(), sweeps = true;
 """
+"""The gateways are known to tell, as they are from their first sweep on."""
 STALE: Final = "select count(*) from zapwatch_states where fresh_at < $1"
 SOUND: Final = """
 select count(*)

@@ -1,20 +1,24 @@
 """Applies a batch of entries in one transaction. THE ONLY writer of channel state, events and incidents."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import asyncpg
+
 from db.batch import Batch, Track
-from db.codec import Row, details_of, memory_of
+from db.codec import details_of, memory_of
 from db.connections import Connection
-from db.entry import Entry, Source
-from db.events import EventRow, json_of, newest_of
+from db.entry import Entry
+from db.events import EventRow, json_of
 from db.owners import News, news_of, show_owners
+from db.patience import TRANSIENT
 from db.queries import sql
 from db.rules import Curable
-from statemachine.model import Incident, Reason, Rules, State, Trigger
+from statemachine.model import Incident, Reason, Rules, State
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
 """How often the applications beside us are shown that a channel was probed: the table is theirs, too."""
@@ -22,6 +26,8 @@ SHOWN_EVERY: Final = timedelta(minutes=1)
 
 Words = Callable[[Reason, str | None], str]
 """What a reason is called in a locale (None: whatever is usual), for people."""
+
+log = logging.getLogger(__name__)
 
 
 class Locked(Exception):
@@ -53,6 +59,8 @@ class Asked(NamedTuple):
     """Channels whose own probe is due later than this need no word yet."""
     stretch: float = 0.0
     """The largest share by which the gap to their next probe is stretched."""
+    held_until: datetime | None = None
+    """When the claims of the one who asked end, by which they are known."""
 
 
 def code_of(reason: Reason, locale: str | None) -> str:
@@ -115,13 +123,11 @@ async def confirm(
     `versions` are theirs from before the question. The others (in doubt, changed meanwhile, locked, ...) are
     left to a probe of their own.
     """
-    async with connection.transaction():
-        rows = await connection.fetch(
-            sql.confirm_open, list(versions), list(versions.values()), gateway_id,
-            asked.began_at, asked.ended_at, asked.reach, installation.stale_after, asked.stretch,
-        )  # fmt: skip
-        if rows:
-            await _save_confirmations(connection, rows, asked)
+    rows = await connection.fetch(
+        sql.confirm_open, list(versions), list(versions.values()), gateway_id,
+        asked.began_at, asked.ended_at, asked.reach, installation.stale_after, asked.stretch,
+        asked.held_until, SHOWN_EVERY,
+    )  # fmt: skip
     return {row["channel_id"] for row in rows}
 
 
@@ -130,34 +136,18 @@ async def acknowledge(connection: Connection, incident_id: UUID) -> None:
     await connection.execute(sql.acknowledge_incident, incident_id)
 
 
-async def _save_confirmations(connection: Connection, rows: Sequence[Row], asked: Asked) -> None:
-    new: list[tuple[object, ...]] = []
-    longer: list[tuple[object, ...]] = []
-    newest = await connection.fetch(sql.newest_events, [row["channel_id"] for row in rows])
-    lasts = {row["channel_id"]: newest_of(row) for row in newest}
-    for row in rows:
-        event, last = _confirmation(asked), lasts[row["channel_id"]]
-        if last is not None and last.is_like(event):
-            longer.append((last.id, 1, event.last_at, event.last_received_at))
-        else:
-            new.append(_event(row, event))
-    await _run_rows(connection, sql.insert_events, new)
-    await _run(connection, sql.extend_events, 4, longer)
-    shown = [
-        (row["channel_id"], asked.began_at)
-        for row in rows
-        if _is_long_ago(row["last_health_check"], asked.began_at)
-    ]
-    await _run(connection, sql.show_probes, 2, shown)
-
-
-def _confirmation(asked: Asked) -> EventRow:
-    """Return the event that a probe which says open leaves."""
-    began_at, ended_at = asked.began_at, asked.ended_at
-    return EventRow(
-        Source.PROBE, "probe", Trigger.OPENED, None, 200, began_at, began_at, ended_at, ended_at,
-        State.OPEN, data={"dated_at": began_at},
-    )  # fmt: skip
+async def note_told(connection: Connection, incident_ids: Sequence[UUID], now: datetime) -> None:
+    """Note that somebody was told of incidents; another application's table may refuse it."""
+    if not incident_ids:
+        return
+    try:
+        async with connection.transaction():
+            await connection.execute(sql.note_told, incident_ids, now)
+    except TRANSIENT:
+        raise
+    except asyncpg.PostgresError as error:
+        # Its own words may hold what is in a row.
+        log.warning("whatsapp_connection_incidents takes no notified_at: %s", type(error).__name__)
 
 
 async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[tuple[UUID, bytes | None]]:
@@ -184,7 +174,7 @@ async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
         stored = track.stored_event
         if stored is not None and stored.count:
             longer.append((stored.id, stored.count, stored.last_at, stored.last_received_at))
-        new.extend(_event(track.row, event) for event in track.events)
+        new.extend(_event(track, event) for event in track.events)
     await _run_rows(connection, sql.insert_events, new)
     await _run(connection, sql.extend_events, 4, longer)
 
@@ -271,10 +261,10 @@ async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> No
     await _run(connection, sql.open_incidents, 6, opened)
 
 
-def _event(row: Row, event: EventRow) -> tuple[object, ...]:
+def _event(track: Track, event: EventRow) -> tuple[object, ...]:
     return (
-        row["channel_id"],
-        row["tenant_id"],
+        track.row["channel_id"],
+        track.row["tenant_id"],
         event.source,
         event.name,
         event.trigger,

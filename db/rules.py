@@ -45,6 +45,16 @@ def rules_of(
     )
 
 
+def alerts_enabled(metadata: str | None, defaults: str | None) -> bool:
+    """Return whether anybody is to be told of a channel: its own wish, else its tenant's, else yes."""
+    for text in (metadata, defaults):
+        document = documents.load(text)
+        wish = document.get("alerts_enabled") if isinstance(document, dict) else None
+        if isinstance(wish, bool):
+            return wish
+    return True
+
+
 def _wishes(text: str | None) -> dict[str, float]:
     """Return the settings of a JSON object that have a sensible value."""
     document = documents.load(text)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from db.claims import PER_GATEWAY, Claim
 from db.codec import STATES
 from db.connections import Connection
 from db.queries import sql
@@ -67,6 +68,18 @@ async def swept_channels(connection: Connection, gateway_id: UUID) -> list[Swept
         Swept(row["channel_id"], row["version"], STATES[row["state"]], row["probe_due_at"], row["instance"])
         for row in rows
     ]
+
+
+async def hold_places(
+    connection: Connection, gateway_id: UUID, now: datetime, until: datetime
+) -> list[Claim]:
+    """Claim so many due channels of a gateway that none is probed by itself meanwhile, and return the claims.
+
+    Twice as many as it has places: those that are being asked now leave theirs. Where nothing is due nothing
+    is held, so that a doubtful channel never waits for a sweep.
+    """
+    rows = await connection.fetch(sql.hold_places, gateway_id, now, until, 2 * PER_GATEWAY)
+    return [Claim(row["channel_id"], until) for row in rows]
 
 
 async def hasten_probes(connection: Connection, channels: Sequence[Swept], now: datetime) -> None:

@@ -32,7 +32,10 @@ from db.writer import Writer
 from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
 from receiver.admission import Admission, Load
 from receiver.alerts import NOTIFIERS
+from receiver.alerts.dispatch import Dispatcher
 from receiver.alerts.first import keep_alert_url
+from receiver.alerts.in_app import InApp
+from receiver.alerts.routing import Routing
 from receiver.alerts.trial import Trial
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
@@ -212,10 +215,15 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
         rules.stuck_after,
         metrics.recovery_ended,
     )
-    app.state.restart_now = app.state.recovery.by_hand
     operators, tenants = Outgoing(allow=None), Outgoing(settings.outgoing_allow)
-    app.state.notifiers = NOTIFIERS
-    app.state.try_destination = Trial(pool, app.state.notifiers, operators, tenants).send
+    app.state.notifiers = notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
+    app.state.routing = Routing(pool, vault, notifiers, metrics.alert_decided)
+    app.state.dispatcher = dispatcher = Dispatcher(
+        pool, vault, notifiers, operators, tenants, on_attempt=metrics.message_tried
+    )
+    metrics.measure(metrics.messages_in_flight, lambda: dispatcher.in_flight)
+    app.state.try_destination = Trial(pool, notifiers, operators, tenants).send
+    app.state.restart_now = app.state.recovery.by_hand
     app.state.acknowledge = partial(_acknowledge, app)
     app.webhooks = admission(AccessLog(Webhooks(app.state)))
     return app
@@ -251,6 +259,8 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "sweeps", state.sweeper.run()
     yield "recovery", state.recovery.run()
+    yield "alerts", state.routing.run()
+    yield "messages", state.dispatcher.run()
     yield "checks", checks.run(state.pool)
     yield "versions", versions.run(state.pool, state.client, state.tokens)
     yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)

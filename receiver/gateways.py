@@ -27,7 +27,7 @@ from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
 
 EVERY: Final = timedelta(seconds=1)
 """Pause between two looks, at most; a tally is written no more often."""
-LOOKS: Final = 10
+LOOKS: Final = 4
 """How many looks there are at least within the time in which losses count as one."""
 AT_ONCE: Final = 100
 """Gateways that one process tries at the same time."""

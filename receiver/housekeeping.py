@@ -13,6 +13,7 @@ from db.connections import Connection, Pool
 from db.intake import prune
 from db.qr import forget_qrs
 from db.recoveries import prune_recoveries
+from db.telling import release_held
 from db.vault import Vault
 from receiver.rounds import go_round
 
@@ -29,6 +30,7 @@ async def keep(connection: Connection, vault: Vault) -> None:
         await prune_checks(connection, datetime.now(UTC))
         await forget_qrs(connection, datetime.now(UTC))
         await prune_recoveries(connection, datetime.now(UTC))
+        await release_held(connection, datetime.now(UTC))
     except asyncpg.PostgresError as error:
         log.error("housekeeping did not finish: %s", error)
 

@@ -110,6 +110,24 @@ class Metrics:
             ["provider", "outcome"],
             registry=self.registry,
         )
+        self.alert_decisions: Final = Counter(
+            "zapwatch_alert_decisions",
+            "Decisions about alerts, by why a destination is told, or not.",
+            ["why"],
+            registry=self.registry,
+        )
+        self.message_tries: Final = Counter(
+            "zapwatch_message_tries",
+            "Tries to deliver a message, by kind of destination and outcome.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self.messages_in_flight: Final = Gauge(
+            "zapwatch_messages_in_flight",
+            "Messages that wait for their destination's answer.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.probe_seconds: Final = Histogram(
             "zapwatch_probe_seconds",
             "Time from asking a gateway about a channel to its answer, by provider and outcome.",
@@ -186,6 +204,14 @@ class Metrics:
     def recovery_ended(self, provider: str, outcome: Outcome) -> None:
         """Note one episode; fits `Recovery(on_ended=...)`."""
         self.recoveries.labels(provider, outcome.value).inc()
+
+    def alert_decided(self, why: str) -> None:
+        """Note one decision; fits `Routing(on_decision=...)`."""
+        self.alert_decisions.labels(why).inc()
+
+    def message_tried(self, kind: str, outcome: str) -> None:
+        """Note one try; fits `Dispatcher(on_attempt=...)`."""
+        self.message_tries.labels(kind, outcome).inc()
 
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge follow what is read: other processes can't call a function of this one."""

@@ -188,10 +188,11 @@ class Recovery:
                 last, outcome, put_off = await self._seen(case, last), Outcome.OVERTAKEN, LATER
                 break
             tried = await self._try(claim, case, treatment)
-            last = tried if tried.remedy is not None else last._replace(probed=tried.probed)
+            # Orders of another replica, which began the episode, count as well.
+            last = tried if tried.remedy else last._replace(number=case.tries, probed=tried.probed)
             if tried.healed or last.number == 0:
                 break
-            if tried.remedy is None:
+            if last.number == case.tries:
                 await asyncio.sleep(self._budget.gap.total_seconds())
         if last.healed:
             outcome = Outcome.RECOVERED

@@ -1,4 +1,4 @@
-"""Has old events forgotten, round after round, at a pace that leaves the database to others."""
+"""Has old events and messages forgotten, round after round, at a pace that leaves the database to others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ from typing import Final
 
 from db.connections import Connection, Pool
 from db.retention import CHANNELS, forget, take_snapshots
+from db.telling import prune_telling
 from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=30)
@@ -50,6 +51,8 @@ async def run(pool: Pool, keep: timedelta) -> None:
     async def pass_if_due() -> bool:
         nonlocal pass_at
         await keep_snapshots(pool, keep)
+        async with _paced(pool) as connection:
+            await prune_telling(connection, datetime.now(UTC), keep)
         if loop.time() >= pass_at:
             await forget_old(pool, keep)
             pass_at = loop.time() + (keep / PASSES).total_seconds()

@@ -6,6 +6,7 @@ when it was.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -15,12 +16,21 @@ from typing import Final
 from uuid import UUID
 
 from db.apply import Asked, confirm
+from db.claims import release_probes
 from db.connections import Pool
 from db.entry import Entry, Source
 from db.patience import TRANSIENT
-from db.queue import Unavailable
+from db.queue import PATIENCE, Unavailable
 from db.registry import gateway_identity
-from db.sweeps import Sweepable, Swept, claim_sweeps, hasten_probes, settle_sweep, swept_channels
+from db.sweeps import (
+    Sweepable,
+    Swept,
+    claim_sweeps,
+    hasten_probes,
+    hold_places,
+    settle_sweep,
+    swept_channels,
+)
 from db.vault import Vault, VaultError
 from db.writer import Writer
 from receiver.client import Client, Unanswered
@@ -35,14 +45,16 @@ from statemachine.signals import Answered
 
 PAUSE: Final = 0.75
 """Share of STALE_AFTER from one sweep of a gateway to the next, so that no channel falls due between."""
+SOON: Final = 0.1
+"""Share of STALE_AFTER until a gateway is swept again whose answer the database did not take."""
 REACH: Final = 0.9
 """Share of STALE_AFTER within which a probe must be due to be spared: the others heard something just now."""
 ROUNDS: Final = 100
 """Rounds of looking for due sweeps within one STALE_AFTER."""
 FEWEST: Final = 5
 """Channels with a probe that a sweep may spare, below which it is not worth a call."""
-AT_ONCE: Final = 50
-"""Gateways that one process sweeps at the same time."""
+AT_ONCE: Final = 200
+"""Gateways that one process sweeps at the same time: those that wait are probed channel by channel."""
 WRITING: Final = 2
 """Sweeps that are written at the same time: the pool's other connections are for others."""
 CHUNK: Final = 500
@@ -51,7 +63,7 @@ LIMIT: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read: Evolution tells some 220 bytes of each instance, W-API 700 on pages."""
 MOST_PAGES: Final = 100
 AGAIN: Final = timedelta(hours=1)
-"""Pause after a gateway that never told and did not answer, or that told before and now refuses."""
+"""Pause after a gateway that never told and now fails, or that told before and now refuses."""
 DAILY: Final = timedelta(days=1)
 """Pause after a gateway that doesn't tell; and about how often each channel is asked itself all the same."""
 
@@ -122,6 +134,8 @@ class Sweeper:
             self._on_sweep(gateway.provider, outcome)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
+            with contextlib.suppress(*TRANSIENT):
+                await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
         except Exception as error:
             # Whatever one gateway answers must not end the sweeps of all; nothing of the answer may be told.
             log.error("a sweep of gateway %s failed: %s", gateway.id, type(error).__name__)
@@ -129,15 +143,28 @@ class Sweeper:
             self._under_way -= 1
 
     async def _told(self, gateway: Sweepable) -> str:
-        """Sweep one gateway and return what became of it; learn whether it can be swept."""
+        """Sweep one gateway and return what became of it; one that is known to tell is spared its backlog."""
+        now = datetime.now(UTC)
+        until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * PATIENCE
         async with self._pool.acquire() as connection:
             channels = await swept_channels(connection, gateway.id)
+            held = await hold_places(connection, gateway.id, now, until) if gateway.sweeps else []
+        try:
+            return await self._asked(gateway, channels, until)
+        finally:
+            if held:
+                async with self._pool.acquire() as connection:
+                    await release_probes(connection, held)
+
+    async def _asked(self, gateway: Sweepable, channels: Sequence[Swept], held_until: datetime) -> str:
+        """Ask, write what is told, and learn whether the gateway can be swept."""
         began_at = datetime.now(UTC)
         try:
             answers = await self._ask(gateway)
         except Unanswered as reason:
             log.info("gateway %s did not answer about all its channels: %s", gateway.id, reason)
-            if not gateway.sweeps:
+            # What takes too long may be our own haste: everything is due after a stop.
+            if not gateway.sweeps and not reason.timed_out:
                 await self._settle(gateway, False, AGAIN)
             return "failed"
         except Unsweepable as reason:
@@ -149,7 +176,7 @@ class Sweeper:
             log.info("gateway %s tells of all its channels at once", gateway.id)
             await self._settle(gateway, True, PAUSE * stale_after)
         stretch = JITTER * OPEN_SHARE_OF_JITTER
-        asked = Asked(began_at, ended_at, ended_at + REACH * stale_after, stretch)
+        asked = Asked(began_at, ended_at, ended_at + REACH * stale_after, stretch, held_until)
         async with self._writing:
             await self._take(gateway, channels, answers, asked)
         return "told"

@@ -42,6 +42,7 @@ create table if not exists zapwatch_messages (
   tenant_id uuid,
   purpose text not null default 'news' check (purpose in ('news', 'reminder', 'test')),
   due_at timestamptz not null,
+  leaves_at timestamptz not null default now(),
   claimed_until timestamptz,
   tries int not null default 0,
   created_at timestamptz not null default now(),
@@ -49,9 +50,13 @@ create table if not exists zapwatch_messages (
   outcome text check (outcome in ('delivered', 'failed', 'given_up', 'void'))
 );
 comment on table zapwatch_messages is 'What leaves as one; its id stays the same over all tries';
+comment on column zapwatch_messages.leaves_at is 'when it was to be tried first; what follows soon after waits for the next one';
+comment on column zapwatch_messages.tries is 'how often it was claimed: it may have left as often';
 comment on column zapwatch_messages.outcome is
   'failed: for good, it said so; given_up: tried for too long; void: nothing was left to tell; null: it is still to leave';
-create index if not exists idx_zapwatch_messages_due on zapwatch_messages (destination_id, due_at) where settled_at is null;
+create index if not exists idx_zapwatch_messages_due on zapwatch_messages (destination_id, due_at, id)
+  where settled_at is null;
+create index if not exists idx_zapwatch_messages_leaves on zapwatch_messages (destination_id, leaves_at);
 create index if not exists idx_zapwatch_messages_settled on zapwatch_messages (settled_at) where settled_at is not null;
 
 create table if not exists zapwatch_decisions (
@@ -65,14 +70,25 @@ create table if not exists zapwatch_decisions (
   event text not null,
   is_sent boolean not null,
   why text not null,
-  message_id uuid references zapwatch_messages (id) on delete cascade
+  message_id uuid references zapwatch_messages (id) on delete cascade,
+  about_destination_id uuid references zapwatch_destinations (id) on delete cascade,
+  subject_id uuid generated always as (coalesce(incident_id, gateway_incident_id)) stored,
+  remind_at timestamptz,
+  reminders int not null default 0
 );
 comment on table zapwatch_decisions is 'Whether a destination is told of an alert, and by which named reason';
-comment on column zapwatch_decisions.destination_id is 'null: there was nobody to tell';
+comment on column zapwatch_decisions.destination_id is 'null: it was decided for all, or there was nobody to tell';
+comment on column zapwatch_decisions.about_destination_id is 'of a destination that was switched off: what its owner is told of';
+comment on column zapwatch_decisions.subject_id is 'the incident, a channel''s or a gateway''s';
+comment on column zapwatch_decisions.remind_at is 'when the destination is to be told once more, if the incident is still open by then';
 create unique index if not exists uq_zapwatch_decisions_alert
   on zapwatch_decisions (alert_id, coalesce(destination_id, '00000000-0000-0000-0000-000000000000'))
   where alert_id is not null;
 create index if not exists idx_zapwatch_decisions_incident on zapwatch_decisions (incident_id) where incident_id is not null;
+create index if not exists idx_zapwatch_decisions_subject on zapwatch_decisions (subject_id, destination_id)
+  where subject_id is not null;
+create index if not exists idx_zapwatch_decisions_remind on zapwatch_decisions (remind_at) where remind_at is not null;
+create index if not exists idx_zapwatch_decisions_at on zapwatch_decisions (at);
 create index if not exists idx_zapwatch_decisions_message on zapwatch_decisions (message_id) where message_id is not null;
 create index if not exists idx_zapwatch_decisions_destination on zapwatch_decisions (destination_id, id desc);
 

@@ -130,18 +130,18 @@ where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])
 returning s.channel_id;
 
 -- name: confirm_open
--- Note that a gateway, asked about all its channels at once, says of these that they are open: of channels that are open,
+-- Write that a gateway, asked about all its channels at once, says of these that they are open: of channels that are open,
 -- whose probe is due soon and which nothing else concerns: not in doubt, nothing due, no incident, nothing heard since the
--- question, the same version; those that nobody has locked or asks about. What step() makes of such an answer, without the
--- machine.
+-- question, the same version; those that nobody has locked, or claimed but by $9. What step() makes of such an answer, with
+-- its event and the time that is shown, without the machine and in one statement, for a busy process waits long between
+-- two. Bounded by their gateway: with as many ids as here that costs less than by their ids.
 with plain as (
-  select s.channel_id, n.last_health_check
+  select s.channel_id
   from unnest($1::uuid[], $2::bigint[]) as u (channel_id, version)
   join zapwatch_states s on s.channel_id = u.channel_id
-  join notification_channels n on n.id = s.channel_id
-  where s.channel_id = any ($1::uuid[]) and s.version = u.version and s.gateway_id = $3
+  where s.version = u.version and s.gateway_id = $3
     and s.state = 'open' and s.due_at is null and s.told_rules is not null and s.probe_due_at <= $6
-    and (s.probe_claimed_until is null or s.probe_claimed_until <= $4)
+    and (s.probe_claimed_until is null or s.probe_claimed_until <= $4 or s.probe_claimed_until = $9)
     and (s.last_event_at is null or s.last_event_at <= $4) and (s.probed_at is null or s.probed_at < $4)
     and not s.memory ?| array['suspicion', 'awaiting_probe_since']
     and not exists (
@@ -149,31 +149,52 @@ with plain as (
     )
   order by s.channel_id
   for no key update of s skip locked
-)
-update zapwatch_states s
-set fresh_at = greatest(s.fresh_at, $5), probed_at = $4,
-  probe_due_at = $5 + $7::interval * (1 + $8::float * random()),
-  memory = (s.memory - 'details') || jsonb_build_object(
-    'has_been_open', true,
-    'evidence', coalesce(s.memory -> 'evidence', '{}') - 'witnesses'
-      || jsonb_build_object('base', jsonb_build_array(s.state, s.reason, s.status), 'settled_at', $4)
+), confirmed as (
+  update zapwatch_states s
+  set fresh_at = greatest(s.fresh_at, $5), probed_at = $4,
+    probe_due_at = $5 + $7::interval * (1 + $8::float * random()), probe_claimed_until = null,
+    memory = (s.memory - 'details') || jsonb_build_object(
+      'has_been_open', true,
+      'evidence', coalesce(s.memory -> 'evidence', '{}') - 'witnesses'
+        || jsonb_build_object('base', jsonb_build_array(s.state, s.reason, s.status), 'settled_at', $4)
+    )
+  from plain p
+  where s.channel_id = p.channel_id and s.gateway_id = $3
+  returning s.channel_id, s.tenant_id
+), newest as (
+  select c.channel_id, c.tenant_id, e.id
+  from confirmed c
+  left join lateral (
+    select id, source, name, trigger, reason, status
+    from zapwatch_events
+    where channel_id = c.channel_id
+    order by id desc
+    limit 1
+  ) e on e.source = 'probe' and e.name = 'probe' and e.trigger = 'opened' and e.reason is null and e.status = 200
+), counted as (
+  update zapwatch_events e
+  set count = e.count + 1, last_at = greatest(e.last_at, $4), last_received_at = greatest(e.last_received_at, $5)
+  from newest n
+  where e.id = n.id
+), stored as (
+  insert into zapwatch_events
+    (channel_id, tenant_id, source, name, trigger, status, at, last_at, received_at, last_received_at, state, data)
+  select channel_id, tenant_id, 'probe', 'probe', 'opened', 200, $4, $4, $5, $5, 'open', jsonb_build_object('dated_at', $4)
+  from newest
+  where id is null
+), shown as (
+  update notification_channels n
+  set last_health_check = $4
+  where n.id in (
+    select id
+    from notification_channels
+    where id in (select channel_id from confirmed)
+      and (last_health_check is null or last_health_check <= $4 - $10::interval)
+    order by id
+    for no key update skip locked
   )
-from plain p
-where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])
-returning s.channel_id, s.tenant_id, p.last_health_check;
-
--- name: newest_events
--- The newest event of each channel, on whose row others like it are counted.
-select u.channel_id, e.id as event_id, e.source as event_source, e.name as event_name, e.trigger as event_trigger,
-  e.reason as event_reason, e.status as event_status
-from unnest($1::uuid[]) as u (channel_id)
-left join lateral (
-  select id, source, name, trigger, reason, status
-  from zapwatch_events
-  where channel_id = u.channel_id
-  order by id desc
-  limit 1
-) e on true;
+)
+select channel_id from confirmed;
 
 -- name: show_states
 -- Show a change of state to the applications beside us; the words are cut where another application's column is narrow.
@@ -251,3 +272,9 @@ order by id;
 update whatsapp_connection_incidents
 set acknowledged_at = now()
 where id = $1 and acknowledged_at is null;
+
+-- name: note_told
+-- Note that somebody was told of incidents, and when last.
+update whatsapp_connection_incidents
+set notified_at = $2, notification_count = coalesce(notification_count, 0) + 1
+where id = any ($1::uuid[]);

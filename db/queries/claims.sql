@@ -1,7 +1,8 @@
 -- name: claim_deadlines
 -- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: the channel is
 -- being asked, or is due while as many of its gateway are due as can be asked at a time. `suspect`: others of its
--- gateway went unanswered since $5 (or there are no others), or it left open since then and so did another.
+-- gateway went unanswered since $5 (or there are no others), or it left open since then and so did another, where there
+-- are enough channels for a mass loss.
 update zapwatch_states s
 set claimed_until = $2
 where channel_id in (
@@ -36,6 +37,13 @@ exists (
 ) or s.left_at > $5 and exists (
   select from zapwatch_states o
   where o.gateway_id = s.gateway_id and o.left_at > $5 and o.channel_id <> s.channel_id
+) and exists (
+  select
+  from zapwatch_states o
+  join zapwatch_gateways g on g.id = o.gateway_id
+  where o.gateway_id = s.gateway_id and g.base_url <> ''
+  offset 4
+  limit 1
 ) as suspect;
 
 -- name: release_deadlines

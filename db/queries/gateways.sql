@@ -9,7 +9,7 @@ where g.id = any ($2::uuid[])
   or (i.id is not null and g.held_until <= $4)
   or i.cause = 'mass_loss'
   or (i.id is null and g.suspected_at <= $6)
-  or (i.id is null and exists (
+  or (i.id is null and g.base_url <> '' and exists (
     select from zapwatch_states s
     where s.gateway_id = g.id and s.left_at > greatest($1, g.held_until)
     order by s.left_at

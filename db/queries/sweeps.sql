@@ -33,6 +33,19 @@ from zapwatch_states s
 join zapwatch_channels c using (channel_id)
 where s.gateway_id = $1 and s.probe_due_at is not null and s.state not in ('unknown', 'error');
 
+-- name: hold_places
+-- Claim the channels of a gateway that are due the longest and that nobody asks about, so that its places are taken.
+with mine as (
+  select s.channel_id
+  from zapwatch_states s
+  where s.gateway_id = $1 and s.probe_due_at <= $2 and (s.probe_claimed_until is null or s.probe_claimed_until <= $2)
+  order by s.probe_due_at
+  limit $4
+  for no key update skip locked
+)
+update zapwatch_states s set probe_claimed_until = $3 from mine where s.channel_id = mine.channel_id
+returning s.channel_id;
+
 -- name: hasten_probes
 -- Have channels probed at once that nobody asks about and that are as they were; rows that somebody has are left.
 with mine as (

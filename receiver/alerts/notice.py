@@ -18,6 +18,8 @@ class Event(StrEnum):
     STATE_CHANGED = "channel.state_changed"
     GATEWAY_OPENED = "gateway.opened"
     GATEWAY_RESOLVED = "gateway.resolved"
+    DESTINATION_DISABLED = "destination.disabled"
+    """Told without being asked for: another destination of the same owner is switched off."""
 
 
 class Item(NamedTuple):
@@ -25,10 +27,11 @@ class Item(NamedTuple):
 
     event: Event
     incident_id: UUID
+    """Of a destination that was switched off: its own id."""
     name: str
-    """The channel's, or the gateway's; its instance or address where nobody named it."""
+    """The channel's, the gateway's or the destination's; its instance or address where nobody named it."""
     kind: str
-    """The incident's kind, or the cause of a gateway's."""
+    """The incident's kind, the cause of a gateway's, or why a destination was switched off."""
     reason: Reason | None
     started_at: datetime
     resolved_at: datetime | None = None
@@ -39,6 +42,8 @@ class Item(NamedTuple):
     affected: int | None = None
     """How many channels a gateway's incident stands for."""
     provider: str | None = None
+    needs_scan: bool = False
+    """Whether only a person with the phone brings the channel back."""
 
 
 class Message(NamedTuple):

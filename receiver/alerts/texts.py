@@ -39,6 +39,7 @@ TITLES: Final = {
     Event.STATE_CHANGED: N_("WhatsApp of {name} is now: {state}"),
     Event.GATEWAY_OPENED: N_("Gateway {name} is down"),
     Event.GATEWAY_RESOLVED: N_("Gateway {name} is back"),
+    Event.DESTINATION_DISABLED: N_("Nothing is sent to {name} any more: it could not be reached"),
 }
 REMINDERS: Final = {
     Event.INCIDENT_OPENED: N_("WhatsApp of {name} is still without connection"),

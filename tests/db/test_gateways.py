@@ -208,15 +208,16 @@ async def test_others_than_those_that_failed_are_asked_about_their_gateway(conne
 
 
 async def test_a_deadline_knows_whether_others_of_its_gateway_are_in_trouble(connection: Connection) -> None:
-    _, together = await filled(connection, 3, "together")
-    _, (alone, *_) = await filled(connection, 3, "alone")
+    _, together = await filled(connection, 5, "together")
+    _, (alone, *_) = await filled(connection, 5, "alone")
+    _, too_few = await filled(connection, 4, "few")
     silent, (asked, *_) = await filled(connection, 3, "silent")
-    for channel in (*together[:2], alone):
+    for channel in (*together[:2], alone, *too_few):
         leaving = [Of(channel).told(0, Trigger.OPENED), Of(channel).told(10, Trigger.CONNECTING)]
         await apply(connection, leaving, RULES)
     silence = Failing(at(15), at(15), (together[2],), 1)
     await looked(connection, silent, 16, Noted(failing=silence))
-    due = (*together[:2], alone, asked)
+    due = (*together[:2], alone, *too_few, asked)
     await connection.execute(
         """update zapwatch_states
            set due_at = case when channel_id = any ($1::uuid[]) then $2::timestamptz end""",

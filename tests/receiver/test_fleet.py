@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from db.connections import Connection
-from receiver.sandbox import open_fleet
+from receiver.sandbox import Fault, open_fleet
 from tests.receiver.service import Zapwatch, served, time
 from tests.receiver.story import Story, compressed, story
 
@@ -59,11 +59,12 @@ async def live(told: Story, instance: Any, chance: random.Random, until: float) 
 
 
 async def lose(told: Story, instance: Any, chance: random.Random, how: str) -> datetime:
-    """Have a channel lost without a word, at some moment; return when."""
+    """Have a channel lost without a word and for good, at some moment; return when."""
     await told.fleet.pause(chance.uniform(60, 600))
     if how == "vanish":
         instance.vanish()
     else:
+        instance.order_fault = Fault.ERROR_200
         instance.lose(how)
     return datetime.now(UTC)
 
@@ -119,6 +120,7 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         **compressed(QUICK_SPEED),
         "stale_after": timedelta(minutes=5),
         "retry_after": timedelta(minutes=5),
+        "recovery_speed": 1.0,
     }
     async with open_fleet(speed=QUICK_SPEED) as fleet:
         hosts = [await fleet.evolution() for _ in range(4)]
@@ -130,13 +132,15 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
                 instance.say_late(0, "connecting")
             await all_stand(before, connecting=1000)
         down, instance = next(iter(channels.items()))
+        instance.order_fault = Fault.ERROR_200
         instance.lose("close")
         await connection.execute(
             """update notification_channels set metadata = '{"heartbeat_threshold_minutes": 0.01}'"""
         )
         await fleet.pause(200)
 
-        async with served(dsn, **{**compressed(QUICK_SPEED), "stale_after": timedelta(seconds=2)}) as z:
+        quick = {**compressed(QUICK_SPEED), "stale_after": timedelta(seconds=2), "recovery_speed": 1.0}
+        async with served(dsn, **quick) as z:
             after = Story(z, fleet)
             await all_stand(after, open=999, disconnected=1)
             await after.z.incident(down)
@@ -146,10 +150,12 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
 
 async def test_replicas_share_the_probes_and_open_an_incident_once(dsn: str) -> None:
     stale = timedelta(seconds=2)
+    # Of a host of which one question ran into the time-out, others are asked early.
+    settings = {**compressed(QUICK_SPEED), "stale_after": stale, "probe_timeout": timedelta(seconds=8)}
     async with (
         open_fleet(speed=QUICK_SPEED) as fleet,
-        served(dsn, **{**compressed(QUICK_SPEED), "stale_after": stale}) as one,
-        served(dsn, **{**compressed(QUICK_SPEED), "stale_after": stale}) as two,
+        served(dsn, **settings) as one,
+        served(dsn, **settings) as two,
     ):
         told = Story(one, fleet)
         host = await fleet.evolution()

@@ -138,6 +138,7 @@ async def test_two_thousand_channels_of_a_host_that_is_dead_for_ten_minutes(
         assert down["incident"]["affected"] == 2000
         assert during <= 30
         assert host.most_at_once <= 30
+        assert not any(it.ordered for it in instances)
         assert await told.all_incidents() == []
         assert await alerts(connection) == [("opened", True), ("resolved", True)]
 
@@ -294,6 +295,22 @@ async def test_channels_that_come_back_together_have_no_incidents(dsn: str, conn
         await all_open(told, host, 10)
         assert await told.all_incidents() == []
         assert await alerts(connection) == [("opened", True), ("resolved", True)]
+
+
+async def test_nothing_is_restarted_while_the_gateways_incident_stands(dsn: str) -> None:
+    settings = {**UNASKED, "gateway_settle": timedelta(minutes=1), "recovery_speed": 20}
+    async with story(dsn, **settings) as told:
+        host = await told.fleet.evolution()
+        channels = await fill(told, host, 10)
+
+        for instance in channels.values():
+            instance.drop(None)
+        await goes(told, host, "down")
+        await told.fleet.pause(600)
+        refused = await told.z.client.post(f"/channels/{next(iter(channels))}/restart")
+
+        assert [instance.ordered for instance in channels.values()] == [[]] * 10
+        assert (refused.status_code, refused.json()["detail"]) == (409, "Its whole gateway is in trouble.")
 
 
 async def test_channels_that_flap_together_are_one_incident(dsn: str, connection: Connection) -> None:

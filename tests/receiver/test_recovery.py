@@ -1,5 +1,6 @@
 """Channels lost for a moment are brought back by their gateways' own rules; the others are left alone."""
 
+from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.sandbox import Fault
-from tests.receiver.service import time
-from tests.receiver.story import Story, story
+from db.connections import Connection
+from receiver.sandbox import Fault, open_fleet
+from tests.receiver.service import served, time
+from tests.receiver.story import Story, compressed, story
 
 SPEED = 10.0
 """How fast time runs: a lost session has 6 s for its recovery, and orders are half a second apart."""
@@ -198,6 +200,8 @@ async def test_silence_of_the_gateway_is_no_reason_for_an_order(dsn: str) -> Non
         host = await told.fleet.evolution()
         hanging, refusing = host.add("loja-01"), host.add("loja-02")
         channel, stuck = await told.watch(host, hanging), await told.watch(host, refusing)
+        for number in range(3, 9):  # others answer, so that it isn't the whole gateway's trouble
+            await told.watch(host, host.add(f"loja-{number:02}"))
 
         hanging.fault = Fault.HANG
         refusing.stick()
@@ -361,3 +365,27 @@ async def test_a_host_that_is_back_with_all_its_channels_stuck_restarts_ten_a_mi
         times = [row["at"].timestamp() for row in tries]
         assert len(times) == 25
         assert all(later - earlier > 60 / SPEED for earlier, later in zip(times, times[10:], strict=False))
+
+
+async def test_what_a_service_leaves_undone_another_goes_on_with_at_once(
+    dsn: str, connection: Connection
+) -> None:
+    tries = "select cardinality(tried_at) from zapwatch_recoveries where ended_at is null"
+    async with open_fleet(speed=SPEED) as fleet:
+        host = await fleet.wapi()
+        instance = host.add()
+        unhurried = {**compressed(SPEED), "probe_timeout": timedelta(seconds=8), "recovery_speed": 1.0}
+        async with served(dsn, **unhurried) as z:
+            first = Story(z, fleet)
+            channel = await first.watch(host, instance)
+            instance.order_fault = Fault.HANG
+            instance.disconnect()
+            await z.until(lambda: connection.fetchval(tries), lambda given: given == 1, LONG)
+        assert await connection.fetchval("select claimed_until from zapwatch_recoveries") is None
+
+        instance.order_fault, instance.restarts_needed = None, 1
+        async with served(dsn, **unhurried) as z:
+            last = await ended(Story(z, fleet), channel, "recovered")
+
+        assert last["tries"] == 2
+        assert orders(instance) == ["restart"] * 2

@@ -773,7 +773,7 @@ def test_flapping_that_the_gateway_explains_counts_anew() -> None:
     again, still = after(OPENED, *flaps(5), Deadline(at(245), held_until=at(300)), told(400, Trigger.DROPPED))
 
     assert (held.flap, held.due_at, nothing) == (None, None, [])
-    assert (again.incident, still) == (None, [])
+    assert (again.flap, again.incident, still) == (None, None, [])
 
 
 def test_flapping_waits_for_the_verdict_on_a_suspect_gateway() -> None:

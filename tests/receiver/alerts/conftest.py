@@ -1,9 +1,11 @@
-"""A sink for each test."""
+"""A sink for each test, and one replica of what tells people, on a database of its own."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
+from db.connections import Connection
+from tests.receiver.alerts.desk import Desk, open_desk
 from tests.receiver.alerts.sink import Sink, open_sink
 
 
@@ -11,4 +13,11 @@ from tests.receiver.alerts.sink import Sink, open_sink
 async def sink() -> AsyncIterator[Sink]:
     """A sink that answers 200."""
     async with open_sink() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def desk(dsn: str, connection: Connection) -> AsyncIterator[Desk]:
+    """The replica; a test drives its rounds."""
+    async with open_desk(dsn, connection) as opened:
         yield opened

@@ -1,0 +1,175 @@
+-- name: claim_messages
+-- Claim messages that are due, each for one replica until the lease ends, and count the try: of each destination the
+-- longest due, no more than its places, and one if the last did not get through. Claimed ones keep their place. One that
+-- tells the end of an incident whose opening is still on its way is put off until that was tried once more.
+with recursive waiting as (
+  (select destination_id from zapwatch_messages where settled_at is null order by destination_id limit 1)
+  union all
+  select (
+    select m.destination_id from zapwatch_messages m
+    where m.settled_at is null and m.destination_id > w.destination_id
+    order by m.destination_id limit 1
+  )
+  from waiting w
+  where w.destination_id is not null
+), due as (
+  select l.id
+  from waiting w
+  join zapwatch_destinations d on d.id = w.destination_id and d.disabled_at is null
+  cross join lateral (
+    select m.id, m.due_at, m.claimed_until, row_number() over (order by m.due_at, m.id) as place
+    from zapwatch_messages m
+    where m.destination_id = d.id and m.settled_at is null and m.due_at <= $1
+    order by m.due_at, m.id
+    limit case when d.failing_since is null then $3::int else 1 end
+  ) l
+  where l.claimed_until is null or l.claimed_until <= $1
+  order by l.place, l.due_at
+  limit $4
+), mine as (
+  select m.id, (
+    select max(o.due_at)
+    from zapwatch_decisions d
+    join zapwatch_decisions e on e.subject_id = d.subject_id and e.destination_id = d.destination_id and e.id < d.id
+    join zapwatch_messages o on o.id = e.message_id and o.settled_at is null and o.id <> m.id
+    where d.message_id = m.id and d.subject_id is not null
+  ) as after_at
+  from zapwatch_messages m
+  join due using (id)
+  where m.settled_at is null and (m.claimed_until is null or m.claimed_until <= $1)
+  for no key update of m skip locked
+), claimed as (
+  update zapwatch_messages m
+  set claimed_until = case when mine.after_at is null then $2::timestamptz end,
+    tries = m.tries + (mine.after_at is null)::int,
+    due_at = case when mine.after_at is null then m.due_at else greatest(mine.after_at, $1) + $5::interval end
+  from mine
+  where m.id = mine.id
+  returning m.id, m.destination_id, m.tenant_id, m.purpose, m.created_at, m.tries, m.claimed_until
+)
+select c.id, c.destination_id, c.tenant_id, c.purpose, c.created_at, c.tries, d.kind, d.config,
+  t.locale::text as locale, t.time_zone::text as time_zone
+from claimed c
+join zapwatch_destinations d on d.id = c.destination_id
+left join tenants t on t.id = c.tenant_id
+where c.claimed_until is not null;
+
+-- name: read_news
+-- What messages are about, in the order in which it was decided.
+select d.message_id, d.event, coalesce(d.subject_id, d.about_destination_id) as subject_id,
+  coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, i.details::text as details,
+  coalesce(i.started_at, gi.started_at, o.failing_since, o.disabled_at) as started_at,
+  coalesce(i.resolved_at, gi.resolved_at) as resolved_at,
+  i.channel_id, d.tenant_id, gi.affected, coalesce(n.provider::text, g.provider) as provider,
+  coalesce(z.name, z.instance, g.name, g.base_url, o.name, o.kind, n.id::text, '') as name, s.state
+from zapwatch_decisions d
+left join whatsapp_connection_incidents i on i.id = d.incident_id
+left join notification_channels n on n.id = i.channel_id
+left join zapwatch_channels z on z.channel_id = i.channel_id
+left join zapwatch_states s on s.channel_id = i.channel_id
+left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
+left join zapwatch_gateways g on g.id = gi.gateway_id
+left join zapwatch_destinations o on o.id = d.about_destination_id
+where d.message_id = any ($1::uuid[]) and d.is_sent
+order by d.id;
+
+-- name: release_messages
+-- Give claimed messages back, each unless the claim is over.
+with mine as (
+  select m.id
+  from zapwatch_messages m
+  join unnest($1::uuid[], $2::timestamptz[]) as claim (id, until) using (id)
+  where m.claimed_until = claim.until and m.settled_at is null
+  for no key update of m skip locked
+)
+update zapwatch_messages m set claimed_until = null from mine where m.id = mine.id;
+
+-- name: note_got_through
+-- Note that a destination can be reached.
+update zapwatch_destinations set failing_since = null where id = $1 and failing_since is not null;
+
+-- name: note_not_through
+-- Note that a destination was not reached, and return since when it is so.
+update zapwatch_destinations set failing_since = coalesce(failing_since, $2)
+where id = $1
+returning failing_since;
+
+-- name: add_attempt
+-- Keep what became of one try, unless the message is gone.
+insert into zapwatch_attempts (message_id, destination_id, tenant_id, at, took_ms, is_ok, status, answer)
+select id, destination_id, tenant_id, $2, $3, $4, $5, $6 from zapwatch_messages where id = $1;
+
+-- name: settle_message
+-- End a message, unless it has ended already; one that got through has, whoever had claimed it meanwhile.
+update zapwatch_messages
+set settled_at = $2, outcome = $3, claimed_until = null
+where id = $1 and settled_at is null and ($3 = 'delivered' or claimed_until = $4)
+returning id;
+
+-- name: put_off_message
+-- Say when a message is tried again, unless somebody else has it.
+update zapwatch_messages
+set due_at = $2, claimed_until = null
+where id = $1 and settled_at is null and claimed_until = $3;
+
+-- name: told_incidents
+-- The incidents of channels of which a message tells that they are open.
+select distinct incident_id
+from zapwatch_decisions
+where message_id = $1 and is_sent and incident_id is not null and event = 'incident.opened'
+order by incident_id;
+
+-- name: disable_destination
+-- Switch a destination off, unless it is already.
+update zapwatch_destinations set disabled_at = $2, disabled_why = $3, updated_at = $2
+where id = $1 and disabled_at is null
+returning tenant_id;
+
+-- name: void_messages
+-- End what waits for a destination that is switched off, and say so of what was decided.
+with void as (
+  update zapwatch_messages
+  set settled_at = $2, outcome = 'void', claimed_until = null
+  where destination_id = $1 and settled_at is null
+  returning id
+)
+update zapwatch_decisions set is_sent = false, why = 'disabled', remind_at = null
+where message_id in (select id from void);
+
+-- name: tell_of_disabled
+-- Tell the other destinations of a destination's owner that it was switched off, or operators where there is none that
+-- reaches somebody.
+with reaching as (
+  select d.id, d.tenant_id
+  from zapwatch_destinations d
+  where d.disabled_at is null and d.id <> $1 and (
+    d.kind <> 'in_app'
+    or exists (select from tenant_members m where m.tenant_id = d.tenant_id and m.status::text = 'active'))
+), own as (
+  select * from reaching where tenant_id is not distinct from $2::uuid
+), others as (
+  select * from own
+  union all
+  select * from reaching where tenant_id is null and not exists (select from own)
+), message as (
+  insert into zapwatch_messages (destination_id, tenant_id, due_at, leaves_at)
+  select id, tenant_id, $3, $3 from others
+  returning id, destination_id
+)
+insert into zapwatch_decisions (at, tenant_id, destination_id, event, is_sent, why, message_id, about_destination_id)
+select $3, $2, destination_id, 'destination.disabled', true, 'destination_disabled', id, $1
+from message;
+
+-- name: find_recipients
+-- The active members of a tenant: its administrators, or all of them.
+select distinct user_id
+from tenant_members
+where tenant_id = $1 and status::text = 'active' and ($2 or role::text in ('clinic_admin', 'tenant_admin'))
+order by user_id;
+
+-- name: add_notifications
+-- Show members something in their application, each once for an id.
+insert into notifications (id, owner_id, tenant_id, type, ref_id, payload)
+select u.id, u.owner_id, $3, $4, $5, $6::jsonb
+from unnest($1::uuid[], $2::uuid[]) as u (id, owner_id)
+on conflict do nothing;

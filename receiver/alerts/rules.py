@@ -1,0 +1,162 @@
+"""Whether a destination is told of an alert, and by which named reason; pure: reads no row and no clock."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+LATE: Final = timedelta(hours=1)
+"""An incident that is over is told of no longer after that: nobody is helped by last week's outages."""
+
+
+class Why(StrEnum):
+    """Why somebody is told, or nobody: public, in the log, the metric and the delivery log."""
+
+    OPENED = "opened"
+    RESOLVED = "resolved"
+    REMINDER = "reminder"
+    DESTINATION_DISABLED = "destination_disabled"
+
+    ALERTS_DISABLED = "alerts_disabled"
+    PAUSED = "paused"
+    REMOVED = "removed"
+    MAINTENANCE = "maintenance"
+    """Held until the window ends, and decided then."""
+    OVER_BEFORE_TOLD = "over_before_told"
+    """The incident ended before anybody could be told that it had begun."""
+
+    DISABLED = "disabled"
+    NOT_WANTED = "not_wanted"
+    UNKNOWN_KIND = "unknown_kind"
+    NO_RECIPIENTS = "no_recipients"
+    OPENING_NOT_TOLD = "opening_not_told"
+    """It was not told that the incident began, so it need not know that it is over."""
+    NOBODY = "nobody"
+    """No destination is to be told, whatever the reason of each."""
+
+    ACKNOWLEDGED = "acknowledged"
+    NO_REMINDERS = "no_reminders"
+    NOT_YET_TOLD = "not_yet_told"
+    """The opening is still on its way; what comes after it waits."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether somebody is told."""
+        return self in _SENDING
+
+
+_SENDING: Final = {Why.OPENED, Why.RESOLVED, Why.REMINDER, Why.DESTINATION_DISABLED}
+REMINDED_LATER: Final = {Why.MAINTENANCE, Why.ALERTS_DISABLED, Why.PAUSED, Why.NOT_YET_TOLD}
+"""Reasons against a reminder that may pass while the incident is open."""
+
+
+class Standing(NamedTuple):
+    """How the incident and its channel stand when it is decided."""
+
+    is_over: bool = False
+    alerts_enabled: bool = True
+    paused: bool = False
+    removed: bool = False
+    quiet_until: datetime | None = None
+    """When the maintenance ends in which it stands; None: it stands in none."""
+
+
+class News(NamedTuple):
+    """An alert: of the opening of an incident or, when `resolved`, of its end."""
+
+    event: str
+    resolved: bool
+    standing: Standing
+    waited: timedelta = timedelta(0)
+    """How old it is."""
+    was_held: bool = False
+    """Whether maintenance has held it back before."""
+
+
+class Place(NamedTuple):
+    """A destination as far as deciding goes."""
+
+    events: Collection[str] = ("incident.opened", "incident.resolved")
+    disabled: bool = False
+    known: bool = True
+    """Whether there is a notifier of its kind."""
+    has_recipients: bool = True
+    reminds: bool = False
+
+
+class Opening(StrEnum):
+    """What became of telling a destination that the incident began."""
+
+    NONE = "none"
+    """It was not told, or telling it failed for good."""
+    WAITING = "waiting"
+    """We still hold it back, and nothing has left."""
+    LEFT = "left"
+    """It was told, or may have been: it is on its way."""
+    TOLD = "told"
+
+
+def of_all(news: News) -> Why | None:
+    """Return why no destination is told just now; None: each is to be asked."""
+    against = _against(news.standing)
+    if against is not None:
+        return against
+    if not news.resolved and news.standing.is_over and (news.was_held or news.waited > LATE):
+        return Why.OVER_BEFORE_TOLD
+    return None
+
+
+def of_one(news: News, place: Place, opening: Opening) -> Why:
+    """Return why one destination is told, or not, of what nothing speaks against."""
+    if place.disabled:
+        return Why.DISABLED
+    if not place.known:
+        return Why.UNKNOWN_KIND
+    if news.resolved:
+        if opening is Opening.WAITING:
+            return Why.OVER_BEFORE_TOLD
+        if opening is Opening.NONE:
+            return Why.OPENING_NOT_TOLD
+    if not wants(place.events, news.event):
+        return Why.NOT_WANTED
+    if not place.has_recipients:
+        return Why.NO_RECIPIENTS
+    return Why.RESOLVED if news.resolved else Why.OPENED
+
+
+def of_reminder(standing: Standing, place: Place, opening: Opening, acknowledged: bool) -> Why:
+    """Return why a destination is reminded of an open incident, or not."""
+    if standing.is_over:
+        return Why.OVER_BEFORE_TOLD
+    if acknowledged:
+        return Why.ACKNOWLEDGED
+    if place.disabled:
+        return Why.DISABLED
+    if not place.known:
+        return Why.UNKNOWN_KIND
+    if not place.reminds:
+        return Why.NO_REMINDERS
+    if opening is Opening.NONE:
+        return Why.OPENING_NOT_TOLD
+    if opening is not Opening.TOLD:
+        return Why.NOT_YET_TOLD
+    if not place.has_recipients:
+        return Why.NO_RECIPIENTS
+    return _against(standing) or Why.REMINDER
+
+
+def wants(events: Collection[str], event: str) -> bool:
+    """Tell whether an event is among these names, of which `gateway.*` is every event of gateways."""
+    return event in events or f"{event.partition('.')[0]}.*" in events
+
+
+def _against(standing: Standing) -> Why | None:
+    if standing.removed:
+        return Why.REMOVED
+    if standing.paused:
+        return Why.PAUSED
+    if not standing.alerts_enabled:
+        return Why.ALERTS_DISABLED
+    if standing.quiet_until is not None:
+        return Why.MAINTENANCE
+    return None
