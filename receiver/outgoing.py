@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from receiver.client import Post, Reply, Unanswered, Unconnected, post
 from receiver.settings import Network
@@ -115,6 +116,22 @@ class Outgoing:
 @cache
 def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
+
+
+class Ways(NamedTuple):
+    """The ways of everybody: one `Outgoing` for operators, one for tenants."""
+
+    operators: Outgoing
+    tenants: Outgoing
+
+    @classmethod
+    def allowing(cls, networks: Collection[Network]) -> "Ways":
+        """Return them as OUTGOING_ALLOW has it."""
+        return cls(Outgoing(None), Outgoing(networks))
+
+    def of(self, tenant_id: UUID | None) -> Outgoing:
+        """Return those of a destination's owner; None: operators."""
+        return self.operators if tenant_id is None else self.tenants
 
 
 def _place(url: str) -> tuple[str, int]:

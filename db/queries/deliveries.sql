@@ -7,7 +7,7 @@ from zapwatch_decisions d
 left join zapwatch_destinations t on t.id = d.destination_id
 left join zapwatch_messages m on m.id = d.message_id
 where ($1::uuid is null or (d.tenant_id = $1 and (d.destination_id is null or t.tenant_id = $1)))
-  and ($2::uuid is null or d.incident_id = $2 or d.gateway_incident_id = $2)
+  and ($2::uuid is null or d.subject_id = $2)
   and ($3::uuid is null or d.destination_id = $3)
   and ($4::bigint is null or d.id < $4)
 order by d.id desc

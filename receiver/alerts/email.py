@@ -122,10 +122,11 @@ class EmailNotifier:
 
 
 async def _deliver(email: Email, mail: EmailMessage, outgoing: Outgoing, hidden: list[str]) -> Sent:
+    end = asyncio.get_running_loop().time() + outgoing.seconds
     opened = await outgoing.connect(email.host, email.port or PORTS[email.tls])
     server = _server(email, opened, outgoing)
     try:
-        async with asyncio.timeout(outgoing.seconds):
+        async with asyncio.timeout_at(end):
             await server.connect()
             refused, answer = await server.send_message(mail)
         with suppress(SMTPException, OSError):

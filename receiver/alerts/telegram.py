@@ -18,7 +18,7 @@ from receiver.client import Reply, Unanswered
 from receiver.outgoing import Outgoing
 
 API: Final = "https://api.telegram.org"
-ITEMS_SHOWN: Final = 6
+ITEMS_SHOWN: Final = 5
 """Pieces of news in words; more might not fit."""
 LIMIT: Final = 4096
 """UTF-16 units that Telegram takes in a message."""

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 from db.connections import Connection
+from db.vault import Vault
+from receiver.alerts import NOTIFIERS
+from receiver.alerts.first import keep_alert_url
 from receiver.settings import SettingsError, load_settings
+from tests.conftest import connected
 from tests.receiver.alerts.sink import open_sink
-from tests.receiver.service import zapwatch
+from tests.receiver.service import KEY, zapwatch
 
 URL = "https://hooks.example/zapwatch?key=s3cret"
 
@@ -30,10 +34,21 @@ async def test_the_setting_makes_one_destination_of_operators(dsn: str) -> None:
     assert made == again == still
 
 
+async def test_slack_is_known_by_its_host(dsn: str) -> None:
+    [made] = await started(dsn, "https://hooks.slack.com/services/T0/B0/s3cret")
+
+    assert (made["kind"], made["config"]) == ("slack", {"url": "https://hooks.slack.com/***"})
+
+
 async def test_replicas_that_start_at_once_make_one(dsn: str) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(3):
-            tasks.create_task(started(dsn, URL))
+    async def start() -> None:
+        async with connected(dsn) as connection:
+            await ready.wait()
+            await keep_alert_url(connection, Vault([KEY]), NOTIFIERS, URL)
+
+    ready = asyncio.Barrier(5)
+
+    await asyncio.gather(*(start() for _ in range(5)))
 
     assert len(await started(dsn, URL)) == 1
 

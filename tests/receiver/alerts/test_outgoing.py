@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from receiver.client import Unanswered
-from receiver.outgoing import ANSWER_LIMIT, Forbidden, Outgoing
+from receiver.outgoing import ANSWER_LIMIT, Forbidden, Outgoing, Ways
 from tests.receiver.alerts.certificates import certified
-from tests.receiver.alerts.sink import Sink, open_rude, open_sink
+from tests.receiver.alerts.sink import TENANT, Sink, open_rude, open_sink
 from tests.receiver.serving import listening
 
 TENANTS = Outgoing()
@@ -92,6 +92,15 @@ async def test_allowed_network_opens_itself_and_no_other(sink: Sink) -> None:
     assert outgoing.is_open("fd12::1")
     assert not outgoing.is_open("127.0.0.2")
     assert not outgoing.is_open("::1")
+
+
+async def test_operators_may_go_where_their_tenants_may_not(sink: Sink) -> None:
+    ways = Ways.allowing([ip_network("10.0.0.0/8")])
+
+    assert (await ways.of(None).post(sink.url, b"", {})).status == 200
+    assert ways.of(TENANT).is_open("10.1.1.1")
+    with pytest.raises(Forbidden):
+        await ways.of(TENANT).post(sink.url, b"", {})
 
 
 async def test_redirect_is_not_followed(sink: Sink) -> None:

@@ -248,6 +248,44 @@ async def test_destinations_are_listed_in_pages(api: Api) -> None:
     assert (len(first["items"]), second["next"]) == (2, None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "change"),
+    [
+        ("slack", {"url": "https://hooks.slack.com/services/T0/B0/s3cret-path"}, {}),
+        (
+            "telegram",
+            {"token": "123456:s3cret-token-of-the-bot-of-the-tests", "chat_id": "-100200300"},
+            {"chat_id": "-7"},
+        ),
+        (
+            "email",
+            {
+                "host": "mail.example",
+                "user": "zap",
+                "password": "s3cret-password",
+                "from": "zap@mail.example",
+                "to": ["ops@mail.example"],
+            },
+            {"to": ["ana@mail.example"]},
+        ),
+    ],
+)
+async def test_no_kind_shows_its_secret_and_each_keeps_it(
+    api: Api, connection: Connection, kind: str, config: dict[str, Any], change: dict[str, Any]
+) -> None:
+    created = await made(api.client, kind=kind, config=config)
+    before = await kept(connection, created["id"])
+
+    answer = await api.client.patch(
+        f"/destinations/{created['id']}", json={"config": {**created["config"], **change}}
+    )
+
+    assert answer.status_code == 200, answer.text
+    assert "s3cret" not in str(created) + answer.text
+    assert await kept(connection, created["id"]) == {**before, **change}
+    assert "s3cret" in str(before)
+
+
 WEBHOOK: dict[str, Any] = {"kind": "webhook", "config": {"url": URL}}
 
 
