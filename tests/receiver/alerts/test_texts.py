@@ -148,7 +148,9 @@ def test_times_are_those_of_the_readers_place() -> None:
     assert "15:04 (GMT+00:00)" in text("Nowhere/Else")
 
 
-@pytest.mark.parametrize("name", ["a\nb\r\nBcc: x\u2028c", "a" * 500, "{name} {0}", "%s"])
+@pytest.mark.parametrize(
+    "name", ["a\nb\r\nBcc: x\u2028c", "a\0b\x1b[0m\u202ec", "a" * 500, "{name} {0}", "%s"]
+)
 def test_a_name_is_one_short_line_whatever_it_is(name: str) -> None:
     text = text_of(message(item(name=name)))
 
