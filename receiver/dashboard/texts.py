@@ -71,10 +71,11 @@ _TEXTS: Final[dict[str, tuple[str, str, str]]] = {
         "QR code that connects WhatsApp",
         "Código QR para conectar WhatsApp",
     ),
-    "ready": (
-        "Aguardando a leitura do código…",
-        "Waiting for the scan…",
-        "Esperando que escanee el código…",
+    "ready": ("Aguardando a leitura…", "Waiting for the scan…", "Esperando el escaneo…"),
+    "ready_more": (
+        "O código se renova sozinho enquanto esta página está aberta.",
+        "The code renews itself while this page is open.",
+        "El código se renueva solo mientras esta página está abierta.",
     ),
     "preparing": ("Preparando o código QR…", "Preparing the QR code…", "Preparando el código QR…"),
     "preparing_more": (

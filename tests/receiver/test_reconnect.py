@@ -38,7 +38,7 @@ async def stranded(told: Story, **more: Any) -> tuple[Any, str, str]:
     """Return an instance that was unlinked on the phone, its channel, and the link of its incident."""
     host = await told.fleet.evolution()
     instance = host.add("loja-01")
-    channel = await told.watch(host, instance, name="Loja <Centro>", **more)
+    channel = await told.watch(host, instance, **{"name": "Loja <Centro>", **more})
     instance.unlink()
     return instance, channel, await link_of(told.z, channel)
 
