@@ -1,6 +1,8 @@
 """The way back: one link, one page without login, one scan; and nothing else for whoever has no such link."""
 
 import asyncio
+import signal
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,12 +14,14 @@ import pytest
 
 from db.connections import Connection
 from db.replay import replay
+from receiver.dashboard.rate import KEPT, Rate
 from receiver.dashboard.visits import BY_LINK, CODES, STREAMS_OF_LINK
 from receiver.links import LIFE, Links
 from receiver.sandbox import Fault
 from tests.factories import Evolution
-from tests.receiver.service import KEY, SOON, Zapwatch, zapwatch
+from tests.receiver.service import KEY, OPERATOR, SOON, Zapwatch, zapwatch
 from tests.receiver.story import Story, story
+from tests.receiver.test_secrets import serving as process
 
 UNHURRIED: dict[str, Any] = {
     "stale_after": timedelta(hours=1),
@@ -464,3 +468,56 @@ async def test_page_waits_in_words_while_the_database_is_away(dsn: str) -> None:
 
         assert answer.status_code == 503
         assert "One moment" in answer.text
+
+
+async def test_process_that_stops_keeps_no_page_waiting() -> None:
+    key = urlsafe_b64encode(KEY).decode()
+    async with (
+        process(
+            ZAPWATCH_SECRET_KEYS=key,
+            ZAPWATCH_OPERATOR_TOKEN=OPERATOR,
+            ZAPWATCH_TERMINAL_GRACE_SECONDS="0",
+        ) as service,
+        httpx.AsyncClient(base_url=service.base, timeout=60) as client,
+    ):
+        client.headers["Authorization"] = f"Bearer {OPERATOR}"
+        body = {"provider": "evolution_api", "instance": "loja-01"}
+        registered = (await client.post("/channels", json=body)).json()
+        for said in (Evolution().update("open"), Evolution().update("close", 401)):
+            await client.post(httpx.URL(registered["webhook_url"]).path, json=said)
+        async with asyncio.timeout(60):
+            while not (found := (await client.get("/incidents")).json()["items"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)  # the service tells nobody that it has opened one
+        link = Links((KEY,), service.base).link_for(
+            UUID(registered["id"]), UUID(found[0]["id"]), datetime.now(UTC)
+        )
+        stream = panels(client, link)
+        await anext(stream)
+
+        service.process.send_signal(signal.SIGTERM)
+        async for _ in stream:
+            pass
+        code = await asyncio.wait_for(service.process.wait(), 60)
+
+        assert code == 0
+        assert b"graceful shutdown exceeded" not in (service.folder / "out").read_bytes()
+
+
+async def test_rate_gives_back_evenly_what_was_used_up() -> None:
+    rate = Rate(3, timedelta(seconds=30))
+
+    at_once = [rate.take("a", 0.0) for _ in range(4)]
+    later = [rate.take("a", 10.0), rate.take("a", 10.0), rate.take("b", 10.0)]
+
+    assert at_once == [0, 0, 0, 10]
+    assert later == [0, 10, 0]
+
+
+async def test_rate_remembers_so_many_and_no_more() -> None:
+    rate = Rate(1, timedelta(seconds=30))
+    for caller in range(KEPT + 1):
+        rate.take(caller, 0.0)
+
+    forgotten, remembered = rate.take(0, 0.0), rate.take(KEPT, 0.0)
+
+    assert (forgotten, remembered) == (0, 30)
