@@ -107,7 +107,7 @@ async def test_one_link_and_one_scan_bring_a_channel_back(dsn: str) -> None:
 
 
 async def test_scan_is_seen_although_the_gateway_tells_nobody(dsn: str) -> None:
-    async with waiting(dsn) as told, browser() as client:
+    async with waiting(dsn, retry_after=timedelta(hours=1)) as told, browser() as client:
         instance, _, link = await stranded(told)
 
         async with aclosing(panels(client, link)) as stream:
