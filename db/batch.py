@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, text_of
-from db.entry import Entry, Owner, Source, Told
+from db.entry import Entry, Noted, Owner, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
 from db.qr import SHOWN_FOR, KeptQr
 from db.rules import Curable, rules_of
@@ -173,6 +173,8 @@ class Batch:
                 _fall_due(track, entry, entry.said)
             case RecoveryEnded():
                 _end_recovery(track, entry, entry.said)
+            case Noted():
+                _note(track, entry, entry.said)
             case _:
                 track.step(entry.said)
 
@@ -278,3 +280,15 @@ def _end_recovery(track: Track, entry: Entry, said: RecoveryEnded) -> None:
         event = event_of(entry)
         event.data = {**entry.details, "again_at": said.again_at, "failed": said.failed or None}
         track.store(event)
+
+
+def _note(track: Track, entry: Entry, said: Noted) -> None:
+    event = event_of(entry)
+    event.data = dict(said.details)
+    last = track.last_event
+    if last is None or not last.is_like(event):
+        track.store(event)
+        return
+    last.count_on(event)
+    if last is track.stored_event:
+        track.must_save = True

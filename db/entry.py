@@ -41,6 +41,12 @@ class Owner(NamedTuple):
     profile: str | None = None
 
 
+class Noted(NamedTuple):
+    """What somebody did, kept in the channel's history: no signal, so no state and no replay knows it."""
+
+    details: Mapping[str, object] = MappingProxyType({})
+
+
 class Entry(NamedTuple):
     """One signal for one channel. `key` recognises a redelivery; `name` is the gateway's word for it."""
 
@@ -48,7 +54,7 @@ class Entry(NamedTuple):
     source: Source
     name: str
     received_at: datetime
-    said: Told | Signal
+    said: Told | Signal | Noted
     key: bytes | None = None
     gateway_id: UUID | None = None
     """Which gateway answered a probe: the channel may have been moved to another one meanwhile."""

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.apply import acknowledge
 from db.claims import Target
 from db.embedded import Embedded, run_embedded
-from db.entry import Entry, Source
+from db.entry import Entry, Noted, Source
 from db.lodging import lodge
 from db.lookups import Lookups
 from db.migrate import migrate
@@ -26,6 +26,7 @@ from db.notices import listen
 from db.pool import connect, connect_writer, open_pool
 from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
+from db.reconnects import find_stranded
 from db.recoveries import Budget
 from db.vault import Vault, kept_keys
 from db.writer import Writer
@@ -40,10 +41,13 @@ from receiver.alerts.trial import Trial
 from receiver.auth import Tokens, first_token
 from receiver.client import open_client
 from receiver.container import localhost
+from receiver.dashboard import reconnect
+from receiver.dashboard.visits import Visits
 from receiver.deadlines import Deadlines
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
 from receiver.gateways import Gateways
+from receiver.links import Links
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
 from receiver.outgoing import Outgoing
@@ -185,7 +189,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     metrics.measure(metrics.requests_in_flight, lambda: load.requests)
     admission = partial(Admission, load=load, on_refused=metrics.requests_refused.inc)
     app = Zapwatch(
-        routes=api.routes,
+        routes=[*api.routes, *reconnect.routes],
         middleware=[Middleware(admission), Middleware(AccessLog)],
         exception_handlers=exception_handlers,
     )
@@ -201,6 +205,9 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     app.state.tokens, app.state.freshness = Tokens(pool), Freshness(pool, writer, rules)
     app.state.channels = Lookups(partial(find_channels, pool))
+    app.state.links, app.state.visits = Links(settings.secret_keys, settings.base_url), Visits()
+    app.state.stranded = Lookups(partial(find_stranded, pool))
+    app.state.note = partial(_note_visit, writer)
     hear = partial(connect, dsn, "zapwatch notices")
     app.state.listen = partial(listen, hear, app.state.tokens.forget, app.state.tokens.forget_all)
     app.state.apply_now = partial(_apply_now, writer)
@@ -219,7 +226,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     app.state.notifiers = notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
     app.state.routing = Routing(pool, vault, notifiers, metrics.alert_decided)
     app.state.dispatcher = dispatcher = Dispatcher(
-        pool, vault, notifiers, operators, tenants, on_attempt=metrics.message_tried
+        pool, vault, notifiers, operators, tenants, app.state.links.link_for, metrics.message_tried
     )
     metrics.measure(metrics.messages_in_flight, lambda: dispatcher.in_flight)
     app.state.try_destination = Trial(pool, notifiers, operators, tenants).send
@@ -289,6 +296,13 @@ async def _apply_now(writer: Writer, channel_id: UUID) -> None:
     deadline = Deadline(now, suspect=True)
     try:
         await writer.submit([Entry(channel_id, Source.DEADLINE, "deadline", now, deadline)])
+    except NotCommitted as error:
+        raise Unavailable(str(error)) from None
+
+
+async def _note_visit(writer: Writer, channel_id: UUID, name: str, said: Noted) -> None:
+    try:
+        await writer.submit([Entry(channel_id, Source.OPERATOR, name, datetime.now(UTC), said)])
     except NotCommitted as error:
         raise Unavailable(str(error)) from None
 

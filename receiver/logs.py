@@ -21,6 +21,8 @@ _REMOVED: Final = "…"
 _SECRETS: Final = (
     # A webhook's address up to where a path ends, in whichever case and however often its slashes repeat.
     (re.compile(r"(/+webhooks/+[^/\s?#\"']+/+)[^\s?#\"'<>]+", re.IGNORECASE), rf"\1{_REMOVED}"),
+    # A link lets in whoever has it, until it expires.
+    (re.compile(r"(/+reconnect/+)(?!static\b)[^\s/?#\"'<>]+", re.IGNORECASE), rf"\1{_REMOVED}"),
     (re.compile(r"zw_[\w-]+", re.IGNORECASE), f"zw_{_REMOVED}"),
     (re.compile(r"\b(Bearer|Basic)\s+[^\s,\"']+", re.IGNORECASE), rf"\1 {_REMOVED}"),
     (re.compile(r"(\w://[^/\s:@]*:)[^@\s/]+@"), rf"\1{_REMOVED}@"),

@@ -47,6 +47,8 @@ class NotShown:
     """There is no QR for this channel now; says why."""
 
     why: str
+    is_connected: bool = False
+    """The gateway says that no QR is needed any more; a probe will tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ async def _told(
             return Shown(answer, now + provider.qr_life)
         case NoQr.CONNECTED:
             await _look(pool, channel_id, now)
-            return NotShown("The gateway says that the channel is connected. It is being probed.")
+            why = "The gateway says that the channel is connected. It is being probed."
+            return NotShown(why, is_connected=True)
         case NoQr.NOT_YET:
             return NotTold("The gateway is making a QR. Ask again in a few seconds.", NOT_YET_AGAIN)
         case NoQr.MISSING:

@@ -52,9 +52,19 @@ log = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """uvicorn's server, but signals end it in order instead of killing the process once it has stopped."""
 
-    def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_serving: Callable[[], None] = lambda: None,
+        on_stopping: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._on_serving = on_serving
+        self._on_stopping = on_stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stopping()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -153,7 +163,7 @@ async def serve_until_stopped(
     """Serve on a bound socket, on a foundation, until SIGINT or SIGTERM; then drain."""
     async with working(settings, shared) as app:
         tune()
-        await Server(server_config(app), on_serving).serve(sockets=[listener])
+        await Server(server_config(app), on_serving, app.state.visits.end).serve(sockets=[listener])
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:

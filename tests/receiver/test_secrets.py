@@ -14,10 +14,11 @@ import sys
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -256,6 +257,45 @@ async def test_what_lets_somebody_into_a_destination_is_shown_once_and_kept_nowh
     assert "POST /destinations" in lines.getvalue()
     assert found(secrets, lines.getvalue().encode()) == set()
     assert found(secrets, "".join(capfd.readouterr()).encode()) == set()
+
+
+async def test_way_back_tells_its_reader_a_qr_and_nobody_a_key_or_its_link(
+    dsn: str, admin: Connection, lines: StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"probe_timeout": timedelta(seconds=20), "terminal_grace": timedelta(0)}
+    async with open_fleet() as fleet, zapwatch(dsn, **settings) as z:
+        host = await fleet.evolution()
+        instance = host.add("loja-01", "close")
+        channel = await z.channel(api_url=host.url, api_key=instance.key)
+        await z.hear(channel, Evolution().update("open"), Evolution().update("close", 401))
+        incident = UUID((await z.incident(channel))["id"])
+        link = z.app.state.links.link_for(UUID(channel), incident, datetime.now(UTC))
+        del z.client.headers["Authorization"]
+
+        typed = await z.client.post(link, data={"number": "5511999990000"})
+        await z.hear(channel, qr(Evolution()))
+        page = await z.client.get(link, params={"qr": "1"})
+        instance.come_back()
+        await z.hear(channel, Evolution().update("open"))
+        stream = await z.client.get(f"{link}/stream")
+        forged = [await z.client.get(f"{link}x"), await z.client.get(f"{link[:-1]}/stream")]
+
+        assert {answer.status_code for answer in (typed, page, stream)} == {200}
+        assert {answer.status_code for answer in forged} == {404}
+        code, token = str(instance.pairing_code), link.rpartition("/")[2]
+        assert f"<span>{code[:4]}</span>" in typed.text
+        assert found([QR_IMAGE], page.content) == {QR_IMAGE}
+        keys = [instance.key, OPERATOR, KEY.hex(), *(hook.rpartition("/")[2] for hook in z.hooks.values())]
+        for answer in (typed, page, stream, *forged):
+            assert found([*keys, QR_CODE, instance.code, host.url], answer.content) == set()
+        rows = await dump(admin)
+        assert b"reconnect_code_shown" in rows
+        secrets = [*secrets_of(z, token), instance.code, code, "5511999990000", instance.key]
+        assert found(secrets, rows) == set()
+    logged = lines.getvalue()
+    assert "GET /reconnect/…/stream 200" in logged
+    assert found([*secrets, token[:40]], logged.encode()) == set()
+    assert found([*secrets, token[:40]], "".join(capfd.readouterr()).encode()) == set()
 
 
 async def asked_wrongly(z: Zapwatch, channel: str) -> list[httpx.Response]:

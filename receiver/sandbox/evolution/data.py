@@ -6,10 +6,16 @@ from typing import Any, Final
 import orjson
 
 PICTURE: Final = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
-    "AABJRU5ErkJggg=="
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAALQAAAC0AQAAAAAVtjufAAABtklEQVR42tWYMa4DQQhDUS7A/W/pG/B5ZlNESvMlN9mNImUK"
+    "hrGNYVLz9VH9zHpVdUmt6Z6eaRb0qu/Pf9fLIXenJoXq3g8/gvE34mbfnEWaZyEbf0Ea7VulO0I6vjaqzEjH8wduGfb9tSSH"
+    "8UcuH09YPwbF6lwaRPboNpj/xWyyhuA4Psvuxl8BoR5ToGT+GxmSYVrW6W6YjC/iriqRKFW8YsrGv9gY0BzNmFEyPuW1GK07"
+    "aI0OHqL6lE2U4NSZ2DBcv6vRK2MsSEYrGB9DAx40ZA4U1WcZfvHYiCqtf5lkkL+VnrQ/kzfNkTZJEdRE+cX7rwU3XRLIoviQ"
+    "fcEt/kMXiOKD7j1CkLyZpuCy+vcB7PwcIus/zwABq3sK3on6T0EpIN13T7g/1gGOAR08tukg/nINgwzip96y9QW5yMfzCV0+"
+    "6z9Pzvg+W7naov42j/5hQGWio/zil/NWP+6crS+XWNnXmN3kcS48vx1M4H5tZsLzp9sKJNedZOLz892g2jZUYX16JGduuBqo"
+    "cP7m0wKSr0jMEun7F13GHYAmWZXG/z0berYK9y/ffz0enkt0GP/f/n/gD1nnV+ibhwS6AAAAAElFTkSuQmCC"
 )
-"""A PNG of one pixel, where the picture of a QR would be."""
+"""A QR as gateways draw them, the same each time; what it says links no phone."""
 CUSTOMER: Final = "5521988880000@s.whatsapp.net"
 QR_LIMIT: Final[dict[str, Any]] = {
     "message": "QR code limit reached, please login again",

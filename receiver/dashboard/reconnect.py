@@ -1,0 +1,225 @@
+"""The way back: what whoever holds a link may do for its one channel; no login, and nothing else in reach.
+
+What is shown here links a phone: it goes to the reader and nowhere else.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any, Final, cast
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from db.entry import Noted
+from db.lookups import Lookups
+from db.patience import persist
+from db.queue import PATIENCE
+from db.reconnects import Stranded, StrandedKey
+from receiver.api.endpoint import Services
+from receiver.dashboard.live import PREPARING, Look, events, views
+from receiver.dashboard.pages import FOLDER, UNKEPT, moment, page, render
+from receiver.dashboard.texts import language_of
+from receiver.dashboard.visits import Visits
+from receiver.errors import DATABASE_AWAY, Unavailable
+from receiver.links import Link, Links
+from receiver.qr import NotTold, Shown, TooSoon, show_qr
+
+AFTER: Final = timedelta(hours=1)
+"""How long a link still opens once its incident is over: whoever scanned may look again whether it holds."""
+FORM_BYTES: Final = 1024
+"""A form with one telephone number."""
+_AWAY: Final[tuple[type[Exception], ...]] = (Unavailable, *DATABASE_AWAY)
+NUMBER: Final = re.compile(r"[0-9]{8,15}", re.ASCII)
+
+
+class Reconnecting(Services):
+    """What `app.state` holds for these pages besides."""
+
+    links: Links
+    visits: Visits
+    stranded: Lookups[StrandedKey, Stranded]
+    note: Callable[[Any, str, Noted], Awaitable[None]]
+    """Keeps in a channel's history that somebody was here; raises `Unavailable`."""
+
+
+class Refused(Exception):
+    """A page that says why not; `why` names its sentences."""
+
+    def __init__(self, status: HTTPStatus, why: str, again_in: int | None = None) -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
+        self.headers = {} if again_in is None else {"Retry-After": str(again_in)}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody with a good link."""
+
+    request: Request
+    services: Reconnecting
+    link: Link
+    channel: Stranded
+
+    @property
+    def locale(self) -> str:
+        """The reader's language."""
+        return _language(self.request, self.channel.locale)
+
+    async def note(self, name: str) -> None:
+        """Keep in the channel's history what the reader was given, without who it was."""
+        noted = Noted({"incident_id": str(self.link.incident_id)})
+        await self.services.note(self.link.channel_id, name, noted)
+
+
+def visited(
+    endpoint: Callable[[Visit], Awaitable[Response]],
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """Return the endpoint behind a link that holds and is not used too often; whatever is wrong is a page."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(await _visit(request))
+        except Refused as refused:
+            return _plain(request, refused)
+        except _AWAY:
+            return _plain(request, Refused(HTTPStatus.SERVICE_UNAVAILABLE, "away", again_in=5))
+
+    return guarded
+
+
+async def _visit(request: Request) -> Visit:
+    services, now = cast(Reconnecting, request.app.state), datetime.now(UTC)
+    _allow(services.visits.wait_for_address(_address(request)))
+    link = services.links.read(request.path_params["token"])
+    if link is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown")
+    _allow(services.visits.wait_for_link(link.channel_id))
+    if now >= link.expires_at:
+        raise Refused(HTTPStatus.GONE, "expired")
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        channel = await persist(lambda: services.stranded.find((link.channel_id, link.incident_id)))
+    if channel is None:
+        raise Refused(HTTPStatus.GONE, "gone")
+    if channel.resolved_at is not None and now >= channel.resolved_at + AFTER:
+        raise Refused(HTTPStatus.GONE, "over")
+    return Visit(request, services, link, channel)
+
+
+def _allow(seconds: int) -> None:
+    if seconds:
+        raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "often", seconds)
+
+
+def _address(request: Request) -> str:
+    """Return who asks: the caller, or whom a proxy on a private network names last; counted, never kept."""
+    caller = "" if request.client is None else request.client.host
+    named = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    try:
+        ip_address(named)
+        return named if ip_address(caller).is_private else caller
+    except ValueError:
+        return caller
+
+
+def _language(request: Request, tenants: str | None = None) -> str:
+    return language_of(request.query_params.get("lang"), request.headers.get("accept-language"), tenants)
+
+
+def _plain(request: Request, refused: Refused) -> Response:
+    locale = _language(request)
+    return page(render("plain.html", locale, why=refused.why), refused.status, refused.headers)
+
+
+async def show(visit: Visit) -> Response:
+    """Show the page; the QR comes by its stream, or with the page where `qr` asks for it (no JavaScript)."""
+    view = PREPARING
+    if visit.request.method == "GET":
+        await visit.note("reconnect_opened")
+        if "qr" in visit.request.query_params:
+            view = await _look(visit).at(visit.channel, datetime.now(UTC))
+    return _page(visit, view=view, code=None, problem=None)
+
+
+def _page(visit: Visit, **values: object) -> Response:
+    channel, locale = visit.channel, visit.locale
+    still, token = "qr" in visit.request.query_params, visit.request.path_params["token"]
+    until = moment(visit.link.expires_at, locale, channel.time_zone)
+    about = {"channel": channel, "token": token, "again": token, "until": until, "still": still}
+    return page(render("reconnect.html", locale, **about, **values))
+
+
+def _look(visit: Visit) -> Look:
+    return Look(visit.services, lambda: visit.note("reconnect_qr_shown"))
+
+
+async def stream(visit: Visit) -> Response:
+    """Tell the page what is to be seen, until the channel is connected."""
+    services, key = visit.services, (visit.link.channel_id, visit.link.incident_id)
+    locale, again = visit.locale, visit.request.path_params["token"]
+
+    async def body() -> AsyncIterator[str]:
+        with services.visits.looking(visit.link.channel_id):
+            seen = views(_look(visit), lambda: services.stranded.find(key), services.visits)
+            async for event in events(seen, locale, again):
+                yield event
+
+    if not services.visits.has_place(visit.link.channel_id):
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "often", 10)
+    # Proxies must not collect a stream before they pass it on.
+    headers = {**UNKEPT, "X-Accel-Buffering": "no"}
+    return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
+
+
+async def give_code(visit: Visit) -> Response:
+    """Give a code to type on the phone with this number."""
+    code, problem = await _code(visit)
+    if "hx-request" in visit.request.headers:
+        return page(render("code.html", visit.locale, code=code, problem=problem))
+    return _page(visit, view=PREPARING, code=code, problem=problem)
+
+
+async def _code(visit: Visit) -> tuple[str | None, str | None]:
+    """Return a pairing code, or the name of what speaks against one."""
+    number, services, channel = await _number(visit.request), visit.services, visit.channel
+    if number is None:
+        return None, "code_wrong"
+    if services.visits.wait_for_code(channel.channel_id):
+        return None, "code_often"
+    outcome = await show_qr(
+        services.pool, services.vault, services.client, channel.channel_id, channel.tenant_id, number
+    )
+    match outcome:
+        case Shown() if outcome.qr.pairing_code is not None:
+            await visit.note("reconnect_code_shown")
+            return outcome.qr.pairing_code, None
+        case TooSoon() | NotTold():
+            return None, "code_later"
+        case _:
+            return None, "code_none"
+
+
+async def _number(request: Request) -> str | None:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_BYTES:
+            return None
+    given = parse_qs(body.decode("ascii", "replace")).get("number", [""])[0]
+    number = re.sub(r"[\s()+.\-]", "", given)
+    return number if NUMBER.fullmatch(number) else None
+
+
+routes: Final[list[BaseRoute]] = [
+    Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),
+    Route("/reconnect/{token}", visited(show), methods=["GET"]),
+    Route("/reconnect/{token}", visited(give_code), methods=["POST"]),
+    Route("/reconnect/{token}/stream", visited(stream), methods=["GET"]),
+]
