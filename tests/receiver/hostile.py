@@ -104,6 +104,15 @@ class Rig:
         channel = await self.z.channel(instance, provider, api_url=url)
         return instance, channel, {"channel": self.z.hooks[channel], "gateway": gateway_hook}
 
+    async def lone(self) -> tuple[str, str, dict[str, str]]:
+        """Do as `hooks` on a gateway of its own, which others' silence does not bring down."""
+        instance = f"loja-{next(self.numbers)}"
+        url = f"http://127.0.0.1:9/{instance}"
+        gateway = {"provider": "evolution_api", "base_url": url, "api_key": "k"}
+        hook = (await self.z.client.post("/gateways", json=gateway)).json()["webhook_url"]
+        channel = await self.z.channel(instance, api_url=url)
+        return instance, channel, {"channel": self.z.hooks[channel], "gateway": hook}
+
     async def expect_working(self, provider: str, instance: str, channel: str) -> None:
         """Post an ordinary event that must be heard."""
         if provider == "twilio":

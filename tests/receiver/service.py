@@ -17,7 +17,7 @@ from tests.receiver.serving import address, listening, serving
 
 KEY = bytes(range(32))
 OPERATOR = "an-operator-of-the-tests"
-QUICK: dict[str, Any] = {"terminal_grace": timedelta(seconds=0.3)}
+QUICK: dict[str, Any] = {"terminal_grace": timedelta(seconds=0.3), "verdict_within": timedelta(0)}
 """Settings under which a test need not wait."""
 SOON = 0.01
 """A threshold in minutes that is over in 0.6 s."""

@@ -16,7 +16,7 @@ from tests.receiver.service import KEY, zapwatch
 
 
 async def test_hundred_copies_at_once_are_one_event_and_one_incident(rig: Rig) -> None:
-    instance, channel, hooks = await rig.hooks("evolution_api")
+    instance, channel, hooks = await rig.lone()
     evolution = Evolution(instance)
     await rig.z.hear(channel, evolution.update("open"))
     body = evolution.update("close", 401)
@@ -85,14 +85,14 @@ async def test_deleted_while_webhooks_arrive_answers_them_and_leaves_no_open_inc
 
 
 async def test_paused_and_resumed_while_webhooks_arrive_ends_as_the_last_word(rig: Rig) -> None:
-    instance, channel, hooks = await rig.hooks("evolution_api")
+    instance = f"loja-{next(rig.numbers)}"
+    channel = await rig.z.channel(instance)
     evolution = Evolution(instance)
     await rig.z.hear(channel, evolution.update("open"))
 
     async def flood() -> set[int]:
         return {
-            await rig.z.post(hooks["gateway"], evolution.update(state))
-            for state in ("open", "close", *("open",) * 40)
+            await rig.z.post(channel, evolution.update(state)) for state in ("open", "close", *("open",) * 40)
         }
 
     async def switch() -> set[int]:
@@ -113,7 +113,7 @@ async def test_paused_and_resumed_while_webhooks_arrive_ends_as_the_last_word(ri
 
 
 async def test_threshold_lowered_while_unhealthy_opens_the_incident_at_once(rig: Rig) -> None:
-    instance, channel, _ = await rig.hooks("evolution_api")
+    instance, channel, _ = await rig.lone()
     evolution = Evolution(instance)
     await rig.z.hear(channel, evolution.update("open"), evolution.update("connecting"))
     assert (await rig.z.state(channel))["incident"] is None
@@ -125,7 +125,7 @@ async def test_threshold_lowered_while_unhealthy_opens_the_incident_at_once(rig:
 
 
 async def test_threshold_lowered_by_an_application_beside_us_opens_the_incident(rig: Rig) -> None:
-    instance, channel, _ = await rig.hooks("evolution_api")
+    instance, channel, _ = await rig.lone()
     evolution = Evolution(instance)
     await rig.z.hear(channel, evolution.update("open"), evolution.update("connecting"))
 

@@ -191,7 +191,7 @@ async def test_channel_that_was_scanned_meanwhile_is_probed_and_not_scanned_agai
     async with scanning(dsn) as told:
         host = await getattr(told.fleet, provider)()
         instance = host.add("loja-01")
-        channel = await told.watch(host, instance)
+        channel = await told.watch(host, instance, metadata={"auto_recovery": False})
         instance.state = "close"
         await told.z.client.post(f"/channels/{channel}/check")
         await told.z.client.post(f"/channels/{channel}/check")
@@ -253,7 +253,7 @@ async def test_wapi_gives_pictures_and_pairing_codes(dsn: str, connection: Conne
     async with scanning(dsn) as told:
         host = await told.fleet.wapi()
         instance = host.add()
-        channel = await told.watch(host, instance)
+        channel = await told.watch(host, instance, metadata={"auto_recovery": False})
         instance.disconnect(heard=False)
         await told.z.client.post(f"/channels/{channel}/check")
         await told.becomes(channel, "disconnected")
