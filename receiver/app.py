@@ -30,7 +30,18 @@ from db.reconnects import find_stranded
 from db.recoveries import Budget
 from db.vault import Vault, kept_keys
 from db.writer import Writer
-from receiver import api, checks, housekeeping, records, retention, slots, subscriptions, suspicions, versions
+from receiver import (
+    api,
+    checks,
+    heartbeat,
+    housekeeping,
+    records,
+    retention,
+    slots,
+    subscriptions,
+    suspicions,
+    versions,
+)
 from receiver.admission import Admission, Load
 from receiver.alerts import NOTIFIERS
 from receiver.alerts.dispatch import Dispatcher
@@ -277,6 +288,8 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     deep = suspicions.run(state.pool, state.vault, state.writer, state.prober, timeout, told)
     yield "suspicions", deep
     yield "notices", state.listen()
+    if (url := state.settings.heartbeat_url) is not None:
+        yield "heartbeat", heartbeat.run(state.pool, state.client, url, state.settings.heartbeat_every)
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
 

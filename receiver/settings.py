@@ -200,6 +200,10 @@ class Settings:
     alert_url: Annotated[
         str | None, Setting(_alert_url, "a first destination of alerts for operators", secret=True)
     ] = field(default=None, repr=False)
+    heartbeat_url: Annotated[
+        str | None,
+        Setting(_web_address, "asked once a minute while everything works", secret=True),
+    ] = field(default=None, repr=False)
     events_keep_days: Annotated[int, Setting(_whole(1, 36500), "days that events are kept")] = 90
     workers: Annotated[int, Setting(_whole(1, 256), "processes that serve")] = 1
     log_format: Annotated[LogFormat, Setting(_log_format, "how log lines look: text or json")] = "text"
@@ -208,6 +212,8 @@ class Settings:
     """How many times as fast recovery goes; only the demo and the tests, which compress time, set it."""
     verdict_within: timedelta = timedelta(seconds=60)
     """No setting, but shorter in tests: losses so close together may have one cause."""
+    heartbeat_every: timedelta = timedelta(minutes=1)
+    """No setting, but shorter in tests."""
     offline_for: timedelta = timedelta(minutes=2)
     """No setting, but shorter in tests: how long silence from everywhere is blamed on nobody."""
 

@@ -30,7 +30,7 @@ def test_every_setting_of_the_contract_is_known() -> None:
         "DATABASE_URL", "DATA_DIR", "HOST", "PORT", "PUBLIC_URL", "SECRET_KEYS", "OPERATOR_TOKEN",
         "STALE_AFTER_SECONDS", "RETRY_AFTER_SECONDS", "TERMINAL_GRACE_SECONDS", "PROBE_TIMEOUT_SECONDS",
         "GATEWAY_SETTLE_SECONDS", "BREAKER_MAX_SECONDS", "OUTGOING_ALLOW", "ALERT_URL", "EVENTS_KEEP_DAYS",
-        "WORKERS", "LOG_FORMAT", "CONNECTIVITY_URL",
+        "WORKERS", "LOG_FORMAT", "CONNECTIVITY_URL", "HEARTBEAT_URL",
     }  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def test_secret_is_in_no_error_and_no_repr(name: str) -> None:
         "ZAPWATCH_SECRET_KEYS": KEY,
         "ZAPWATCH_OPERATOR_TOKEN": "operator-token-0123",
         "ZAPWATCH_ALERT_URL": "https://hooks.example/bot-token/chat",
+        "ZAPWATCH_HEARTBEAT_URL": "https://hc.example/ping/9f2b",
     }
 
     settings = load_settings(environ)

@@ -58,7 +58,7 @@ async def test_members_are_told_inside_their_application(desk: Desk) -> None:
     )
     assert {row["owner_id"] for row in rows} == admins
     assert {(row["type"], row["ref_id"]) for row in rows} == {("instance_disconnected", incident)}
-    assert {row["body"] for row in rows} == {
+    assert {row["body"].partition("\n")[0] for row in rows} == {
         "WhatsApp da unidade Centro perdeu conexão. Reconecte via QR Code em Configurações."
     }
 
