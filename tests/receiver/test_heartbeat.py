@@ -28,9 +28,10 @@ HANGING = {
     "probe_claimed_until = now() + interval '1 hour'",
     "deadlines": "update zapwatch_states set due_at = now() - interval '2 minutes', "
     "claimed_until = now() + interval '1 hour'",
-    "messages": "insert into zapwatch_messages (destination_id, tenant_id, due_at, leaves_at, claimed_until) "
-    "select id, tenant_id, now() - interval '2 minutes', now(), now() + interval '1 hour' "
-    "from zapwatch_destinations",
+    "messages": "with destination as "
+    "(insert into zapwatch_destinations (kind, config) values ('webhook', '') returning id) "
+    "insert into zapwatch_messages (destination_id, due_at, claimed_until) "
+    "select id, now() - interval '2 minutes', now() + interval '1 hour' from destination",
 }
 """How a loop of another service hangs: it has claimed what is due, and does nothing."""
 
