@@ -20,7 +20,7 @@ BRISK: dict[str, Any] = {
     "breaker_max": timedelta(seconds=1),
     "stale_after": timedelta(seconds=1),
     "retry_after": timedelta(seconds=0.2),
-    "probe_timeout": timedelta(seconds=1),
+    "probe_timeout": timedelta(seconds=3),
 }
 
 
@@ -146,7 +146,7 @@ async def test_two_thousand_channels_of_a_host_that_is_dead_for_ten_minutes(
 async def test_of_a_host_that_is_back_only_the_lost_channels_have_incidents(
     dsn: str, connection: Connection
 ) -> None:
-    settings = {**BRISK, "gateway_settle": timedelta(seconds=5)}
+    settings = {**BRISK, "gateway_settle": timedelta(seconds=5), "probe_timeout": timedelta(seconds=8)}
     async with story(dsn, **settings) as told:
         host = await told.fleet.evolution()
         instances = await imported(told, host, 80)

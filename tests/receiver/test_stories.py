@@ -150,6 +150,7 @@ async def test_a_status_that_hangs_does_not_cover_a_w_api_disconnect(dsn: str) -
         host = await told.fleet.wapi()
         instance = host.add()
         channel = await told.watch(host, instance)
+        await told.watch(host, host.add())
 
         instance.fault = Fault.HANG
         instance.disconnect()
