@@ -193,7 +193,8 @@ async def test_no_sequence_breaks_a_budget(rig: Rig, script: list[tuple[str, Any
 async def test_two_replicas_spend_a_gateways_budget_and_no_more(dsn: str) -> None:
     async with AsyncExitStack() as stack:
         fleet = await stack.enter_async_context(open_fleet(speed=SPEED))
-        unhurried = {**compressed(1), "probe_timeout": timedelta(seconds=8)}
+        # Without a window no loss is a mass loss, during which nothing would be ordered.
+        unhurried = {**compressed(1), "probe_timeout": timedelta(seconds=8), "verdict_within": timedelta(0)}
         replicas = [await stack.enter_async_context(served(dsn, **unhurried)) for _ in range(2)]
         told, host = Story(replicas[0], fleet), await fleet.wapi()
         instances = [host.add() for _ in range(14)]

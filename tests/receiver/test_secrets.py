@@ -112,7 +112,7 @@ def said(instance: Evolution) -> list[dict[str, Any]]:
     more = {"apikey": APIKEY, "token": WAPI_TOKEN}
     message = {"message": {"conversation": MESSAGE}, "pushName": MESSAGE, "messageTimestamp": 1}
     return [
-        {**instance.update("open", token=WAPI_TOKEN, profileName=MESSAGE), **more},
+        {**instance.update("open", token=WAPI_TOKEN), **more},
         qr(instance),
         {**instance.update("close", 401, lastDisconnect={"error": MESSAGE, "apikey": APIKEY}), **more},
         {**instance.closed(message=f"Log out instance {MESSAGE}"), **more},
