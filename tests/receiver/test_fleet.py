@@ -121,6 +121,8 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         "stale_after": timedelta(minutes=5),
         "retry_after": timedelta(minutes=5),
         "recovery_speed": 1.0,
+        # Not a mass loss, after which all would be asked while somebody still watches.
+        "verdict_within": timedelta(0),
     }
     async with open_fleet(speed=QUICK_SPEED) as fleet:
         hosts = [await fleet.evolution() for _ in range(4)]
