@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -209,7 +209,8 @@ async def _compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) 
     # A control must not serve two answers that count in a row.
     tally = Tally(settings.offline_for)
     note = partial(_note, metrics, tally)
-    app.state.prober = prober = Prober(pool, vault, client, settings.retry_after / 2, note)
+    prober = Prober(pool, vault, client, settings.retry_after / 2, note)
+    app.state.prober = await stack.enter_async_context(aclosing(prober))
     app.state.gateways = Gateways(pool, writer, prober, client, tally, settings)
     app.state.sweeper = Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered)
     app.state.slotter = slots.Slotter(pool, vault, client, settings.base_url)

@@ -1,7 +1,8 @@
 """How Zapwatch calls gateways, and posts to destinations: the one place of the service that imports httpx.
 
-Each origin has small pools of connections of its own, so that a slow gateway holds no other up: httpx looks
-through the whole of a pool twice with each request. Connections are kept open between probes.
+Each call of an origin that is under way has a pool of its own with one connection, which is kept open for the
+next: httpx looks through the whole of a pool twice with each request, and forgets connections where a call
+is cut short that was about to close several.
 """
 
 import asyncio
@@ -20,8 +21,6 @@ ANSWER_LIMIT: Final = 256 * 1024
 """Bytes of an answer that are read, lists excepted; a gateway's own are a few hundred."""
 ORIGINS_KEPT: Final = 4096
 """Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
-POOL_CALLS: Final = 5
-"""Calls at a time through one pool, and idle connections that it keeps; for more calls there are more."""
 KEPT_FOR: Final = timedelta(seconds=4)
 """How long an idle connection is kept: Node, which Evolution runs on, closes it after 5 s."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -56,7 +55,7 @@ class Unconnected(Unanswered):
 @dataclass(slots=True)
 class _Pool:
     http: httpx.AsyncClient
-    calls: int = 0
+    taken: bool = False
 
 
 class _Request(NamedTuple):
@@ -133,7 +132,7 @@ class Client:
 
     async def _make(self, request: _Request) -> Reply:
         pool = self._pool((request.url.scheme, request.url.host, request.url.port))
-        pool.calls += 1
+        pool.taken = True
         try:
             await self._close_oldest()
             try:
@@ -144,7 +143,7 @@ class Client:
                 # The gateway may have closed a kept connection just now, which says nothing about it.
                 return await _exchange(pool.http, request)
         finally:
-            pool.calls -= 1
+            pool.taken = False
 
     def _reachable(self, url: httpx.URL) -> httpx.URL:
         return url.copy_with(host=self._localhost) if url.host == "localhost" else url
@@ -152,7 +151,7 @@ class Client:
     def _pool(self, origin: Origin) -> _Pool:
         pools = self._origins.setdefault(origin, [])
         self._origins.move_to_end(origin)
-        pool = next((pool for pool in pools if pool.calls < POOL_CALLS), None)
+        pool = next((pool for pool in pools if not pool.taken), None)
         if pool is None:
             pool = _Pool(_http(self._tls, self.seconds))
             pools.append(pool)
@@ -161,7 +160,7 @@ class Client:
     async def _close_oldest(self) -> None:
         while len(self._origins) > ORIGINS_KEPT:
             idle = next(
-                (key for key, pools in self._origins.items() if not any(pool.calls for pool in pools)), None
+                (key for key, pools in self._origins.items() if not any(pool.taken for pool in pools)), None
             )
             if idle is None:
                 return
@@ -243,7 +242,7 @@ async def _beginning(response: httpx.Response, limit: int) -> bytes:
 def _http(tls: ssl.SSLContext, seconds: float) -> httpx.AsyncClient:
     limits = httpx.Limits(
         max_connections=None,
-        max_keepalive_connections=POOL_CALLS,
+        max_keepalive_connections=1,
         keepalive_expiry=KEPT_FOR.total_seconds(),
     )
     # A cookie of one gateway is none of another's on the same host, and an odd one would spoil its requests.

@@ -126,6 +126,13 @@ class Prober:
         self.in_flight = 0
         """Probes under way."""
 
+    async def aclose(self) -> None:
+        """End the controls that are under way: whoever waits for one is cancelled."""
+        under_way = [control for _, control in self._controls.values()]
+        for control in under_way:
+            control.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
     async def probe(self, target: Target) -> Probed:
         """Return what the gateway answers about a channel; raise `Unaskable`."""
         self.in_flight += 1
@@ -174,7 +181,9 @@ class Prober:
         until, control = self._controls.get(gateway_id, (0.0, None))
         if control is None or until <= now:
             control = asyncio.create_task(self._control(target, gateway_id))
-            self._controls = {id: kept for id, kept in self._controls.items() if kept[0] > now}
+            self._controls = {
+                id: kept for id, kept in self._controls.items() if kept[0] > now or not kept[1].done()
+            }
             self._controls[gateway_id] = now + self._control_for, control
         return await asyncio.shield(control)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -70,9 +70,9 @@ async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_P
     async with (
         await open_pool(dsn, "zapwatch check") as pool,
         open_client(settings.probe_timeout, localhost()) as client,
+        aclosing(Prober(pool, vault, client, settings.retry_after / 2)) as prober,
     ):
         writer = Writer(partial(connect_writer, dsn), installation_rules(settings), curable=CURABLE)
-        prober = Prober(pool, vault, client, settings.retry_after / 2)
         yield _Parts(pool, writer, prober, Reconciler(pool, writer, prober, settings.probe_timeout))
 
 

@@ -1,6 +1,7 @@
 """Calls to gateways that answer badly, slowly, for ever or not at all; the gateways here are bare sockets."""
 
 import asyncio
+import gc
 import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -383,3 +384,26 @@ async def test_origin_called_longest_ago_is_closed_unless_it_is_in_use() -> None
         assert used.left == 0
         go_on.set()
         assert (await call).status == 200
+
+
+async def test_connections_that_idled_too_long_are_closed_though_the_next_calls_are_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by the garbage collector, which would find what was forgotten."""
+    monkeypatch.setattr("receiver.client.KEPT_FOR", timedelta(seconds=0.05))
+    gc.disable()
+    try:
+        async with gateway(well) as told:
+            for ticks in range(8):
+                async with open_client(PATIENT) as calling:
+                    await asyncio.gather(*(calling.get(told.url) for _ in range(20)))
+                    await asyncio.sleep(0.06)  # it is the passing of time that they must not survive
+                    tasks = [asyncio.create_task(calling.get(told.url)) for _ in range(20)]
+                    for _ in range(ticks):
+                        await asyncio.sleep(0)  # to another place in the call
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+            await told.until(lambda it: it.left == it.connections)
+    finally:
+        gc.enable()

@@ -231,6 +231,25 @@ async def test_channels_that_cannot_be_asked_are_no_control(probing: Probing) ->
     assert await probing.outcomes(channels[:1]) == ["session_missing"]
 
 
+async def test_no_control_outlives_its_prober(probing: Probing) -> None:
+    host = await probing.fleet.wapi()
+    instances = [host.add() for _ in range(3)]
+    channels = [await probing.channel(host, instance) for instance in instances]
+    instances[0].vanish()
+    for instance in instances[1:]:
+        instance.fault = Fault.HANG
+
+    asking = asyncio.create_task(probing.outcomes(channels[:1]))
+    async with asyncio.timeout(15):
+        while not instances[1].probed and not instances[2].probed:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # the sandbox tells nobody that it was asked
+    await probing.prober.aclose()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert sum(len(instance.probed) for instance in instances) == 2
+
+
 async def test_controls_of_two_gateways_are_apart(probing: Probing) -> None:
     broken, whole = await probing.fleet.wapi(), await probing.fleet.wapi()
     lost = whole.add()
