@@ -13,6 +13,12 @@ from tests.receiver.service import served, time
 from tests.receiver.story import Story, story
 
 SOON: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.01}}
+LATER: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.05}}
+"""As SOON, with time to see beforehand that others went unanswered, too."""
+HELD = """
+select bool_and(due_at > first_unhealthy_at + interval '3 s') from zapwatch_states
+"""
+"""Whether all incidents were due, and were put off."""
 """A channel whose own incident would open long before any of these stories ends."""
 BRISK: dict[str, Any] = {
     "verdict_within": timedelta(seconds=6),
@@ -58,11 +64,12 @@ async def test_a_dead_host_is_one_incident_and_none_of_its_channels(
 ) -> None:
     async with story(dsn, **BRISK) as told:
         host = await told.fleet.evolution()
-        channels = await fill(told, host, 12)
+        channels = await fill(told, host, 12, **LATER)
         assert (await goes(told, host, "up"))["incident"] is None
 
         host.fault = fault
         down = await goes(told, host, "down")
+        await told.z.until(lambda: connection.fetchval(HELD), lambda held: held)
         metrics = (await told.z.client.get("/metrics")).text
         host.fault = None
         up = await goes(told, host, "up")
@@ -331,11 +338,12 @@ async def test_channels_that_flap_together_are_one_incident(dsn: str, connection
 async def test_two_replicas_open_one_incident(dsn: str, connection: Connection) -> None:
     async with story(dsn, **BRISK) as told, served(dsn, **BRISK) as other:
         host = await told.fleet.evolution()
-        await fill(told, host, 12)
+        await fill(told, host, 12, **LATER)
 
         host.fault = Fault.REFUSED
         await goes(told, host, "down")
         await goes(Story(other, told.fleet), host, "down")
+        await told.z.until(lambda: connection.fetchval(HELD), lambda held: held)
         host.fault = None
         await goes(told, host, "up")
 
