@@ -3,52 +3,30 @@
 import asyncio
 import os
 import time
-from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 import asyncpg
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
 
 from db.apply import Applied
 from db.connections import Pool
-from db.gateways import count_gateways
 from db.patience import TRANSIENT
-from db.reads import ChannelCount, OldestDue, count_channels, read_oldest_due
 from db.recoveries import Outcome
+from receiver.counted import Counted, read_figures
 from receiver.probe import Probed
-from receiver.providers import PROVIDERS
 from receiver.providers.report import Pulse
-from statemachine.gateway import Health
-from statemachine.model import State
 
-Samples = Mapping[Any, float]
-"""Values by the values of their labels, in order."""
 COUNTED_FOR: Final = timedelta(seconds=15)
 """How old the figures from the database may be: counting reads every channel."""
 PATIENCE: Final = timedelta(seconds=1)
 """How long a scrape waits for new figures; then it gets the last ones, and the next scrape the new."""
 LAG_EVERY: Final = timedelta(seconds=0.25)
 """Pause between two measurements of the event loop's lag; each costs some microseconds."""
-STATES: Final = tuple(dict.fromkeys(state.shown for state in State))
-COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "zapwatch_channels": ("Channels by state.", ("state",)),
-    "zapwatch_provider_channels": ("The same channels by provider and state.", ("provider", "state")),
-    "zapwatch_incidents_open": ("Open incidents by provider.", ("provider",)),
-    "zapwatch_gateways": ("Gateways with channels by state.", ("state",)),
-    "zapwatch_gateway_incidents_open": ("Open incidents of whole gateways.", ()),
-    "zapwatch_oldest_due_seconds": (
-        "How long the longest due probe (until its answer is kept) and deadline wait; 0: none is due.",
-        ("kind",),
-    ),
-}
-"""What is counted in the database: names, documentation and labels."""
 
 
 def share(folder: Path, number: int) -> None:
@@ -66,114 +44,90 @@ class Metrics:
     def __init__(self, shared: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """`shared`: the folder that was given to `share`; then those of all its processes are exposed."""
         self.registry: Final = CollectorRegistry()
-        self.webhook_answers: Final = Counter(
+        counter = partial(Counter, registry=self.registry)
+        summed = partial(Gauge, registry=self.registry, multiprocess_mode="livesum")
+        highest = partial(Gauge, registry=self.registry, multiprocess_mode="livemax")
+        histogram = partial(Histogram, registry=self.registry)
+        self.webhook_answers: Final = counter(
             "zapwatch_webhook_answers",
             "Answers to webhooks by provider and status code.",
             ["provider", "code"],
-            registry=self.registry,
         )
-        self.requests_in_flight: Final = Gauge(
-            "zapwatch_requests_in_flight",
-            "Requests that were taken and not answered.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
+        self.requests_in_flight: Final = summed(
+            "zapwatch_requests_in_flight", "Requests that were taken and not answered."
         )
-        self.requests_refused: Final = Counter(
+        self.requests_refused: Final = counter(
             "zapwatch_requests_refused",
             "Requests answered with 503 at once, because too many were in flight.",
-            registry=self.registry,
         )
-        self.batch_entries: Final = Histogram(
+        self.batch_entries: Final = histogram(
             "zapwatch_batch_entries",
             "Entries committed in one transaction.",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-            registry=self.registry,
         )
-        self.commit_seconds: Final = Histogram(
+        self.commit_seconds: Final = histogram(
             "zapwatch_commit_seconds",
             "Time from the start of a batch to its COMMIT.",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-            registry=self.registry,
         )
-        self.entries_applied: Final = Counter(
-            "zapwatch_entries_applied", "Entries (events and deadlines) committed.", registry=self.registry
+        self.entries_applied: Final = counter(
+            "zapwatch_entries_applied", "Entries (events and deadlines) committed."
         )
-        self.incidents_opened: Final = Counter(
-            "zapwatch_incidents_opened", "Incidents opened, by kind.", ["kind"], registry=self.registry
+        self.incidents_opened: Final = counter(
+            "zapwatch_incidents_opened", "Incidents opened, by kind.", ["kind"]
         )
-        self.incidents_resolved: Final = Counter(
-            "zapwatch_incidents_resolved", "Incidents resolved.", registry=self.registry
-        )
-        self.recoveries: Final = Counter(
+        self.incidents_resolved: Final = counter("zapwatch_incidents_resolved", "Incidents resolved.")
+        self.recoveries: Final = counter(
             "zapwatch_recoveries",
             "Episodes of recovery in which an order was given, by provider and outcome.",
             ["provider", "outcome"],
-            registry=self.registry,
         )
-        self.alert_decisions: Final = Counter(
+        self.alert_decisions: Final = counter(
             "zapwatch_alert_decisions",
             "Decisions about alerts, by why a destination is told, or not.",
             ["why"],
-            registry=self.registry,
         )
-        self.message_tries: Final = Counter(
+        self.message_tries: Final = counter(
             "zapwatch_message_tries",
             "Tries to deliver a message, by kind of destination and outcome.",
             ["kind", "outcome"],
-            registry=self.registry,
         )
-        self.messages_in_flight: Final = Gauge(
-            "zapwatch_messages_in_flight",
-            "Messages that wait for their destination's answer.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
+        self.messages_in_flight: Final = summed(
+            "zapwatch_messages_in_flight", "Messages that wait for their destination's answer."
         )
-        self.probe_seconds: Final = Histogram(
+        self.probe_seconds: Final = histogram(
             "zapwatch_probe_seconds",
             "Time from asking a gateway about a channel to its answer, by provider and outcome.",
             ["provider", "outcome"],
             buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-            registry=self.registry,
         )
-        self.sweeps: Final = Counter(
+        self.sweeps: Final = counter(
             "zapwatch_sweeps",
             "Calls that ask a gateway about all its channels at once, by provider and outcome.",
             ["provider", "outcome"],
-            registry=self.registry,
         )
-        self.deep_probes: Final = Counter(
+        self.deep_probes: Final = counter(
             "zapwatch_deep_probes",
             "Deep probes of channels suspected of being open but dead, by provider and outcome.",
             ["provider", "outcome"],
-            registry=self.registry,
         )
-        self.queue_entries: Final = Gauge(
-            "zapwatch_queue_entries",
-            "Entries that wait for their transaction.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
+        self.queue_entries: Final = summed(
+            "zapwatch_queue_entries", "Entries that wait for their transaction."
         )
-        self.deadline_lag_seconds: Final = Gauge(
-            "zapwatch_deadline_lag_seconds",
-            "How late the last deadline that was claimed was.",
-            registry=self.registry,
-            multiprocess_mode="livemax",
+        self.deadline_lag_seconds: Final = highest(
+            "zapwatch_deadline_lag_seconds", "How late the last deadline that was claimed was."
         )
-        self.probes_in_flight: Final = Gauge(
-            "zapwatch_probes_in_flight",
-            "Probes that wait for their gateway's answer.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
+        self.probes_in_flight: Final = summed(
+            "zapwatch_probes_in_flight", "Probes that wait for their gateway's answer."
         )
-        self.event_loop_lag_seconds: Final = Histogram(
+        self.event_loop_lag_seconds: Final = histogram(
             "zapwatch_event_loop_lag_seconds",
             "How late a pause of this process's event loop ended, measured four times a second.",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-            registry=self.registry,
         )
         self._measured: list[tuple[Gauge, Callable[[], float]]] = []
         self._exposed = self.registry if shared is None else _of_all_processes(shared)
-        self._counted = _Counted()
+        self._counted = Counted()
         self._exposed.register(self._counted)
         self._clock = clock
         self._counted_until = 0.0
@@ -244,7 +198,7 @@ class Metrics:
 
     async def _count(self, pool: Pool) -> None:
         try:
-            self._counted.figures = await _Figures.read(pool)
+            self._counted.figures = await read_figures(pool)
         except (*TRANSIENT, asyncpg.PostgresError):
             self._counted.figures = None
         finally:
@@ -256,54 +210,3 @@ def _of_all_processes(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry
-
-
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """What the database knew at one moment."""
-
-    channels: list[ChannelCount]
-    gateways: dict[str, int]
-    due: OldestDue
-    at: datetime
-
-    @classmethod
-    async def read(cls, pool: Pool) -> Self:
-        async with pool.acquire() as connection:
-            channels = await count_channels(connection)
-            gateways = await count_gateways(connection)
-            now = datetime.now(UTC)
-            return cls(channels, gateways, await read_oldest_due(connection, now), now)
-
-    def samples(self) -> dict[str, Samples]:
-        """Return the samples of each of `COUNTED`, nought where there is nothing."""
-        # A replica of another version may know words that this one doesn't.
-        states = Tally({(state,): 0 for state in STATES})
-        both = Tally({(provider, state): 0 for provider in PROVIDERS for state in STATES})
-        incidents = Tally({(provider,): 0 for provider in PROVIDERS})
-        for provider, state, channels, opened in self.channels:
-            states[state,] += channels
-            both[provider, state] += channels
-            incidents[provider,] += opened
-        due = {
-            (kind,): 0.0 if since is None else (self.at - since).total_seconds()
-            for kind, since in self.due._asdict().items()
-        }
-        gateways = {(health.value,): self.gateways.get(health, 0) for health in Health}
-        down = {(): gateways[Health.DOWN,]}  # it is down exactly while it has an open incident
-        by_metric: tuple[Samples, ...] = states, both, incidents, gateways, down, due
-        return dict(zip(COUNTED, by_metric, strict=True))
-
-
-class _Counted(Collector):
-    """The metrics of `COUNTED`, as last read; unlike a gauge they can know nothing."""
-
-    figures: _Figures | None = None
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        samples = {} if self.figures is None else self.figures.samples()
-        for name, (documentation, labels) in COUNTED.items():
-            family = GaugeMetricFamily(name, documentation, labels=labels)
-            for label_values, value in samples.get(name, {}).items():
-                family.add_metric(label_values, value)
-            yield family
