@@ -6,6 +6,7 @@ superuser.
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -81,10 +82,16 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
         await connection.close(timeout=5)
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 1024**3
+"""Bytes that must be free there. A test's database is made and dropped ten times as fast as on a disk."""
+
+
 @contextmanager
 def reachable_folder() -> Iterator[Path]:
     """Yield a temporary folder that PostgreSQL may enter: as root it runs as another account."""
-    with tempfile.TemporaryDirectory(prefix="zapwatch-test-") as folder:
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    with tempfile.TemporaryDirectory(prefix="zapwatch-test-", dir=MEMORY if in_memory else None) as folder:
         path = Path(folder)
         path.chmod(0o755)
         yield path

@@ -5,14 +5,14 @@
 -- are enough channels for a mass loss.
 update zapwatch_states s
 set claimed_until = $2
-where channel_id in (
+where channel_id = any (array(
   select channel_id
   from zapwatch_states
   where due_at <= $1 and (claimed_until is null or claimed_until < $1)
   order by due_at
   limit $3
   for update skip locked
-)
+))
 returning channel_id, due_at, probe_due_at <= $1 and (
   coalesce(probe_claimed_until > $1, false)
   or exists (
@@ -170,14 +170,14 @@ where channel_id = $1;
 -- Claim gateways whose version is to be read, and put off the next reading.
 update zapwatch_gateways
 set version_due_at = $2
-where id in (
+where id = any (array(
   select id
   from zapwatch_gateways
   where version_due_at <= $1 and base_url <> ''
   order by version_due_at
   limit $3
   for update skip locked
-)
+))
 returning id, provider, base_url, version;
 
 -- name: settle_version
@@ -209,13 +209,13 @@ where (select count(*) from zapwatch_quarantine where token_hash = $1) < 1000;
 -- name: prune_quarantine
 -- Forget unreadable bodies after their time, a few at a time.
 delete from zapwatch_quarantine
-where id in (
+where id = any (array(
   select id from zapwatch_quarantine where received_at < $1 order by received_at limit 1000 for update skip locked
-);
+));
 
 -- name: prune_unknown_instances
 -- Forget instances that nobody registered and that were not heard of for long, a few at a time.
-delete from zapwatch_unknown_instances
-where (gateway_id, instance) in (
+with old as (
   select gateway_id, instance from zapwatch_unknown_instances where last_at < $1 limit 1000 for update skip locked
-);
+)
+delete from zapwatch_unknown_instances u using old where u.gateway_id = old.gateway_id and u.instance = old.instance;

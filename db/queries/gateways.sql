@@ -136,9 +136,9 @@ where state <> 'down' and doubted_until is null
 -- Claim gateways that are down and due to be tried, each for one replica until the lease ends.
 update zapwatch_gateways
 set try_at = $2, tries = tries + 1
-where id in (
+where id = any (array(
   select id from zapwatch_gateways where try_at <= $1 order by try_at limit $3 for no key update skip locked
-)
+))
 returning id, tries;
 
 -- name: trial_targets

@@ -13,12 +13,12 @@ update zapwatch_qrs set sealed = null, expires_at = null where channel_id = any 
 -- name: forget_qrs
 -- Forget QRs that can't be scanned any more, unless the gateway was asked only just now.
 delete from zapwatch_qrs
-where channel_id in (
+where channel_id = any (array(
   select channel_id from zapwatch_qrs
   where (expires_at is null or expires_at <= $1) and (asked_at is null or asked_at <= $2)
   limit 1000
   for update skip locked
-);
+));
 
 -- name: qr_target
 -- Whom to ask for a channel's QR, how the channel stands, and the QR that its gateway shows, if it still does.

@@ -169,4 +169,4 @@ limit 1;
 -- name: prune_recoveries
 -- Forget episodes after their time, a few at a time.
 delete from zapwatch_recoveries
-where id in (select id from zapwatch_recoveries where ended_at < $1 limit 1000 for update skip locked);
+where id = any (array(select id from zapwatch_recoveries where ended_at < $1 limit 1000 for update skip locked));

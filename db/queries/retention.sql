@@ -2,14 +2,14 @@
 -- Claim channels that are due to be looked at, each for one replica until the transaction ends; the next time is $2.
 update zapwatch_channels
 set retention_due_at = $2
-where channel_id in (
+where channel_id = any (array(
   select channel_id
   from zapwatch_channels
   where retention_due_at <= $1
   order by retention_due_at
   limit $3
   for no key update skip locked
-)
+))
 returning channel_id;
 
 -- name: take_snapshots

@@ -2,7 +2,7 @@
 -- Claim gateways whose records are to be looked at, and put off the next look.
 update zapwatch_gateways
 set records_due_at = $1::timestamptz + $3::interval * (1 + random() / 5)
-where id in (
+where id = any (array(
   select id
   from zapwatch_gateways
   where records_due_at <= $1 and provider = any ($2::text[]) and version is not null and base_url <> ''
@@ -10,7 +10,7 @@ where id in (
   order by records_due_at
   limit $4
   for no key update skip locked
-)
+))
 returning id, provider, base_url, version;
 
 -- name: open_targets

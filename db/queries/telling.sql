@@ -175,7 +175,7 @@ where id in (
 -- Forget messages that were settled long ago, with what was decided and tried for them, a few at a time; but none of an
 -- incident that is still open, for whose end it must be known who was told.
 delete from zapwatch_messages
-where id in (
+where id = any (array(
   select m.id
   from zapwatch_messages m
   where m.settled_at < $1 and not exists (
@@ -187,11 +187,11 @@ where id in (
   )
   limit 1000
   for update skip locked
-);
+));
 
 -- name: prune_decisions
 -- Forget old decisions by which nothing was sent, a few at a time.
 delete from zapwatch_decisions
-where id in (
+where id = any (array(
   select id from zapwatch_decisions where at < $1 and message_id is null order by at limit 1000 for update skip locked
-);
+));
