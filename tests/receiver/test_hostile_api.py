@@ -628,7 +628,7 @@ async def until_asked(z: Zapwatch, dsn: str) -> None:
 
 @pytest.mark.parametrize("answer", GREETINGS.values(), ids=GREETINGS.keys())
 async def test_gateway_that_answers_oddly_stops_no_loop(dsn: str, answer: bytes) -> None:
-    async with answering(answer) as odd, zapwatch(dsn, probe_timeout=timedelta(seconds=0.5)) as z:
+    async with answering(answer) as odd, zapwatch(dsn, probe_timeout=timedelta(seconds=2)) as z:
         await z.channel(api_url=odd)
         await until_asked(z, dsn)
         # The next round begins when this one is over: another gateway's version shows that it was survived.
