@@ -5,24 +5,24 @@ configuration holds that lets somebody in is sealed, and shown only in the answe
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 from starlette.routing import Route
 
 from db import destinations
 from db.connections import Record
-from db.destinations import IN_APP, Config, Destination, UnknownDestination
-from db.documents import merge_patch
+from db.destinations import Config, Destination, UnknownDestination
+from db.telling import IN_APP
 from db.tenants import UnknownTenant
 from db.vault import VaultError
 from receiver.alerts.first import EVENTS
 from receiver.alerts.notice import Event
-from receiver.alerts.notice import Invalid as BadConfig
 from receiver.api import views
 from receiver.api.body import Body, Id, Name, pointer, read
+from receiver.api.configuration import Configuration, changed, checked, seen
 from receiver.api.endpoint import Call, Json, Services, operators_only
 from receiver.api.query import Query, page
 from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
@@ -38,16 +38,6 @@ EventName = Literal[
 ]  # fmt: skip
 Events = Annotated[list[EventName], Field(min_length=1, max_length=20)]
 Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
-
-
-class Configuration(BaseModel):
-    """What a kind of destination needs; each kind checks its own."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
-
-    def given(self) -> dict[str, Any]:
-        """Return what was sent and nothing else."""
-        return dict(self.model_extra or {})
 
 
 class NewDestination(Body):
@@ -93,14 +83,14 @@ async def create(call: Call) -> Response:
     if body.kind == IN_APP:
         await _refuse_in_app(services, tenant_id)
     if body.kind not in services.notifiers:
-        kinds = ", ".join(sorted({IN_APP, *services.notifiers}))
+        kinds = ", ".join(sorted(services.notifiers))
         raise Invalid([FieldProblem("/kind", f"Must be one of: {kinds}.")])
     given = body.config.given()
     new = destinations.NewDestination(
         tenant_id=tenant_id,
         kind=body.kind,
         name=body.name,
-        config=_checked(services, body.kind, given),
+        config=checked(services.notifiers[body.kind], given),
         events=_events(body.events or _told_by_default(tenant_id), tenant_id),
         reminder_minutes=body.reminder_minutes,
     )
@@ -124,10 +114,9 @@ async def change(call: Call) -> Response:
         patch["rotate_secret"] = True
 
     def configure(row: Record, before: Config) -> Config:
-        shown = _seen(services, row["kind"], before) or {}
-        # What comes back as it was shown, secrets left out, changes nothing.
-        fresh = {name: value for name, value in patch.items() if name not in shown or value != shown[name]}
-        return _checked(services, row["kind"], merge_patch(before, fresh))
+        if row["kind"] not in services.notifiers:
+            raise Conflict("This version knows no such kind of destination.")
+        return changed(services.notifiers[row["kind"]], before, patch)
 
     given = body.model_dump(include={"name", "reminder_minutes", "enabled"}, exclude_unset=True)
     if "events" in body.model_fields_set:
@@ -207,42 +196,8 @@ async def _refuse_in_app(services: Services, tenant_id: UUID | None) -> None:
     raise Conflict("A tenant has one destination in its application from the start: change that.", existing)
 
 
-def _checked(services: Services, kind: str, config: Mapping[str, object]) -> Config:
-    """Return a configuration in its normal form, or raise `Invalid` with a pointer for each wrong field."""
-    try:
-        if kind == IN_APP:
-            return _recipients(config)
-        if kind not in services.notifiers:
-            raise Conflict("This version knows no such kind of destination.")
-        return services.notifiers[kind].check(config)
-    except BadConfig as error:
-        problems = [
-            FieldProblem(pointer("config", *name.split(".")), f"{problem.rstrip('.')}.")
-            for name, problem in error.problems.items()
-        ]
-        raise Invalid(problems) from None
-
-
-def _recipients(config: Mapping[str, object]) -> Config:
-    unknown = {name: "There is no such field" for name in config if name != "recipients"}
-    if unknown:
-        raise BadConfig(unknown)
-    recipients = config.get("recipients", "admins")
-    if recipients not in ("admins", "all"):
-        raise BadConfig({"recipients": "Must be admins or all"})
-    return {"recipients": recipients}
-
-
-def _seen(services: Services, kind: str, config: Config | None) -> Mapping[str, object] | None:
-    """Return what may be seen of a configuration; nothing of a kind that this version doesn't know."""
-    if config is None or kind == IN_APP:
-        return config
-    notifier = services.notifiers.get(kind)
-    return None if notifier is None else notifier.shown(config)
-
-
 def _shown(services: Services, found: Destination) -> dict[str, object]:
-    return views.destination(found, _seen(services, found.kind, found.config))
+    return views.destination(found, seen(services.notifiers.get(found.kind), found.config))
 
 
 def _with_secret(

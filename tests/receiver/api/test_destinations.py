@@ -203,7 +203,11 @@ async def test_a_tenants_own_application_is_there_once_and_stays(api: Api) -> No
     assert deleted.status_code == 409
     assert (for_all["config"], for_all["events"]) == ({"recipients": "all"}, ["incident.opened"])
     assert (for_all["enabled"], for_all["disabled_why"]) == (False, "operator")
-    assert [answer.status_code for answer in odd] == [422] * 3
+    assert [answer.json()["errors"][0]["pointer"] for answer in odd] == [
+        "/config/recipients",
+        "/config/recipients",
+        "/config/url",
+    ]
     assert still == [for_all]
 
 
