@@ -4,7 +4,7 @@ The table may be another application's, with rules of its own: what it refuses i
 and costs nothing else, because it is written in a transaction of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID, uuid5
@@ -38,6 +38,7 @@ class InApp:
 
     kind: Final = IN_APP
     is_grouped: Final = True
+    credentials: Final[Mapping[str, Collection[str]]] = {}
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

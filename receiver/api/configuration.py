@@ -1,7 +1,7 @@
 """A destination's configuration as it comes and as it is shown; each kind's notifier says what it may be."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +11,8 @@ from receiver.alerts.notice import Invalid as BadConfig
 from receiver.alerts.notice import Notifier
 from receiver.api.body import pointer
 from receiver.errors import FieldProblem, Invalid
+
+AGAIN: Final = "Must be sent again: this changes where it is sent, or how"
 
 
 class Configuration(BaseModel):
@@ -32,16 +34,32 @@ def checked(notifier: Notifier, config: Config) -> Config:
 
 
 def changed(notifier: Notifier, before: Config, patch: Config) -> Config:
-    """Return a configuration with a patch (RFC 7396) merged into it; raise `Invalid` as `checked` does."""
+    """Return a configuration with a patch (RFC 7396) merged into it.
+
+    Raises `Invalid` as `checked` does, and for each credential that stays while the patch would have it sent
+    elsewhere: whoever may change an address need not know what is sent there.
+    """
     shown = notifier.shown(before)
     # What comes back as it was shown, secrets left out, changes nothing.
     fresh = {name: value for name, value in patch.items() if name not in shown or value != shown[name]}
-    return checked(notifier, merge_patch(before, fresh))
+    after = checked(notifier, merge_patch(before, fresh))
+    moved = {
+        credential: AGAIN
+        for credential, address in notifier.credentials.items()
+        if credential in after and credential not in fresh and _differ(before, after, address)
+    }
+    if moved:
+        raise _invalid(moved)
+    return after
 
 
 def seen(notifier: Notifier | None, config: Config | None) -> Mapping[str, object] | None:
     """Return what may be seen of a configuration; nothing of a kind that this version doesn't know."""
     return None if notifier is None or config is None else notifier.shown(config)
+
+
+def _differ(before: Config, after: Config, fields: Collection[str]) -> bool:
+    return any(before.get(name) != after.get(name) for name in fields)
 
 
 def _invalid(problems: Mapping[str, str]) -> Invalid:

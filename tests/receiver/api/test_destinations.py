@@ -252,26 +252,22 @@ async def test_destinations_are_listed_in_pages(api: Api) -> None:
     assert (len(first["items"]), second["next"]) == (2, None)
 
 
+TELEGRAM = {"token": "123456:s3cret-token-of-the-bot-of-the-tests", "chat_id": "-100200300"}
+EMAIL = {
+    "host": "mail.example",
+    "user": "zap",
+    "password": "s3cret-password",
+    "from": "zap@mail.example",
+    "to": ["ops@mail.example"],
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "config", "change"),
     [
         ("slack", {"url": "https://hooks.slack.com/services/T0/B0/s3cret-path"}, {}),
-        (
-            "telegram",
-            {"token": "123456:s3cret-token-of-the-bot-of-the-tests", "chat_id": "-100200300"},
-            {"chat_id": "-7"},
-        ),
-        (
-            "email",
-            {
-                "host": "mail.example",
-                "user": "zap",
-                "password": "s3cret-password",
-                "from": "zap@mail.example",
-                "to": ["ops@mail.example"],
-            },
-            {"to": ["ana@mail.example"]},
-        ),
+        ("telegram", TELEGRAM, {"chat_id": "-7"}),
+        ("email", EMAIL, {"to": ["ana@mail.example"], "user": "zapwatch"}),
     ],
 )
 async def test_no_kind_shows_its_secret_and_each_keeps_it(
@@ -288,6 +284,103 @@ async def test_no_kind_shows_its_secret_and_each_keeps_it(
     assert "s3cret" not in str(created) + answer.text
     assert await kept(connection, created["id"]) == {**before, **change}
     assert "s3cret" in str(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "move", "secret", "fresh"),
+    [
+        ("email", EMAIL, {"host": "mail.evil.example"}, "password", "s3cret-2"),
+        ("email", EMAIL, {"port": 2525}, "password", EMAIL["password"]),
+        ("email", {**EMAIL, "port": 2525}, {"port": None}, "password", "s3cret-2"),
+        ("email", EMAIL, {"tls": "none"}, "password", "s3cret-2"),
+        ("telegram", TELEGRAM, {"api_url": "https://evil.example"}, "token", TELEGRAM["token"]),
+        (
+            "telegram",
+            {**TELEGRAM, "api_url": "https://bots.example"},
+            {"api_url": None},
+            "token",
+            "1:" + "t" * 30,
+        ),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+async def test_a_secret_that_would_be_sent_elsewhere_must_be_sent_again(
+    api: Api,
+    connection: Connection,
+    kind: str,
+    config: dict[str, Any],
+    move: dict[str, Any],
+    secret: str,
+    fresh: str,
+) -> None:
+    created = await made(api.client, kind=kind, config=config)
+    path, before = f"/destinations/{created['id']}", await kept(connection, created["id"])
+
+    alone = await api.client.patch(path, json={"name": "Hub", "config": move})
+    unmoved = await kept(connection, created["id"])
+    together = await api.client.patch(path, json={"name": "Hub", "config": {**move, secret: fresh}})
+
+    assert alone.status_code == 422
+    assert alone.json()["errors"] == [
+        {
+            "pointer": f"/config/{secret}",
+            "detail": "Must be sent again: this changes where it is sent, or how.",
+        }
+    ]
+    assert unmoved == before
+    assert together.status_code == 200, together.text
+    expected = {**before, **move, secret: fresh}
+    assert await kept(connection, created["id"]) == {k: v for k, v in expected.items() if v is not None}
+
+
+async def test_what_holds_no_secret_any_more_may_move(api: Api, connection: Connection) -> None:
+    created = await made(api.client, kind="email", config=EMAIL)
+
+    await changed(api.client, created["id"], config={"host": "evil.example", "user": None, "password": None})
+
+    assert await kept(connection, created["id"]) == {
+        "host": "evil.example",
+        "tls": "starttls",
+        "from": EMAIL["from"],
+        "to": EMAIL["to"],
+    }
+
+
+async def test_a_refused_move_leaves_the_secret_going_where_it_went(api: Api) -> None:
+    async with open_sink() as own, open_sink() as evil:
+        created = await made(api.client, kind="telegram", config={**TELEGRAM, "api_url": own.url})
+        path = f"/destinations/{created['id']}"
+
+        refused = await api.client.patch(path, json={"config": {"api_url": evil.url}})
+        same = await api.client.patch(path, json={"config": {"api_url": own.url}})
+        await api.client.post(f"{path}/test")
+
+    assert (refused.status_code, same.status_code) == (422, 200)
+    assert own.only.path == f"/bot{TELEGRAM['token']}/sendMessage"
+    assert evil.got == []
+
+
+async def test_an_address_that_is_the_secret_moves_as_one(api: Api) -> None:
+    async with open_sink() as own, open_sink() as other:
+        created = await made(api.client, kind="slack", config={"url": f"{own.url}/s3cret-path"})
+
+        await changed(api.client, created["id"], config={"url": f"{other.url}/mine"})
+        await api.client.post(f"/destinations/{created['id']}/test")
+
+    assert other.only.path == "/mine"
+    assert "s3cret" not in f"{other.only}"
+    assert own.got == []
+
+
+async def test_a_secret_that_only_signs_stays_where_the_address_moves(api: Api) -> None:
+    async with open_sink() as sink:
+        created = await made(api.client)
+
+        await changed(api.client, created["id"], config={"url": sink.url})
+        await api.client.post(f"/destinations/{created['id']}/test")
+
+    Webhook(created["secret"]).verify(sink.only.body, dict(sink.only.headers))
+    assert created["secret"] not in f"{sink.only}"
 
 
 WEBHOOK: dict[str, Any] = {"kind": "webhook", "config": {"url": URL}}
