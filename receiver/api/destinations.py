@@ -20,12 +20,13 @@ from db.tenants import UnknownTenant
 from db.vault import VaultError
 from receiver.alerts.first import EVENTS
 from receiver.alerts.notice import Event
+from receiver.alerts.trial import TooSoon
 from receiver.api import views
 from receiver.api.body import Body, Id, Name, pointer, read
 from receiver.api.configuration import Configuration, changed, checked, seen
 from receiver.api.endpoint import Call, Json, Services, operators_only
 from receiver.api.query import Query, page
-from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
+from receiver.errors import Conflict, FieldProblem, Invalid, NotFound, TooMany
 
 INCIDENTS: Final = (Event.INCIDENT_OPENED.value, Event.INCIDENT_RESOLVED.value)
 GATEWAYS: Final = (Event.GATEWAY_OPENED.value, Event.GATEWAY_RESOLVED.value)
@@ -157,13 +158,21 @@ async def delete(call: Call) -> Response:
 
 
 async def test(call: Call) -> Response:
-    """Send one message now, and answer what the destination said; it is in the delivery log, too."""
+    """Send one message now, and answer what the destination said; it is in the delivery log, too.
+
+    429: the destination was tried within the last 10 s; come again after `Retry-After`.
+    """
     found = await _read(call, call.id())
     if found.config is None:
         raise Conflict("No secret key opens the configuration; make the destination anew.")
     if found.kind not in call.services.notifiers:
         raise Conflict("This kind of destination can't be tried here.")
-    tested = await call.services.try_destination(found, found.config)
+    try:
+        tested = await call.services.try_destination(found, found.config)
+    except TooSoon as early:
+        raise TooMany("This destination was tried only just now.", early.again_in) from None
+    except UnknownDestination:
+        raise _unknown() from None
     return Json(views.tested(tested))
 
 

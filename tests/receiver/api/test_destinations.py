@@ -1,5 +1,6 @@
 """Destinations over HTTP: whose they are, what may be seen of them, and whether they are reached."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,10 +9,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from db.connections import Connection
-from db.destinations import open_config, read_destination
+from db.destinations import open_config
 from db.vault import Vault
 from tests.receiver.alerts.sink import open_sink
-from tests.receiver.conftest import KEY, Api
+from tests.receiver.conftest import KEY, Api, running_api
 
 URL = "https://hooks.example/zapwatch"
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
@@ -48,6 +49,15 @@ async def kept(connection: Connection, id: str) -> dict[str, Any]:
         "select config from zapwatch_destinations where id = $1::text::uuid", id
     )
     return dict(open_config(Vault([KEY]), UUID(id), sealed))
+
+
+async def tried(client: httpx.AsyncClient, id: str) -> httpx.Response:
+    return await client.post(f"/destinations/{id}/test")
+
+
+async def later(connection: Connection) -> None:
+    """Let ten seconds pass, as far as tests of destinations know."""
+    await connection.execute("update zapwatch_messages set leaves_at = leaves_at - interval '10 s'")
 
 
 async def test_operators_are_told_of_gateways_too_unless_they_say_otherwise(api: Api) -> None:
@@ -103,12 +113,15 @@ async def test_a_rotated_secret_is_shown_once_and_both_sign(api: Api) -> None:
         Webhook(secret).verify(sink.only.body, dict(sink.only.headers))
 
 
-async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(api: Api) -> None:
+async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(
+    api: Api, connection: Connection
+) -> None:
     async with open_sink() as sink:
         created = await made(api.client, sink.url)
 
         good = (await api.client.post(f"/destinations/{created['id']}/test")).json()
         sink.status, sink.body = 410, b"gone for good"
+        await later(connection)
         bad = (await api.client.post(f"/destinations/{created['id']}/test")).json()
 
     log = (await api.client.get("/deliveries", params={"destination_id": created["id"]})).json()["items"]
@@ -126,14 +139,58 @@ async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(api: A
 async def test_what_is_deleted_while_it_is_tried_is_a_failure_of_nobody(api: Api) -> None:
     async with open_sink() as sink:
         created = await made(api.client, sink.url)
-        services = api.app.state
-        found = await read_destination(services.pool, services.vault, None, UUID(created["id"]))
-        await api.client.delete(f"/destinations/{created['id']}")
+        sink.meanwhile = lambda: api.client.delete(f"/destinations/{created['id']}")
 
-        tested = await services.try_destination(found, found.config)
+        answer = await tried(api.client, created["id"])
 
-    assert tested.ok
+    assert answer.json()["ok"] is True
+    assert await listed(api.client) == []
     assert (await api.client.get("/deliveries")).json()["items"] == []
+
+
+async def test_a_destination_is_tried_once_in_ten_seconds(api: Api, connection: Connection) -> None:
+    async with open_sink() as sink:
+        created, other = await made(api.client, sink.url), await made(api.client, sink.url)
+
+        first = await tried(api.client, created["id"])
+        again = await tried(api.client, created["id"])
+        others = await tried(api.client, other["id"])
+        got = len(sink.got)
+        await later(connection)
+        afterwards = await tried(api.client, created["id"])
+
+    assert [it.status_code for it in (first, again, others, afterwards)] == [200, 429, 200, 200]
+    assert 1 <= int(again.headers["Retry-After"]) <= 10
+    assert again.headers["Content-Type"] == "application/problem+json"
+    assert got == 2
+    log = (await api.client.get("/deliveries", params={"destination_id": created["id"]})).json()["items"]
+    assert [item["outcome"] for item in log] == ["delivered", "delivered"]
+
+
+async def test_of_many_who_try_a_destination_at_once_one_does(dsn: str, api: Api) -> None:
+    async with open_sink() as sink, running_api(dsn) as replica:
+        created = await made(api.client, sink.url)
+
+        answers = await asyncio.gather(
+            *(tried(one.client, created["id"]) for one in (api, replica) for _ in range(5))
+        )
+
+    assert sorted(answer.status_code for answer in answers) == [200, *[429] * 9]
+    assert len(sink.got) == 1
+
+
+async def test_the_api_says_where_one_may_come_too_often(refusing: Api) -> None:
+    paths = (await refusing.client.get("/openapi.json")).json()["paths"]
+
+    limited = {
+        path: operation["responses"]["429"]["headers"]
+        for path, operations in paths.items()
+        for operation in operations.values()
+        if "429" in operation["responses"]
+    }
+
+    assert set(limited) == {"/channels/{id}/qr", "/channels/{id}/restart", "/destinations/{id}/test"}
+    assert all("Retry-After" in headers for headers in limited.values())
 
 
 async def test_a_tenants_test_reaches_nothing_inside(api: Api) -> None:
