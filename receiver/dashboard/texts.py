@@ -6,16 +6,28 @@ The English sentences are the keys of the catalogues in `receiver/locale`. In th
 from collections.abc import Mapping
 from typing import Final
 
-from receiver.texts import DEFAULT_LOCALE, LOCALES, N_, catalogue
+from receiver.texts import DEFAULT_LOCALE, LOCALES, N_, catalogue, reason_text
+from statemachine.model import Reason
 
 NAMES: Final = {"pt-BR": "Português", "en": "English", "es": "Español"}
 """The languages, each in its own."""
+FOR_READERS: Final = frozenset({Reason.LOGGED_OUT, Reason.BANNED, Reason.BANNED_TEMPORARILY})
+"""Reasons that whoever has the phone can do something about: in WhatsApp itself, or by waiting.
+
+The others are about gateways and sessions, which operators look after, or about a QR or a connection that is
+under way, which the page shows.
+"""
 
 
 def texts_in(locale: str) -> Mapping[str, str]:
     """Return all sentences in one of `LOCALES`, by their names."""
     words = catalogue(locale)
     return {name: words.gettext(sentence) for name, sentence in _TEXTS.items()}
+
+
+def reason_in(locale: str, reason: Reason | None) -> str | None:
+    """Return why the connection was lost, where that is of use to the reader."""
+    return reason_text(reason, locale) if reason in FOR_READERS else None
 
 
 def language_of(wanted: str | None, accepted: str | None, tenants: str | None) -> str:
