@@ -6,13 +6,17 @@ Routing and dispatch write it; here it is read, and what was sent to try a desti
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from db.connections import Pool, Record
+from db.destinations import UnknownDestination
 from db.queries import sql
 from db.reads import reading
 from db.scope import writing
+
+TESTED_EVERY: Final = timedelta(seconds=10)
+"""Between two tests of one destination, by all replicas together: each makes us send something."""
 
 
 class Delivery(NamedTuple):
@@ -55,14 +59,32 @@ async def list_deliveries(
     return [Delivery(row, tries.get(row["message_id"], [])) for row in rows]
 
 
-async def note_tested(pool: Pool, tested: Tested) -> None:
+async def begin_test(
+    pool: Pool, tenant_id: UUID | None, destination_id: UUID, message_id: UUID, now: datetime
+) -> timedelta | None:
+    """Take the next turn to try a destination of this tenant; return None, or how long it is too early.
+
+    Raises `UnknownDestination`.
+    """
+    async with writing(pool, tenant_id) as connection:
+        # Its row is held, so that of two who come at once one sees the other's turn.
+        if await connection.fetchrow(sql.lock_destination, destination_id, tenant_id) is None:
+            raise UnknownDestination
+        since = now - TESTED_EVERY
+        last: datetime | None = await connection.fetchval(sql.read_tested, destination_id, since)
+        if last is not None:
+            return min(last + TESTED_EVERY - now, TESTED_EVERY)
+        await connection.execute(sql.begin_test, message_id, destination_id, tenant_id, now)
+    return None
+
+
+async def end_test(pool: Pool, tested: Tested) -> None:
     """Keep what came of trying a destination, as of any other message; not of one deleted meanwhile."""
     async with writing(pool, tested.tenant_id) as connection:
         await connection.execute(
-            sql.insert_tested,
+            sql.end_test,
             tested.message_id,
             tested.destination_id,
-            tested.tenant_id,
             tested.at,
             round(tested.took.total_seconds() * 1000),
             tested.ok,

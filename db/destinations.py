@@ -17,8 +17,6 @@ from db.scope import writing
 from db.tenants import UnknownTenant
 from db.vault import Vault, VaultError
 
-IN_APP: Final = "in_app"
-"""The kind of the one destination that each tenant has from the start: its own application."""
 ALERT_URL: Final = "ALERT_URL"
 """The name of the destination that the setting makes, by which it is found again."""
 

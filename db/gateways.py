@@ -13,8 +13,9 @@ from uuid import UUID
 import orjson
 
 from db.claims import Target
-from db.connections import Connection, Record
+from db.connections import Connection, Pool, Record
 from db.queries import sql
+from db.scope import writing
 from statemachine.gateway import (
     ENOUGH,
     OBJECTION,
@@ -129,6 +130,15 @@ async def _keep_incident(
                 # Whoever leaves while it is open leaves with the others.
                 since = row["incident_started_at"]
                 await connection.execute(sql.attach_channels, incident_id, gateway_id, since)
+
+
+async def acknowledge(pool: Pool, reader: UUID | None, incident_id: UUID) -> Record | None:
+    """Note that somebody has seen a gateway's incident; return it, or None: there is none for this reader.
+
+    The first time counts. A reader of one tenant sees no gateway's.
+    """
+    async with writing(pool, reader) as connection:
+        return await connection.fetchrow(sql.acknowledge_gateway_incident, incident_id)
 
 
 async def ask_others(

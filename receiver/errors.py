@@ -5,7 +5,9 @@ Nothing from inside (SQL, addresses, stack) reaches an answer; an unexpected err
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 from uuid import UUID
 
@@ -84,13 +86,13 @@ class Conflict(Problem):
 
 
 class TooMany(Problem):
-    """It has been done as often as it may be for now; the caller may come again after so many seconds."""
+    """It has been done as often as it may be for now; the caller may come again after this time."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
-    def __init__(self, detail: str, retry_after: int) -> None:
+    def __init__(self, detail: str, again_in: timedelta) -> None:
         super().__init__(detail)
-        self.headers = {"Retry-After": str(retry_after)}
+        self.headers = {"Retry-After": str(max(1, ceil(again_in.total_seconds())))}
 
 
 class BadGateway(Problem):
@@ -101,16 +103,6 @@ class BadGateway(Problem):
     def __init__(self, detail: str, again_in: int | None = None) -> None:
         super().__init__(detail)
         self.headers = {} if again_in is None else {"Retry-After": str(again_in)}
-
-
-class TooManyRequests(Problem):
-    """This may be asked only so often; the caller should come again after so many seconds."""
-
-    status = HTTPStatus.TOO_MANY_REQUESTS
-
-    def __init__(self, detail: str, again_in: int) -> None:
-        super().__init__(detail)
-        self.headers = {"Retry-After": str(again_in)}
 
 
 class TooLarge(Problem):

@@ -19,16 +19,28 @@ select message_id, at, took_ms, is_ok, status, answer from zapwatch_attempts
 where message_id = any($1::uuid[])
 order by id desc;
 
--- name: insert_tested
--- Notes a message that was sent to try a destination, with its decision and what came of it; one that was deleted has none.
-with message as (
-  insert into zapwatch_messages (id, destination_id, tenant_id, purpose, due_at, tries, settled_at, outcome)
-  select $1, id, $3, 'test', $4, 1, now(), case when $6 then 'delivered' else 'failed' end
-  from zapwatch_destinations where id = $2 for key share
-  returning id, destination_id, tenant_id
+-- name: read_tested
+-- When a destination was tried last, if that was after $2.
+select max(leaves_at) from zapwatch_messages where destination_id = $1 and leaves_at > $2 and purpose = 'test';
+
+-- name: begin_test
+-- Keep a message that tries a destination; it leaves now and once, and has failed unless an answer says otherwise.
+insert into zapwatch_messages (id, destination_id, tenant_id, purpose, due_at, leaves_at, tries, settled_at, outcome)
+values ($1, $2, $3, 'test', $4, $4, 1, $4, 'failed');
+
+-- name: end_test
+-- Note what came of trying a destination, with the decision to do so; one that was deleted meanwhile has none.
+with destination as (
+  select id from zapwatch_destinations where id = $2 for key share
+), message as (
+  update zapwatch_messages m
+  set settled_at = now(), outcome = case when $5 then 'delivered' else 'failed' end
+  from destination d
+  where m.id = $1 and m.destination_id = d.id
+  returning m.id, m.destination_id, m.tenant_id
 ), decision as (
   insert into zapwatch_decisions (tenant_id, destination_id, event, is_sent, why, message_id)
   select tenant_id, destination_id, 'test', true, 'asked', id from message
 )
 insert into zapwatch_attempts (message_id, destination_id, tenant_id, at, took_ms, is_ok, status, answer)
-select id, destination_id, tenant_id, $4, $5, $6, $7, $8 from message;
+select id, destination_id, tenant_id, $3, $4, $5, $6, $7 from message;

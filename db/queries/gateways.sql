@@ -91,6 +91,15 @@ with incident as (
 )
 insert into zapwatch_alerts (gateway_incident_id, kind) select id, 'resolved' from incident;
 
+-- name: acknowledge_gateway_incident
+-- Note that an operator has seen a gateway's incident, unless one has already, and return it.
+update zapwatch_gateway_incidents i
+set acknowledged_at = coalesce(i.acknowledged_at, now())
+from zapwatch_gateways g
+where i.id = $1 and g.id = i.gateway_id
+returning i.id, i.gateway_id, g.provider, i.cause, i.affected, i.details::text as details, i.started_at, i.resolved_at,
+  i.duration_seconds, i.opened_at, i.acknowledged_at;
+
 -- name: attach_channels
 -- Attach the channels that a gateway's incident stands for: all that are watched, or those that left open since $3.
 with attached as (

@@ -107,7 +107,8 @@ where i.id = $1 and ($2::uuid is null or i.tenant_id = $2);
 -- name: list_gateways
 -- One page of gateways in the order of ids; those without an address only hold unconfigured channels.
 select g.id, g.provider, g.base_url, g.name, g.version, g.state, g.since,
-  i.id as incident_id, i.started_at as incident_started_at, i.affected as incident_affected, i.cause as incident_cause
+  i.id as incident_id, i.started_at as incident_started_at, i.affected as incident_affected, i.cause as incident_cause,
+  i.acknowledged_at as incident_acknowledged_at
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.base_url <> '' and ($1::uuid is null or g.id > $1)
@@ -117,7 +118,8 @@ limit $2;
 -- name: show_gateway
 -- One gateway.
 select g.id, g.provider, g.base_url, g.name, g.version, g.state, g.since,
-  i.id as incident_id, i.started_at as incident_started_at, i.affected as incident_affected, i.cause as incident_cause
+  i.id as incident_id, i.started_at as incident_started_at, i.affected as incident_affected, i.cause as incident_cause,
+  i.acknowledged_at as incident_acknowledged_at
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.id = $1 and g.base_url <> '';

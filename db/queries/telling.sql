@@ -32,7 +32,7 @@ for update of a skip locked;
 -- name: due_reminders
 -- Openings of which a destination is perhaps to be reminded, with how their incidents and channels stand.
 select d.id, d.event, d.incident_id, d.gateway_incident_id, d.tenant_id, d.destination_id, d.reminders,
-  m.outcome, i.acknowledged_at is not null as acknowledged,
+  m.outcome, coalesce(i.acknowledged_at, gi.acknowledged_at) is not null as acknowledged,
   i.resolved_at is not null or gi.resolved_at is not null as is_over,
   n.metadata::text as metadata, t.defaults::text as defaults, z.paused_at is not null as paused,
   coalesce(z.removed or n.deleted_at is not null or not n.is_active, false) as removed,

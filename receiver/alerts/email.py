@@ -91,6 +91,8 @@ class EmailNotifier:
 
     kind: Final = "email"
     is_grouped: Final = True
+    # Without TLS whoever is on the way reads the password, too.
+    credentials: Final = {"password": ("host", "port", "tls")}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form."""

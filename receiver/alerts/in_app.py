@@ -4,9 +4,9 @@ The table may be another application's, with rules of its own: what it refuses i
 and costs nothing else, because it is written in a transaction of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID, uuid5
 
 import asyncpg
@@ -16,17 +16,21 @@ from db.connections import Pool
 from db.messages import find_recipients, notify_members
 from db.patience import TRANSIENT
 from db.telling import IN_APP
-from receiver.alerts.notice import Invalid, Item, Message, Sent
+from receiver.alerts.config import Config, read
+from receiver.alerts.notice import Item, Message, Sent
 from receiver.alerts.texts import text_of
 from receiver.outgoing import Outgoing
 
-ADMINS: Final = "admins"
-EVERYBODY: Final = "all"
+
+class Audience(Config):
+    """Which active members are told."""
+
+    recipients: Literal["admins", "all"] = "admins"
 
 
 def tells_everybody(config: Mapping[str, object]) -> bool:
     """Tell whether all active members are told, not only administrators."""
-    return config.get("recipients") == EVERYBODY
+    return config.get("recipients") == "all"
 
 
 class InApp:
@@ -34,19 +38,14 @@ class InApp:
 
     kind: Final = IN_APP
     is_grouped: Final = True
+    credentials: Final[Mapping[str, Collection[str]]] = {}
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return who is told; `admins` unless said otherwise."""
-        problems = {name: "unknown field" for name in config if name != "recipients"}
-        recipients = config.get("recipients", ADMINS)
-        if recipients not in (ADMINS, EVERYBODY):
-            problems["recipients"] = "must be admins or all"
-        if problems:
-            raise Invalid(problems)
-        return {"recipients": recipients}
+        return read(Audience, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return everything: nothing of it is secret."""

@@ -1,6 +1,6 @@
 """What is to be told to a destination, and what became of telling it; knows no destination."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -90,6 +90,10 @@ class Notifier(Protocol):
     @property
     def is_grouped(self) -> bool:
         """Whether several pieces of news leave as one message; otherwise each is one of its own."""
+
+    @property
+    def credentials(self) -> Mapping[str, Collection[str]]:
+        """Fields of a configuration that leave as they are, each with those that say where it is sent."""
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return a configuration in its normal form, secrets made where they are missing; raise `Invalid`."""

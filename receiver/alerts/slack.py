@@ -3,7 +3,7 @@
 The address is the secret. Links aren't unfurled: Slack would open the way back.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -30,6 +30,8 @@ class SlackNotifier:
 
     kind: Final = "slack"
     is_grouped: Final = True
+    # The address is the secret: another one leaves nothing of it behind.
+    credentials: Final[Mapping[str, Collection[str]]] = {}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form."""

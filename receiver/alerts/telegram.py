@@ -41,6 +41,7 @@ class TelegramNotifier:
 
     kind: Final = "telegram"
     is_grouped: Final = True
+    credentials: Final = {"token": ("api_url",)}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form."""

@@ -8,13 +8,21 @@ from typing import Final
 from uuid import uuid4
 
 from db.connections import Pool
-from db.deliveries import Tested, note_tested
+from db.deliveries import Tested, begin_test, end_test
 from db.destinations import Config, Destination, tongue_of
 from receiver.alerts.notice import Event, Item, Message, Notifier, Sent
 from receiver.outgoing import Outgoing
 
 WITHIN: Final = timedelta(seconds=12)
 """How long a destination may take: a little more than its notifier waits by itself."""
+
+
+class TooSoon(Exception):
+    """The destination was tried only just now; `again_in`: when it may be again."""
+
+    def __init__(self, again_in: timedelta) -> None:
+        super().__init__(again_in)
+        self.again_in = again_in
 
 
 class Trial:
@@ -28,8 +36,14 @@ class Trial:
         self._operators, self._tenants = operators, tenants
 
     async def send(self, destination: Destination, config: Config) -> Tested:
-        """Return what came of one message to a destination of a known kind."""
+        """Return what came of one message to a destination of a known kind.
+
+        Raises `TooSoon` and `UnknownDestination`; then nothing is sent.
+        """
         message = await self._message(destination)
+        wait = await begin_test(self._pool, destination.tenant_id, destination.id, message.id, message.at)
+        if wait is not None:
+            raise TooSoon(wait)
         outgoing = self._operators if destination.tenant_id is None else self._tenants
         began = time.monotonic()
         sent = await _within(self._notifiers[destination.kind].send(config, message, outgoing))
@@ -43,7 +57,7 @@ class Trial:
             status=sent.status,
             answer=sent.answer,
         )
-        await note_tested(self._pool, tested)
+        await end_test(self._pool, tested)
         return tested
 
     async def _message(self, destination: Destination) -> Message:

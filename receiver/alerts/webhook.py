@@ -7,7 +7,7 @@ own, for receivers refuse old ones. Another secret may be asked for: then both s
 import hashlib
 import hmac
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
 from typing import Annotated, Any, Final
@@ -65,6 +65,8 @@ class WebhookNotifier:
 
     kind: Final = "webhook"
     is_grouped: Final = False
+    # The secret signs and is never sent, so it may stay where the address changes.
+    credentials: Final[Mapping[str, Collection[str]]] = {}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form; a missing secret is made, and `rotate_secret: true` makes another."""

@@ -5,27 +5,28 @@ configuration holds that lets somebody in is sealed, and shown only in the answe
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 from starlette.routing import Route
 
 from db import destinations
 from db.connections import Record
-from db.destinations import IN_APP, Config, Destination, UnknownDestination
-from db.documents import merge_patch
+from db.destinations import Config, Destination, UnknownDestination
+from db.telling import IN_APP
 from db.tenants import UnknownTenant
 from db.vault import VaultError
 from receiver.alerts.first import EVENTS
 from receiver.alerts.notice import Event
-from receiver.alerts.notice import Invalid as BadConfig
+from receiver.alerts.trial import TooSoon
 from receiver.api import views
 from receiver.api.body import Body, Id, Name, pointer, read
+from receiver.api.configuration import Configuration, changed, checked, seen
 from receiver.api.endpoint import Call, Json, Services, operators_only
 from receiver.api.query import Query, page
-from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
+from receiver.errors import Conflict, FieldProblem, Invalid, NotFound, TooMany
 
 INCIDENTS: Final = (Event.INCIDENT_OPENED.value, Event.INCIDENT_RESOLVED.value)
 GATEWAYS: Final = (Event.GATEWAY_OPENED.value, Event.GATEWAY_RESOLVED.value)
@@ -38,16 +39,6 @@ EventName = Literal[
 ]  # fmt: skip
 Events = Annotated[list[EventName], Field(min_length=1, max_length=20)]
 Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
-
-
-class Configuration(BaseModel):
-    """What a kind of destination needs; each kind checks its own."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
-
-    def given(self) -> dict[str, Any]:
-        """Return what was sent and nothing else."""
-        return dict(self.model_extra or {})
 
 
 class NewDestination(Body):
@@ -93,14 +84,14 @@ async def create(call: Call) -> Response:
     if body.kind == IN_APP:
         await _refuse_in_app(services, tenant_id)
     if body.kind not in services.notifiers:
-        kinds = ", ".join(sorted({IN_APP, *services.notifiers}))
+        kinds = ", ".join(sorted(services.notifiers))
         raise Invalid([FieldProblem("/kind", f"Must be one of: {kinds}.")])
     given = body.config.given()
     new = destinations.NewDestination(
         tenant_id=tenant_id,
         kind=body.kind,
         name=body.name,
-        config=_checked(services, body.kind, given),
+        config=checked(services.notifiers[body.kind], given),
         events=_events(body.events or _told_by_default(tenant_id), tenant_id),
         reminder_minutes=body.reminder_minutes,
     )
@@ -124,10 +115,9 @@ async def change(call: Call) -> Response:
         patch["rotate_secret"] = True
 
     def configure(row: Record, before: Config) -> Config:
-        shown = _seen(services, row["kind"], before) or {}
-        # What comes back as it was shown, secrets left out, changes nothing.
-        fresh = {name: value for name, value in patch.items() if name not in shown or value != shown[name]}
-        return _checked(services, row["kind"], merge_patch(before, fresh))
+        if row["kind"] not in services.notifiers:
+            raise Conflict("This version knows no such kind of destination.")
+        return changed(services.notifiers[row["kind"]], before, patch)
 
     given = body.model_dump(include={"name", "reminder_minutes", "enabled"}, exclude_unset=True)
     if "events" in body.model_fields_set:
@@ -168,13 +158,21 @@ async def delete(call: Call) -> Response:
 
 
 async def test(call: Call) -> Response:
-    """Send one message now, and answer what the destination said; it is in the delivery log, too."""
+    """Send one message now, and answer what the destination said; it is in the delivery log, too.
+
+    429: the destination was tried within the last 10 s; come again after `Retry-After`.
+    """
     found = await _read(call, call.id())
     if found.config is None:
         raise Conflict("No secret key opens the configuration; make the destination anew.")
     if found.kind not in call.services.notifiers:
         raise Conflict("This kind of destination can't be tried here.")
-    tested = await call.services.try_destination(found, found.config)
+    try:
+        tested = await call.services.try_destination(found, found.config)
+    except TooSoon as early:
+        raise TooMany("This destination was tried only just now.", early.again_in) from None
+    except UnknownDestination:
+        raise _unknown() from None
     return Json(views.tested(tested))
 
 
@@ -207,42 +205,8 @@ async def _refuse_in_app(services: Services, tenant_id: UUID | None) -> None:
     raise Conflict("A tenant has one destination in its application from the start: change that.", existing)
 
 
-def _checked(services: Services, kind: str, config: Mapping[str, object]) -> Config:
-    """Return a configuration in its normal form, or raise `Invalid` with a pointer for each wrong field."""
-    try:
-        if kind == IN_APP:
-            return _recipients(config)
-        if kind not in services.notifiers:
-            raise Conflict("This version knows no such kind of destination.")
-        return services.notifiers[kind].check(config)
-    except BadConfig as error:
-        problems = [
-            FieldProblem(pointer("config", *name.split(".")), f"{problem.rstrip('.')}.")
-            for name, problem in error.problems.items()
-        ]
-        raise Invalid(problems) from None
-
-
-def _recipients(config: Mapping[str, object]) -> Config:
-    unknown = {name: "There is no such field" for name in config if name != "recipients"}
-    if unknown:
-        raise BadConfig(unknown)
-    recipients = config.get("recipients", "admins")
-    if recipients not in ("admins", "all"):
-        raise BadConfig({"recipients": "Must be admins or all"})
-    return {"recipients": recipients}
-
-
-def _seen(services: Services, kind: str, config: Config | None) -> Mapping[str, object] | None:
-    """Return what may be seen of a configuration; nothing of a kind that this version doesn't know."""
-    if config is None or kind == IN_APP:
-        return config
-    notifier = services.notifiers.get(kind)
-    return None if notifier is None else notifier.shown(config)
-
-
 def _shown(services: Services, found: Destination) -> dict[str, object]:
-    return views.destination(found, _seen(services, found.kind, found.config))
+    return views.destination(found, seen(services.notifiers.get(found.kind), found.config))
 
 
 def _with_secret(

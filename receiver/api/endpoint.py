@@ -50,7 +50,7 @@ class Services:
     notifiers: Mapping[str, Notifier]
     """Who tells, by kind of destination."""
     try_destination: Callable[[Destination, Config], Awaitable[Tested]]
-    """Sends one message now, that says it is a test, and notes what came of it."""
+    """Sends one message now, that says it is a test, and notes what came of it; raises `TooSoon`."""
     acknowledge: Callable[[UUID], Awaitable[None]]
     """Notes that an operator has seen an incident; the first time counts."""
 

@@ -5,7 +5,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db import reads
+from db import gateways, reads
 from db.connections import Record
 from receiver.api import views
 from receiver.api.endpoint import Call, Json, operators_only
@@ -39,17 +39,34 @@ async def show(call: Call) -> Response:
 
 
 async def acknowledge(call: Call) -> Response:
-    """Note that somebody has seen an incident; it stays open."""
-    incident = await _read(call)
+    """Note that somebody has seen an incident, of a channel or a gateway: it stays open, reminders end."""
+    incident = await _find(call)
+    if incident is None:
+        return Json(views.gateway_incident(await _acknowledge_gateways(call)))
     await call.services.acknowledge(incident["id"])
     return Json(views.incident(await _read(call)))
 
 
-async def _read(call: Call) -> Record:
-    row = await reads.read_incident(call.services.pool, call.tenant_id, call.id())
+async def _acknowledge_gateways(call: Call) -> Record:
+    row = await gateways.acknowledge(call.services.pool, call.tenant_id, call.id())
     if row is None:
-        raise NotFound("There is no such incident.")
+        raise _unknown()
     return row
+
+
+async def _read(call: Call) -> Record:
+    row = await _find(call)
+    if row is None:
+        raise _unknown()
+    return row
+
+
+async def _find(call: Call) -> Record | None:
+    return await reads.read_incident(call.services.pool, call.tenant_id, call.id())
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such incident.")
 
 
 routes: Final = [

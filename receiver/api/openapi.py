@@ -77,6 +77,15 @@ _PROBLEM: Final = {"description": "What is wrong", "content": {"application/prob
         "errors": {"type": "array", "items": {"type": "object", "properties": {
             "pointer": {"type": "string"}, "detail": {"type": "string"}}}},
     }}}}}  # fmt: skip
+_TOO_MANY: Final = {
+    **_PROBLEM,
+    "description": "Too often",
+    "headers": {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}},
+}
+_LIMITED: Final = frozenset(
+    {("GET", "/channels/{id}/qr"), ("POST", "/channels/{id}/restart"), ("POST", "/destinations/{id}/test")}
+)
+"""What may be asked for only so often, by all callers together."""
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem}"
     "code{font-size:.95em}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top}"
@@ -112,6 +121,8 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
     }
     if route.path in _OPEN:
         operation["security"] = []
+    if (method, route.path) in _LIMITED:
+        operation["responses"]["429"] = _TOO_MANY
     body = _BODIES.get((method, route.path))
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body.__name__}"}

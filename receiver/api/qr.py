@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from receiver.api.endpoint import Call, Json, operators_only
 from receiver.api.query import Query
-from receiver.errors import BadGateway, Conflict, MethodNotAllowed, NotFound, TooManyRequests
+from receiver.errors import BadGateway, Conflict, MethodNotAllowed, NotFound, TooMany
 from receiver.providers.qr import png_of
 from receiver.qr import NotShown, NotTold, Shown, TooSoon, show_qr
 
@@ -33,7 +33,7 @@ async def show(call: Call) -> Response:
             raise BadGateway(why, again_in=None if again_in is None else ceil(again_in.total_seconds()))
         case TooSoon(again_in):
             detail = "The gateway was asked for this channel's QR only just now."
-            raise TooManyRequests(detail, max(1, ceil(again_in.total_seconds())))
+            raise TooMany(detail, again_in)
         case _:
             assert_never(outcome)
 

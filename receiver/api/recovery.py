@@ -1,6 +1,5 @@
 """Recovery by hand: one order to a channel's gateway, within the budgets of those that nobody asks for."""
 
-import math
 from typing import Final
 from uuid import UUID
 
@@ -41,7 +40,7 @@ async def _ordered(call: Call, channel_id: UUID) -> Tried:
     except Unaskable as reason:
         raise Conflict(f"Its gateway can't be asked: {reason}.") from None
     except OverBudget as reason:
-        raise TooMany(str(reason), max(math.ceil(reason.wait.total_seconds()), 1)) from None
+        raise TooMany(str(reason), reason.wait) from None
     if tried is None:
         raise _unknown()
     return tried

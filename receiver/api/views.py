@@ -84,6 +84,11 @@ def incident(row: Record) -> dict[str, object]:
     return {**row, "details": load(row["details"])}
 
 
+def gateway_incident(row: Record) -> dict[str, object]:
+    """Return one incident of a gateway."""
+    return {**row, "details": load(row["details"])}
+
+
 def gateway(found: GatewayRow) -> dict[str, object]:
     """Return one gateway with its own state, which is unknown until it has answered."""
     row = found.row
@@ -233,7 +238,7 @@ def _subscription(row: Record) -> dict[str, object] | None:
 def _gateway_incident(row: Record) -> dict[str, object] | None:
     if row["incident_id"] is None:
         return None
-    names = ("id", "started_at", "affected", "cause")
+    names = ("id", "started_at", "affected", "cause", "acknowledged_at")
     return {name: row[f"incident_{name}"] for name in names}
 
 

@@ -1,5 +1,6 @@
 """Renders the pages and says what a browser may do with them; asks nobody anything."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel.dates import format_datetime
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from receiver.dashboard.texts import NAMES, texts_in
@@ -42,6 +44,14 @@ def render(template: str, locale: str, **values: object) -> str:
     return _templates.get_template(template).render(
         t=texts_in(locale), locale=locale, languages=NAMES, **values
     )
+
+
+def emphasised(sentence: str) -> Markup:
+    """Return a sentence as HTML in which `<b>` is markup, and whatever else it says is text."""
+    return Markup(re.sub(r"&lt;(/?b)&gt;", r"<\1>", str(escape(sentence))))
+
+
+_templates.filters["emphasised"] = emphasised
 
 
 def page(

@@ -26,7 +26,7 @@ from db.reconnects import Stranded, StrandedKey
 from receiver.api.endpoint import Services
 from receiver.dashboard.live import PREPARING, Look, events, views
 from receiver.dashboard.pages import FOLDER, UNKEPT, moment, page, render
-from receiver.dashboard.texts import language_of
+from receiver.dashboard.texts import language_of, reason_in
 from receiver.dashboard.visits import Visits
 from receiver.errors import DATABASE_AWAY, Unavailable
 from receiver.links import Link, Links
@@ -153,7 +153,8 @@ def _page(visit: Visit, **values: object) -> Response:
     still, token = "qr" in visit.request.query_params, visit.request.path_params["token"]
     until = moment(visit.link.expires_at, locale, channel.time_zone)
     about = {"channel": channel, "token": token, "again": token, "until": until, "still": still}
-    return page(render("reconnect.html", locale, **about, **values))
+    reason = reason_in(locale, channel.reason)
+    return page(render("reconnect.html", locale, reason=reason, **about, **values))
 
 
 def _look(visit: Visit) -> Look:

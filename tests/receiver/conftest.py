@@ -20,6 +20,7 @@ from db.reads import find_channels
 from db.tokens import create_operator_token
 from db.vault import Vault
 from receiver.alerts import NOTIFIERS
+from receiver.alerts.in_app import InApp
 from receiver.alerts.trial import Trial
 from receiver.api import routes
 from receiver.auth import Tokens
@@ -85,8 +86,8 @@ def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starl
     app.state.channels = Lookups(partial(find_channels, pool))
     app.state.metrics = Metrics()
     app.state.apply_now = apply_now
-    app.state.notifiers = NOTIFIERS
-    app.state.try_destination = Trial(pool, NOTIFIERS, Outgoing(allow=None), Outgoing()).send
+    app.state.notifiers = notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
+    app.state.try_destination = Trial(pool, notifiers, Outgoing(allow=None), Outgoing()).send
 
     async def acknowledge_now(incident_id: UUID) -> None:
         async with pool.acquire() as connection:

@@ -369,6 +369,41 @@ async def test_page_is_in_the_readers_language(
         assert "Clínica" in page.text
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "locale", "words"),
+    [
+        (401, "logged_out", "pt-BR", "O aparelho foi desconectado no WhatsApp do celular."),
+        (401, "logged_out", "es", "El dispositivo fue desvinculado en el WhatsApp del teléfono."),
+        (402, "banned_temporarily", "en", "WhatsApp has banned this number for a while."),
+        (403, "banned", "en", "WhatsApp has banned this number. Ask for a review"),
+    ],
+)
+async def test_page_says_why_where_the_reader_can_do_something(
+    dsn: str, code: int, reason: str, locale: str, words: str
+) -> None:
+    async with waiting(dsn) as told, browser() as client:
+        _, channel, link = await stranded(told)
+        await told.z.hear(channel, Evolution().update("close", code))
+        await told.becomes(channel, "disconnected", reason)
+
+        page = await client.get(link, params={"lang": locale})
+
+        assert f'<p class="happened reason">{words}' in page.text
+
+
+async def test_page_keeps_to_itself_what_only_operators_understand(dsn: str) -> None:
+    async with waiting(dsn) as told, browser() as client:
+        _, channel, link = await stranded(told)
+        await told.z.hear(channel, Evolution().event("instance.delete", {"instance": "loja-01"}))
+        await told.becomes(channel, "disconnected", "instance_removed")
+
+        page = await client.get(link, params={"lang": "en"})
+
+        assert "has lost its connection" in page.text
+        assert "happened reason" not in page.text
+        assert "gateway" not in page.text
+
+
 async def test_whoever_comes_too_often_with_a_link_waits(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
         _, channel, link = await stranded(told)

@@ -10,6 +10,7 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_file
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from receiver.dashboard.pages import emphasised
 from receiver.texts import CATALOGUES, DOMAIN, LOCALES, reason_text
 from statemachine.model import Reason
 
@@ -52,7 +53,15 @@ def test_catalogue_has_exactly_the_sentences_of_the_code_and_all_are_translated(
         assert all(words), message.id
         assert not message.fuzzy, message.id
         for word in words:
-            assert _fields(word) == _fields(str(message.id[-1] if message.pluralizable else message.id))
+            said_first = str(message.id[-1] if message.pluralizable else message.id)
+            assert _fields(word) == _fields(said_first)
+            assert _markup(word) == _markup(said_first)
+
+
+def test_a_sentence_stresses_words_and_is_text_in_all_else() -> None:
+    shown = emphasised("<b>Tap</b> 'here' & <script>x</script><b onclick=x>y</b>")
+
+    assert shown == ("<b>Tap</b> &#39;here&#39; &amp; &lt;script&gt;x&lt;/script&gt;&lt;b onclick=x&gt;y</b>")
 
 
 @pytest.mark.parametrize("locale", LOCALES)
@@ -75,3 +84,7 @@ def _path(locale: str, kind: str) -> Path:
 
 def _fields(text: str | None) -> set[str]:
     return set(re.findall(r"{\w+}", text or ""))
+
+
+def _markup(text: str | None) -> list[str]:
+    return re.findall(r"<[^>]*>?|&\w+;", text or "")

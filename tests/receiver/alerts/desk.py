@@ -1,7 +1,7 @@
 """A destination of the tests, and what a test reads and writes of telling people."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -36,6 +36,7 @@ class Sink:
 
     kind: str = "sink"
     is_grouped: bool = False
+    credentials: Mapping[str, Collection[str]] = field(default_factory=dict)
     told: list[tuple[str, Message]] = field(default_factory=list)
     """Which destination, by its name, and what."""
     answers: dict[str, list[Sent]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Where messages arrive: a server on loopback that keeps what it got and answers as it's told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -47,6 +47,8 @@ class Sink:
     body: bytes = b"ok"
     headers: Mapping[str, str] = field(default_factory=dict)
     got: list[Got] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+    """What happens between a request and its answer."""
 
     @property
     def only(self) -> Got:
@@ -58,6 +60,8 @@ class Sink:
         """Keep a request and answer it."""
         body = await request.body()
         self.got.append(Got(request.url.path, dict(request.headers), body))
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return Response(self.body, self.status, dict(self.headers))
 
 

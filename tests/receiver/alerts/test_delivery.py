@@ -12,6 +12,7 @@ from db.telling import prune_telling
 from receiver.alerts.dispatch import SCHEDULE
 from receiver.alerts.notice import Event, Sent
 from tests.receiver.alerts.desk import Desk, Sink, open_desk
+from tests.receiver.conftest import running_api
 from tests.receiver.service import zapwatch
 
 DOWN = Sent(False, status=503)
@@ -190,11 +191,9 @@ async def test_nobody_is_reminded_without_wishing_or_after_the_end(desk: Desk) -
     assert desk.sink.events("ana") == desk.sink.events("bia") == ["incident.opened", "incident.resolved"]
 
 
-async def test_gateways_are_the_operators_affair(desk: Desk) -> None:
-    tenant = await desk.tenant()
-    await desk.destination(tenant, "ana", events=["gateway.*"])
-    await desk.destination(None, "ops", events=["incident.opened", "gateway.*"])
-    incident = await desk.connection.fetchval(
+async def gateway_down(desk: Desk) -> UUID:
+    """Open the incident of a gateway."""
+    incident: UUID = await desk.connection.fetchval(
         "with g as (insert into zapwatch_gateways (provider, base_url, name) "
         "values ('wapi', 'http://w.test', 'Casa') returning id), "
         "i as (insert into zapwatch_gateway_incidents (gateway_id, cause, affected, started_at, opened_at) "
@@ -202,6 +201,33 @@ async def test_gateways_are_the_operators_affair(desk: Desk) -> None:
         "a as (insert into zapwatch_alerts (gateway_incident_id, kind) select id, 'opened' from i) "
         "select id from i"
     )
+    return incident
+
+
+async def test_acknowledging_a_gateways_incident_ends_its_reminders(desk: Desk, dsn: str) -> None:
+    ops = await desk.destination(None, "ops", events=["gateway.*"], reminder_minutes=10)
+    incident = await gateway_down(desk)
+    await desk.tell()
+    await desk.later(timedelta(minutes=11))
+    await desk.tell()
+
+    async with running_api(dsn) as api:
+        answer = await api.client.post(f"/incidents/{incident}/ack")
+    await desk.later(timedelta(days=1))
+    await desk.tell()
+    await desk.later(timedelta(days=1))
+    await desk.tell()
+
+    assert answer.json()["acknowledged_at"] is not None
+    assert [message.is_reminder for _, message in desk.sink.told] == [False, True]
+    assert await desk.whys(destination_id=ops) == ["opened", "reminder", "acknowledged"]
+
+
+async def test_gateways_are_the_operators_affair(desk: Desk) -> None:
+    tenant = await desk.tenant()
+    await desk.destination(tenant, "ana", events=["gateway.*"])
+    await desk.destination(None, "ops", events=["incident.opened", "gateway.*"])
+    incident = await gateway_down(desk)
     await desk.open(await desk.channel(tenant, "Praia"))
     await desk.tell()
     await desk.connection.execute(

@@ -1,5 +1,6 @@
 """Destinations over HTTP: whose they are, what may be seen of them, and whether they are reached."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,10 +9,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from db.connections import Connection
-from db.destinations import open_config, read_destination
+from db.destinations import open_config
 from db.vault import Vault
 from tests.receiver.alerts.sink import open_sink
-from tests.receiver.conftest import KEY, Api
+from tests.receiver.conftest import KEY, Api, running_api
 
 URL = "https://hooks.example/zapwatch"
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
@@ -48,6 +49,15 @@ async def kept(connection: Connection, id: str) -> dict[str, Any]:
         "select config from zapwatch_destinations where id = $1::text::uuid", id
     )
     return dict(open_config(Vault([KEY]), UUID(id), sealed))
+
+
+async def tried(client: httpx.AsyncClient, id: str) -> httpx.Response:
+    return await client.post(f"/destinations/{id}/test")
+
+
+async def later(connection: Connection) -> None:
+    """Let ten seconds pass, as far as tests of destinations know."""
+    await connection.execute("update zapwatch_messages set leaves_at = leaves_at - interval '10 s'")
 
 
 async def test_operators_are_told_of_gateways_too_unless_they_say_otherwise(api: Api) -> None:
@@ -103,12 +113,15 @@ async def test_a_rotated_secret_is_shown_once_and_both_sign(api: Api) -> None:
         Webhook(secret).verify(sink.only.body, dict(sink.only.headers))
 
 
-async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(api: Api) -> None:
+async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(
+    api: Api, connection: Connection
+) -> None:
     async with open_sink() as sink:
         created = await made(api.client, sink.url)
 
         good = (await api.client.post(f"/destinations/{created['id']}/test")).json()
         sink.status, sink.body = 410, b"gone for good"
+        await later(connection)
         bad = (await api.client.post(f"/destinations/{created['id']}/test")).json()
 
     log = (await api.client.get("/deliveries", params={"destination_id": created["id"]})).json()["items"]
@@ -126,14 +139,58 @@ async def test_a_test_answers_what_the_destination_said_and_is_in_the_log(api: A
 async def test_what_is_deleted_while_it_is_tried_is_a_failure_of_nobody(api: Api) -> None:
     async with open_sink() as sink:
         created = await made(api.client, sink.url)
-        services = api.app.state
-        found = await read_destination(services.pool, services.vault, None, UUID(created["id"]))
-        await api.client.delete(f"/destinations/{created['id']}")
+        sink.meanwhile = lambda: api.client.delete(f"/destinations/{created['id']}")
 
-        tested = await services.try_destination(found, found.config)
+        answer = await tried(api.client, created["id"])
 
-    assert tested.ok
+    assert answer.json()["ok"] is True
+    assert await listed(api.client) == []
     assert (await api.client.get("/deliveries")).json()["items"] == []
+
+
+async def test_a_destination_is_tried_once_in_ten_seconds(api: Api, connection: Connection) -> None:
+    async with open_sink() as sink:
+        created, other = await made(api.client, sink.url), await made(api.client, sink.url)
+
+        first = await tried(api.client, created["id"])
+        again = await tried(api.client, created["id"])
+        others = await tried(api.client, other["id"])
+        got = len(sink.got)
+        await later(connection)
+        afterwards = await tried(api.client, created["id"])
+
+    assert [it.status_code for it in (first, again, others, afterwards)] == [200, 429, 200, 200]
+    assert 1 <= int(again.headers["Retry-After"]) <= 10
+    assert again.headers["Content-Type"] == "application/problem+json"
+    assert got == 2
+    log = (await api.client.get("/deliveries", params={"destination_id": created["id"]})).json()["items"]
+    assert [item["outcome"] for item in log] == ["delivered", "delivered"]
+
+
+async def test_of_many_who_try_a_destination_at_once_one_does(dsn: str, api: Api) -> None:
+    async with open_sink() as sink, running_api(dsn) as replica:
+        created = await made(api.client, sink.url)
+
+        answers = await asyncio.gather(
+            *(tried(one.client, created["id"]) for one in (api, replica) for _ in range(5))
+        )
+
+    assert sorted(answer.status_code for answer in answers) == [200, *[429] * 9]
+    assert len(sink.got) == 1
+
+
+async def test_the_api_says_where_one_may_come_too_often(refusing: Api) -> None:
+    paths = (await refusing.client.get("/openapi.json")).json()["paths"]
+
+    limited = {
+        path: operation["responses"]["429"]["headers"]
+        for path, operations in paths.items()
+        for operation in operations.values()
+        if "429" in operation["responses"]
+    }
+
+    assert set(limited) == {"/channels/{id}/qr", "/channels/{id}/restart", "/destinations/{id}/test"}
+    assert all("Retry-After" in headers for headers in limited.values())
 
 
 async def test_a_tenants_test_reaches_nothing_inside(api: Api) -> None:
@@ -203,7 +260,11 @@ async def test_a_tenants_own_application_is_there_once_and_stays(api: Api) -> No
     assert deleted.status_code == 409
     assert (for_all["config"], for_all["events"]) == ({"recipients": "all"}, ["incident.opened"])
     assert (for_all["enabled"], for_all["disabled_why"]) == (False, "operator")
-    assert [answer.status_code for answer in odd] == [422] * 3
+    assert [answer.json()["errors"][0]["pointer"] for answer in odd] == [
+        "/config/recipients",
+        "/config/recipients",
+        "/config/url",
+    ]
     assert still == [for_all]
 
 
@@ -248,26 +309,22 @@ async def test_destinations_are_listed_in_pages(api: Api) -> None:
     assert (len(first["items"]), second["next"]) == (2, None)
 
 
+TELEGRAM = {"token": "123456:s3cret-token-of-the-bot-of-the-tests", "chat_id": "-100200300"}
+EMAIL = {
+    "host": "mail.example",
+    "user": "zap",
+    "password": "s3cret-password",
+    "from": "zap@mail.example",
+    "to": ["ops@mail.example"],
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "config", "change"),
     [
         ("slack", {"url": "https://hooks.slack.com/services/T0/B0/s3cret-path"}, {}),
-        (
-            "telegram",
-            {"token": "123456:s3cret-token-of-the-bot-of-the-tests", "chat_id": "-100200300"},
-            {"chat_id": "-7"},
-        ),
-        (
-            "email",
-            {
-                "host": "mail.example",
-                "user": "zap",
-                "password": "s3cret-password",
-                "from": "zap@mail.example",
-                "to": ["ops@mail.example"],
-            },
-            {"to": ["ana@mail.example"]},
-        ),
+        ("telegram", TELEGRAM, {"chat_id": "-7"}),
+        ("email", EMAIL, {"to": ["ana@mail.example"], "user": "zapwatch"}),
     ],
 )
 async def test_no_kind_shows_its_secret_and_each_keeps_it(
@@ -284,6 +341,103 @@ async def test_no_kind_shows_its_secret_and_each_keeps_it(
     assert "s3cret" not in str(created) + answer.text
     assert await kept(connection, created["id"]) == {**before, **change}
     assert "s3cret" in str(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "move", "secret", "fresh"),
+    [
+        ("email", EMAIL, {"host": "mail.evil.example"}, "password", "s3cret-2"),
+        ("email", EMAIL, {"port": 2525}, "password", EMAIL["password"]),
+        ("email", {**EMAIL, "port": 2525}, {"port": None}, "password", "s3cret-2"),
+        ("email", EMAIL, {"tls": "none"}, "password", "s3cret-2"),
+        ("telegram", TELEGRAM, {"api_url": "https://evil.example"}, "token", TELEGRAM["token"]),
+        (
+            "telegram",
+            {**TELEGRAM, "api_url": "https://bots.example"},
+            {"api_url": None},
+            "token",
+            "1:" + "t" * 30,
+        ),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+async def test_a_secret_that_would_be_sent_elsewhere_must_be_sent_again(
+    api: Api,
+    connection: Connection,
+    kind: str,
+    config: dict[str, Any],
+    move: dict[str, Any],
+    secret: str,
+    fresh: str,
+) -> None:
+    created = await made(api.client, kind=kind, config=config)
+    path, before = f"/destinations/{created['id']}", await kept(connection, created["id"])
+
+    alone = await api.client.patch(path, json={"name": "Hub", "config": move})
+    unmoved = await kept(connection, created["id"])
+    together = await api.client.patch(path, json={"name": "Hub", "config": {**move, secret: fresh}})
+
+    assert alone.status_code == 422
+    assert alone.json()["errors"] == [
+        {
+            "pointer": f"/config/{secret}",
+            "detail": "Must be sent again: this changes where it is sent, or how.",
+        }
+    ]
+    assert unmoved == before
+    assert together.status_code == 200, together.text
+    expected = {**before, **move, secret: fresh}
+    assert await kept(connection, created["id"]) == {k: v for k, v in expected.items() if v is not None}
+
+
+async def test_what_holds_no_secret_any_more_may_move(api: Api, connection: Connection) -> None:
+    created = await made(api.client, kind="email", config=EMAIL)
+
+    await changed(api.client, created["id"], config={"host": "evil.example", "user": None, "password": None})
+
+    assert await kept(connection, created["id"]) == {
+        "host": "evil.example",
+        "tls": "starttls",
+        "from": EMAIL["from"],
+        "to": EMAIL["to"],
+    }
+
+
+async def test_a_refused_move_leaves_the_secret_going_where_it_went(api: Api) -> None:
+    async with open_sink() as own, open_sink() as evil:
+        created = await made(api.client, kind="telegram", config={**TELEGRAM, "api_url": own.url})
+        path = f"/destinations/{created['id']}"
+
+        refused = await api.client.patch(path, json={"config": {"api_url": evil.url}})
+        same = await api.client.patch(path, json={"config": {"api_url": own.url}})
+        await api.client.post(f"{path}/test")
+
+    assert (refused.status_code, same.status_code) == (422, 200)
+    assert own.only.path == f"/bot{TELEGRAM['token']}/sendMessage"
+    assert evil.got == []
+
+
+async def test_an_address_that_is_the_secret_moves_as_one(api: Api) -> None:
+    async with open_sink() as own, open_sink() as other:
+        created = await made(api.client, kind="slack", config={"url": f"{own.url}/s3cret-path"})
+
+        await changed(api.client, created["id"], config={"url": f"{other.url}/mine"})
+        await api.client.post(f"/destinations/{created['id']}/test")
+
+    assert other.only.path == "/mine"
+    assert "s3cret" not in f"{other.only}"
+    assert own.got == []
+
+
+async def test_a_secret_that_only_signs_stays_where_the_address_moves(api: Api) -> None:
+    async with open_sink() as sink:
+        created = await made(api.client)
+
+        await changed(api.client, created["id"], config={"url": sink.url})
+        await api.client.post(f"/destinations/{created['id']}/test")
+
+    Webhook(created["secret"]).verify(sink.only.body, dict(sink.only.headers))
+    assert created["secret"] not in f"{sink.only}"
 
 
 WEBHOOK: dict[str, Any] = {"kind": "webhook", "config": {"url": URL}}

@@ -108,6 +108,44 @@ async def test_acknowledging_keeps_the_first_time_and_leaves_the_incident_open(
     assert first.json()["resolved_at"] is None
 
 
+async def test_an_incident_of_a_gateway_is_acknowledged_by_operators_alone(
+    api: Api, connection: Connection
+) -> None:
+    channel = await api.channel(api_url="http://evo.example", tenant_id=await api.tenant())
+    incident_id = await connection.fetchval(
+        "insert into zapwatch_gateway_incidents (gateway_id, cause, affected, started_at, opened_at)"
+        " select id, 'unreachable', 7, '2026-01-01T00:00:00Z', '2026-01-01T00:01:00Z' from zapwatch_gateways"
+        " returning id"
+    )
+    path = f"/incidents/{incident_id}/ack"
+
+    async with api.operator_of(channel["tenant_id"]) as tenants:
+        refused = await tenants.post(path)
+    untouched = (await api.client.get("/gateways")).json()["items"][0]
+    first = await api.client.post(path)
+    second = await api.client.post(path)
+    gateway = (await api.client.get("/gateways")).json()["items"][0]
+
+    assert refused.status_code == 404
+    assert untouched["incident"]["acknowledged_at"] is None
+    assert first.status_code == 200
+    shown = first.json()
+    assert shown.pop("acknowledged_at") == gateway["incident"]["acknowledged_at"] is not None
+    assert shown == {
+        "id": str(incident_id),
+        "gateway_id": gateway["id"],
+        "provider": "evolution_api",
+        "cause": "unreachable",
+        "affected": 7,
+        "details": {},
+        "started_at": "2026-01-01T00:00:00Z",
+        "resolved_at": None,
+        "duration_seconds": None,
+        "opened_at": "2026-01-01T00:01:00Z",
+    }
+    assert second.json() == first.json()
+
+
 async def test_incidents_of_a_deleted_channel_stay_in_the_history(api: Api, connection: Connection) -> None:
     channel = await api.channel()
     incident_id = await _incident(connection, channel["id"], "error", "2026-01-01T00:00:00Z", resolved=True)
