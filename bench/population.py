@@ -13,7 +13,7 @@ from db.connections import Connection
 from db.entry import Entry, Source
 from db.registry import NewChannel, register_channel
 from db.vault import KEY_BYTES, Vault
-from receiver.app import installation_rules
+from receiver.composition import installation_rules
 from receiver.settings import Settings
 from statemachine.model import Trigger
 from statemachine.signals import Answered

@@ -30,8 +30,8 @@ from db.pool import connect_writer, open_pool
 from db.registry import NewChannel, register_channel
 from db.vault import KEY_BYTES, Vault
 from db.writer import Writer
-from receiver.app import installation_rules
 from receiver.client import KEPT_FOR, Client, open_client
+from receiver.composition import installation_rules
 from receiver.metrics import Metrics
 from receiver.probe import Prober
 from receiver.providers import PROVIDERS
@@ -146,7 +146,7 @@ def _http() -> httpx.AsyncClient:
 
 
 class _Service:
-    """The service's parts that probe, composed as `receiver/app.py` does."""
+    """The service's parts that probe, composed as `receiver/composition.py` does."""
 
     def __init__(
         self, connection: Connection, client: Client, reconciler: Reconciler, gateways: Sequence[Gateway]

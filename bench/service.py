@@ -32,7 +32,8 @@ from db.apply import Locked, apply
 from db.entry import Entry
 from db.pool import open_pool
 from receiver.admission import raise_descriptor_limit
-from receiver.app import installation_rules, running
+from receiver.app import running
+from receiver.composition import installation_rules
 from receiver.serving import Server, bind, server_config, tune
 from receiver.settings import Settings
 

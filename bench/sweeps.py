@@ -24,8 +24,8 @@ from db.pool import connect, connect_writer, open_pool
 from db.registry import register_gateway
 from db.vault import KEY_BYTES, Vault
 from db.writer import Writer
-from receiver.app import installation_rules
 from receiver.client import open_client
+from receiver.composition import installation_rules
 from receiver.probe import Prober
 from receiver.reconciler import Reconciler
 from receiver.settings import Settings
@@ -114,7 +114,7 @@ def _figures(subject: str, took: Sequence[float], calls: Sequence[Calls], sound:
 
 
 class _Service:
-    """The service's parts that ask gateways, composed as `receiver/app.py` does."""
+    """The service's parts that ask gateways, composed as `receiver/composition.py` does."""
 
     def __init__(
         self, connection: Connection, sweeper: Sweeper, reconciler: Reconciler, channels: int

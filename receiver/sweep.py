@@ -15,8 +15,8 @@ from db.connections import Pool
 from db.pool import connect_writer, open_pool
 from db.vault import Vault
 from db.writer import Writer
-from receiver.app import installation_rules
 from receiver.client import open_client
+from receiver.composition import installation_rules
 from receiver.container import localhost
 from receiver.probe import Probed, Prober, Unaskable
 from receiver.providers import CURABLE
