@@ -185,6 +185,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
     probed: list[tuple[object, ...]] = []
     owners: list[News] = []
     recovering: list[tuple[object, ...]] = []
+    changed: list[tuple[object, ...]] = []
     for track in tracks:
         c = track.channel
         if c == track.before and not track.must_save:
@@ -197,6 +198,8 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
             shown.append((track.row["channel_id"], c.state.shown, _words(track, words), seen_at))
             news = None if track.owner is None else news_of(track.owner, track.row)
             owners += [] if news is None else [news]
+            if c.state.shown != track.before.state.shown:
+                changed.append(_change(track))
         elif track.answered and _is_long_ago(track.row["last_health_check"], c.probed_at):
             probed.append((track.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
@@ -206,6 +209,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
         await _run_rows(connection, sql.show_states, shown)
     await show_owners(connection, owners)
+    await _run(connection, sql.note_changes, 7, changed)
     await _run(connection, sql.show_probes, 2, probed)
 
 
@@ -300,6 +304,19 @@ def _state(track: Track) -> tuple[object, ...]:
         track.told,
         memory_of(channel, track.details),
         track.answered,
+    )
+
+
+def _change(track: Track) -> tuple[object, ...]:
+    channel = track.channel
+    return (
+        track.row["channel_id"],
+        track.row["tenant_id"],
+        track.before.state.shown,
+        channel.state.shown,
+        channel.standing.reason,
+        channel.since,
+        channel.version,
     )
 
 

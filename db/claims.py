@@ -13,6 +13,8 @@ LEASE: Final = timedelta(seconds=10)
 PER_GATEWAY: Final = 20
 """Channels of one gateway that are asked at the same time, by all replicas together."""
 
+WARNED_BEFORE: Final = (7, 3, 1)
+"""How many days before a subscription ends people are warned."""
 WINDOW: Final = timedelta(seconds=60)
 """Troubles of one gateway's channels that are no farther apart may have one cause."""
 
@@ -148,9 +150,21 @@ async def settle_subscription(
     expires_at: datetime | None,
     payment_status: str | None,
     again_at: datetime,
+    now: datetime,
 ) -> None:
-    """Keep until when a channel is paid for, the gateway's word for it, and when to ask again."""
-    await connection.execute(sql.settle_subscription, channel_id, expires_at, payment_status, again_at)
+    """Keep until when a channel is paid for, the gateway's word for it, and when to ask again.
+
+    Where that is within `WARNED_BEFORE` it is noted that people are to be warned: of each end once for each.
+    """
+    await connection.execute(
+        sql.settle_subscription,
+        channel_id,
+        expires_at,
+        payment_status,
+        again_at,
+        now,
+        list(WARNED_BEFORE),
+    )
 
 
 async def claim_versions(

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from db.apply import note_told
+from db.changes import drop_superseded
 from db.connections import Connection, Record
 from db.queries import sql
 
@@ -96,6 +97,7 @@ async def settle(connection: Connection, claim: Claimed, attempt: Attempt, endin
         now = attempt.at + attempt.took
         if ending.outcome is None:
             await connection.execute(sql.put_off_message, claim.id, ending.due_at, claim.until)
+            await drop_superseded(connection, claim.id, now)
         else:
             ended = await connection.fetchval(sql.settle_message, claim.id, now, ending.outcome, claim.until)
             if ended is not None and attempt.is_ok:

@@ -80,7 +80,7 @@ class Told(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What was decided about an alert or a reminder, for one destination or (None) for all."""
+    """What was decided about an alert, a reminder or a change, for one destination or (None) for all."""
 
     alert_id: int | None
     incident_id: UUID | None
@@ -91,7 +91,11 @@ class Decided(NamedTuple):
     is_sent: bool
     why: str
     message_id: UUID | None
-    remind_at: datetime | None
+    remind_at: datetime | None = None
+    channel_id: UUID | None = None
+    """Whose change it is; None: it is about an incident."""
+    details: str | None = None
+    """What is told of a change, as JSON."""
 
 
 class Leaving(NamedTuple):
@@ -117,7 +121,7 @@ async def due_alerts(connection: Connection, now: datetime, limit: int) -> list[
     """Return alerts that are to be decided, in the order in which they were written."""
     rows = await connection.fetch(sql.due_alerts, now, limit)
     alerts = [
-        DueAlert(**{name: row[name] for name in DueAlert._fields if name != "stand"}, stand=_stand(row))
+        DueAlert(**{name: row[name] for name in DueAlert._fields if name != "stand"}, stand=stand_of(row))
         for row in rows
     ]
     return sorted(alerts)
@@ -127,12 +131,15 @@ async def due_reminders(connection: Connection, now: datetime, limit: int) -> li
     """Return openings of which destinations are perhaps to be reminded."""
     rows = await connection.fetch(sql.due_reminders, now, limit)
     return [
-        DueReminder(**{name: row[name] for name in DueReminder._fields if name != "stand"}, stand=_stand(row))
+        DueReminder(
+            **{name: row[name] for name in DueReminder._fields if name != "stand"}, stand=stand_of(row)
+        )
         for row in rows
     ]
 
 
-def _stand(row: Record) -> Stand:
+def stand_of(row: Record) -> Stand:
+    """Return how an incident and its channel stand, of a row that has it."""
     is_told = alerts_enabled(row["metadata"], row["defaults"])
     return Stand(row["is_over"], is_told, row["paused"], row["removed"], row["quiet_until"])
 

@@ -8,6 +8,7 @@ from typing import Final
 import asyncpg
 
 from db.adopt import adopt
+from db.changes import release_held_changes
 from db.checks import prune_checks
 from db.connections import Connection, Pool
 from db.intake import prune
@@ -31,6 +32,7 @@ async def keep(connection: Connection, vault: Vault) -> None:
         await forget_qrs(connection, datetime.now(UTC))
         await prune_recoveries(connection, datetime.now(UTC))
         await release_held(connection, datetime.now(UTC))
+        await release_held_changes(connection, datetime.now(UTC))
     except asyncpg.PostgresError as error:
         log.error("housekeeping did not finish: %s", error)
 

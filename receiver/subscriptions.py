@@ -1,6 +1,7 @@
 """Keeps until when channels are paid for, where the gateway tells: asked at first contact, and daily after.
 
-Decides nothing. What has expired is only the reason of a loss that a probe finds.
+What has expired is only the reason of a loss that a probe finds. That people are to be warned of the end is
+noted with it.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.claims import Target, claim_subscriptions, settle_subscription
+from db.claims import WARNED_BEFORE, Target, claim_subscriptions, settle_subscription
 from db.connections import Pool
 from db.vault import Vault
 from receiver.client import Client, Unanswered
@@ -48,9 +49,17 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> Non
         log.error("the subscription of channel %s: %s", target.channel_id, type(error).__name__)
         return
     if subscription is not None:
-        again_at = datetime.now(UTC) + DAILY
+        now = datetime.now(UTC)
+        again_at = _next(now, subscription.expires_at)
         async with pool.acquire() as connection:
-            await settle_subscription(connection, target.channel_id, *subscription, again_at)
+            await settle_subscription(connection, target.channel_id, *subscription, again_at, now)
+
+
+def _next(now: datetime, expires_at: datetime | None) -> datetime:
+    """Return when to ask again: daily, and when people are to be warned, unless it was renewed by then."""
+    warned = [] if expires_at is None else [timedelta(days=days) for days in WARNED_BEFORE]
+    turns = (expires_at - before for before in warned if expires_at and expires_at - now > before)
+    return min([now + DAILY, *turns])
 
 
 async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | None:

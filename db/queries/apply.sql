@@ -260,6 +260,20 @@ from zapwatch_incidents_record(
   $1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[]
 );
 
+-- name: note_changes
+-- Note changes of state for those who wish to be told: only where some destination does, of the tenant or of operators.
+insert into zapwatch_changes (channel_id, tenant_id, event, previous_state, state, reason, since, version)
+select u.channel_id, u.tenant_id, 'channel.state_changed', u.previous_state, u.state, u.reason, u.since, u.version
+from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
+  as u (channel_id, tenant_id, previous_state, state, reason, since, version)
+where exists (
+  select from zapwatch_destinations
+  where tenant_id is null and disabled_at is null and 'channel.state_changed' = any (events)
+) or exists (
+  select from zapwatch_destinations
+  where tenant_id = u.tenant_id and disabled_at is null and 'channel.state_changed' = any (events)
+);
+
 -- name: read_events
 -- Read a channel's events from this one on, in the order in which they were applied.
 select source, name, trigger, reason, status, at, last_at, received_at, last_received_at, count, data

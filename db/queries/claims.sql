@@ -161,10 +161,28 @@ from claimed c
 left join zapwatch_gateways g on g.id = c.gateway_id;
 
 -- name: settle_subscription
--- Keep until when a channel is paid for, and when to ask again.
-update zapwatch_channels
-set expires_at = $2, payment_status = $3, subscription_due_at = $4
-where channel_id = $1;
+-- Keep until when a channel is paid for, and when to ask again. Where that is within days of which nobody was warned yet,
+-- note that it is to be told: once for each number of days and each end, whoever else settles it, too.
+with before as (
+  select channel_id, tenant_id, warned_days, warned_of is not distinct from $2::timestamptz as is_known, (
+    select min(days) from unnest($6::int[]) as t (days)
+    where $2 > $5::timestamptz and $2 <= $5 + days * interval '24 hours'
+  ) as days
+  from zapwatch_channels
+  where channel_id = $1
+  for no key update
+), settled as (
+  update zapwatch_channels c
+  set expires_at = $2, payment_status = $3, subscription_due_at = $4,
+    warned_of = case when b.days is null then c.warned_of else $2 end,
+    warned_days = case when b.is_known then least(b.days, c.warned_days) else coalesce(b.days, c.warned_days) end
+  from before b
+  where c.channel_id = b.channel_id
+)
+insert into zapwatch_changes (channel_id, tenant_id, event, expires_at, due_at)
+select channel_id, tenant_id, 'channel.expiring', $2, $5
+from before
+where days is not null and not (is_known and warned_days <= days);
 
 -- name: claim_versions
 -- Claim gateways whose version is to be read, and put off the next reading.

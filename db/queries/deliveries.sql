@@ -1,6 +1,6 @@
 -- name: list_decisions
 -- One page of what was decided about alerts and destinations, newest first; a tenant sees no operators' destination.
-select d.id, d.at, d.event, d.incident_id, d.gateway_incident_id, d.tenant_id, d.is_sent, d.why,
+select d.id, d.at, d.event, d.incident_id, d.gateway_incident_id, d.channel_id, d.tenant_id, d.is_sent, d.why,
   d.destination_id, t.kind as destination_kind, t.name as destination_name,
   d.message_id, m.purpose, m.due_at, m.tries, m.settled_at, m.outcome
 from zapwatch_decisions d

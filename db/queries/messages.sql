@@ -1,7 +1,8 @@
 -- name: claim_messages
 -- Claim messages that are due, each for one replica until the lease ends, and count the try: of each destination the
 -- longest due, no more than its places, and one if the last did not get through. Claimed ones keep their place. One that
--- tells the end of an incident whose opening is still on its way is put off until that was tried once more.
+-- tells the end of an incident whose opening is still on its way is put off until that was tried once more; so is a change
+-- of a channel while the one before is.
 with recursive waiting as (
   (select destination_id from zapwatch_messages where settled_at is null order by destination_id limit 1)
   union all
@@ -30,9 +31,22 @@ with recursive waiting as (
   select m.id, (
     select max(o.due_at)
     from zapwatch_decisions d
-    join zapwatch_decisions e on e.subject_id = d.subject_id and e.destination_id = d.destination_id and e.id < d.id
+    cross join lateral (
+      select e.message_id
+      from zapwatch_decisions e
+      where e.subject_id = d.subject_id and e.destination_id = d.destination_id and e.id < d.id
+      union all
+      (
+        select e.message_id
+        from zapwatch_decisions e
+        where e.channel_id = d.channel_id and e.destination_id = d.destination_id and e.event = d.event and e.is_sent
+          and e.id < d.id
+        order by e.id desc
+        limit 5
+      )
+    ) e
     join zapwatch_messages o on o.id = e.message_id and o.settled_at is null and o.id <> m.id
-    where d.message_id = m.id and d.subject_id is not null
+    where d.message_id = m.id and d.is_sent
   ) as after_at
   from zapwatch_messages m
   join due using (id)
@@ -57,16 +71,18 @@ where c.claimed_until is not null;
 -- name: read_news
 -- What messages are about, in the order in which it was decided.
 select d.message_id, d.event, coalesce(d.subject_id, d.about_destination_id) as subject_id,
-  coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, i.details::text as details,
-  coalesce(i.started_at, gi.started_at, o.failing_since, o.disabled_at) as started_at,
+  coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, coalesce(d.details::text, i.details::text) as details,
+  coalesce(i.started_at, gi.started_at, (d.details ->> 'since')::timestamptz, o.failing_since, o.disabled_at) as started_at,
   coalesce(i.resolved_at, gi.resolved_at) as resolved_at,
-  i.channel_id, d.tenant_id, gi.affected, coalesce(n.provider::text, g.provider) as provider,
-  coalesce(z.name, z.instance, g.name, g.base_url, o.name, o.kind, n.id::text, '') as name, s.state
+  n.id as channel_id, d.tenant_id, gi.affected, coalesce(n.provider::text, g.provider) as provider,
+  coalesce(z.name, z.instance, g.name, g.base_url, o.name, o.kind, n.id::text, '') as name, s.state,
+  d.details ->> 'state' as changed_to, d.details ->> 'previous_state' as changed_from,
+  (d.details ->> 'sequence')::bigint as sequence, (d.details ->> 'expires_at')::timestamptz as expires_at
 from zapwatch_decisions d
 left join whatsapp_connection_incidents i on i.id = d.incident_id
-left join notification_channels n on n.id = i.channel_id
-left join zapwatch_channels z on z.channel_id = i.channel_id
-left join zapwatch_states s on s.channel_id = i.channel_id
+left join notification_channels n on n.id = coalesce(i.channel_id, d.channel_id)
+left join zapwatch_channels z on z.channel_id = n.id
+left join zapwatch_states s on s.channel_id = n.id
 left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
 left join zapwatch_gateways g on g.id = gi.gateway_id
 left join zapwatch_destinations o on o.id = d.about_destination_id

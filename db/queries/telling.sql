@@ -110,11 +110,12 @@ from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[])
 -- name: add_decisions
 -- Keep what was decided; what is decided anew takes the place of what held an alert back.
 insert into zapwatch_decisions as d
-  (at, alert_id, incident_id, gateway_incident_id, tenant_id, destination_id, event, is_sent, why, message_id, remind_at)
+  (at, alert_id, incident_id, gateway_incident_id, tenant_id, destination_id, event, is_sent, why, message_id, remind_at,
+   channel_id, details)
 select $1, u.*
 from unnest(
   $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::boolean[], $9::text[], $10::uuid[],
-  $11::timestamptz[]) as u
+  $11::timestamptz[], $12::uuid[], $13::jsonb[]) as u
 on conflict (alert_id, coalesce(destination_id, '00000000-0000-0000-0000-000000000000')) where alert_id is not null
 do update set at = excluded.at, is_sent = excluded.is_sent, why = excluded.why, message_id = excluded.message_id,
   remind_at = excluded.remind_at;

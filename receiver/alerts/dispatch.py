@@ -226,6 +226,10 @@ class Dispatcher:
             affected=row["affected"],
             provider=row["provider"],
             needs_scan=needs_scan,
+            state=row["changed_to"],
+            previous_state=row["changed_from"],
+            sequence=row["sequence"],
+            expires_at=row["expires_at"],
         )
 
     def _end(self, claim: Claimed, sent: Sent, now: datetime) -> Ending:

@@ -83,12 +83,14 @@ def _shown(item: Item) -> dict[str, object]:
         "event": item.event,
         "incident_id": item.incident_id,
         "channel_id": item.channel_id,
-        "kind": item.kind,
+        "kind": item.kind or None,
         "reason": item.reason,
         "started_at": _utc(item.started_at),
         "resolved_at": None if item.resolved_at is None else _utc(item.resolved_at),
         "duration_seconds": lasted,
         "link": item.link,
+        **({} if item.state is None else {"state": item.state, "previous_state": item.previous_state}),
+        **({} if item.expires_at is None else {"expires_at": _utc(item.expires_at)}),
     }
 
 

@@ -16,6 +16,7 @@ class Event(StrEnum):
     INCIDENT_OPENED = "incident.opened"
     INCIDENT_RESOLVED = "incident.resolved"
     STATE_CHANGED = "channel.state_changed"
+    EXPIRING = "channel.expiring"
     GATEWAY_OPENED = "gateway.opened"
     GATEWAY_RESOLVED = "gateway.resolved"
     DESTINATION_DISABLED = "destination.disabled"
@@ -23,17 +24,18 @@ class Event(StrEnum):
 
 
 class Item(NamedTuple):
-    """One piece of news: of a channel's incident, or of a gateway's."""
+    """One piece of news: of a channel's incident, of a gateway's, or of a channel without one."""
 
     event: Event
-    incident_id: UUID
-    """Of a destination that was switched off: its own id."""
+    incident_id: UUID | None
+    """Of a destination that was switched off: its own id; None: it is of no incident."""
     name: str
     """The channel's, the gateway's or the destination's; its instance or address where nobody named it."""
     kind: str
-    """The incident's kind, the cause of a gateway's, or why a destination was switched off."""
+    """The incident's kind, the cause of a gateway's, or why a destination was switched off; else empty."""
     reason: Reason | None
     started_at: datetime
+    """When the incident began, or the state; of a subscription: when it was seen that it ends soon."""
     resolved_at: datetime | None = None
     channel_id: UUID | None = None
     tenant_id: UUID | None = None
@@ -44,6 +46,13 @@ class Item(NamedTuple):
     provider: str | None = None
     needs_scan: bool = False
     """Whether only a person with the phone brings the channel back."""
+    state: str | None = None
+    """What a channel's state is now, by its public name."""
+    previous_state: str | None = None
+    sequence: int | None = None
+    """Grows with each change of the channel's state."""
+    expires_at: datetime | None = None
+    """Until when a channel is paid for."""
 
 
 class Message(NamedTuple):

@@ -1,11 +1,11 @@
-"""From alerts to messages: decides for each destination whether it is told, and in which message.
+"""From alerts and changes to messages: decides for each destination whether it is told, and in which message.
 
 Sends nothing. A round is one transaction, and one at a time over all replicas: an incident's end is decided
 by what was decided of its beginning, and what joins which message by what came before.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -14,10 +14,12 @@ import asyncpg
 import orjson
 
 from db import telling
+from db.changes import DueChange, due_changes, put_off_changes
 from db.connections import Connection, Pool
 from db.patience import TRANSIENT
 from db.telling import IN_APP, Decided, Destination, DueAlert, DueReminder, Stand, Told
 from db.vault import Vault, VaultError
+from receiver.alerts.changes import Changes
 from receiver.alerts.grouping import WINDOW, Book
 from receiver.alerts.in_app import tells_everybody
 from receiver.alerts.notice import Event, Notifier
@@ -38,9 +40,9 @@ from receiver.rounds import go_round
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing is due."""
 AT_ONCE: Final = 500
-"""Alerts decided in one transaction."""
+"""Alerts decided in one transaction, and changes."""
 ASIDE: Final = timedelta(minutes=1)
-"""When an alert is looked at again that the database refuses to have decided."""
+"""When an alert or a change is looked at again that the database refuses to have decided."""
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +73,20 @@ class Routing:
                 return 0
             alerts = await telling.due_alerts(connection, now, self._at_once)
             reminders = await telling.due_reminders(connection, now, self._at_once)
-            if not alerts and not reminders:
+            changed = await due_changes(connection, now, self._at_once)
+            if not alerts and not reminders and not changed:
                 return 0
-            desk = await self._open_desk(connection, now, alerts, reminders)
+            desk, changes = await self._open_desk(connection, now, alerts, reminders, changed)
             for alert in alerts:
                 desk.decide(alert)
             for reminder in reminders:
                 desk.remind(reminder)
-            await desk.keep(connection)
-        for one in desk.all_decided:
+            changes.decide(changed)
+            await desk.keep(connection, changes.decided)
+            await changes.keep(connection)
+        for one in (*desk.all_decided, *changes.decided):
             self._tell(one)
-        return len(alerts) + len(reminders)
+        return len(alerts) + len(reminders) + len(changed)
 
     async def run(self) -> None:
         """Decide for ever."""
@@ -107,6 +112,8 @@ class Routing:
         async with self._pool.acquire() as connection, connection.transaction():
             refused = await telling.due_alerts(connection, now, 1)
             await telling.put_off_alerts(connection, {alert.id: now + ASIDE for alert in refused})
+            changed = await due_changes(connection, now, 1)
+            await put_off_changes(connection, {change.id: now + ASIDE for change in changed})
 
     async def _open_desk(
         self,
@@ -114,9 +121,10 @@ class Routing:
         now: datetime,
         alerts: Iterable[DueAlert],
         reminders: Iterable[DueReminder],
-    ) -> "_Desk":
+        changed: Iterable[DueChange],
+    ) -> tuple["_Desk", Changes]:
         """Read all that the decisions of a round depend on."""
-        due: list[DueAlert | DueReminder] = [*alerts, *reminders]
+        due: list[DueAlert | DueReminder | DueChange] = [*alerts, *reminders, *changed]
         tenants = {one.tenant_id for one in due if one.tenant_id is not None}
         destinations = await telling.read_destinations(connection, tenants)
         lacking = tenants - {one.tenant_id for one in destinations if one.kind == IN_APP}
@@ -131,7 +139,8 @@ class Routing:
         told = await telling.read_openings(connection, subjects)
         book = Book(now, self._window, waiting, leavings)
         places = {one.id: self._place(one, members) for one in destinations}
-        return _Desk(now, book, destinations, places, told, self._grouped)
+        desk = _Desk(now, book, destinations, places, told, self._grouped)
+        return desk, Changes(now, book, destinations, places, self._grouped)
 
     def _in_app(self, tenant_id: UUID) -> tuple[UUID, UUID, bytes]:
         id = uuid4()
@@ -144,6 +153,7 @@ class Routing:
             destination.kind in self._notifiers,
             destination.kind != IN_APP or self._reaches_members(destination, members),
             destination.reminder_minutes is not None,
+            is_for_people=destination.kind in self._notifiers and self._grouped(destination),
         )
 
     def _reaches_members(self, destination: Destination, members: Mapping[UUID, bool]) -> bool:
@@ -169,7 +179,7 @@ class Routing:
             level,
             "%s of %s for destination %s: %s",
             one.event,
-            one.incident_id or one.gateway_incident_id,
+            one.incident_id or one.gateway_incident_id or one.channel_id,
             one.destination_id or "(all)",
             one.why,
         )
@@ -246,9 +256,9 @@ class _Desk:
         if why is not Why.NOT_YET_TOLD:
             self._add(reminder, destination, reminder.event, why, purpose="reminder")
 
-    async def keep(self, connection: Connection) -> None:
-        """Write everything that was decided."""
-        decided = list(self._new.values())
+    async def keep(self, connection: Connection, others: Collection[Decided]) -> None:
+        """Write everything that was decided, and what was by others whose news leave with ours."""
+        decided = [*self._new.values(), *others]
         used = {one.message_id for one in decided}
         new = [message for id, message in self._book.new.items() if id in used]
         await telling.keep_decisions(connection, self._now, new, decided)

@@ -16,6 +16,8 @@ class Why(StrEnum):
     RESOLVED = "resolved"
     REMINDER = "reminder"
     DESTINATION_DISABLED = "destination_disabled"
+    STATE_CHANGED = "state_changed"
+    EXPIRING = "expiring"
 
     ALERTS_DISABLED = "alerts_disabled"
     PAUSED = "paused"
@@ -23,7 +25,10 @@ class Why(StrEnum):
     MAINTENANCE = "maintenance"
     """Held until the window ends, and decided then."""
     OVER_BEFORE_TOLD = "over_before_told"
-    """The incident ended before anybody could be told that it had begun."""
+    """The incident ended before anybody could be told that it had begun; the state was again what it had
+    been, the subscription was renewed or had ended."""
+    SUPERSEDED = "superseded"
+    """A newer change of the same channel takes its place."""
 
     DISABLED = "disabled"
     NOT_WANTED = "not_wanted"
@@ -45,7 +50,14 @@ class Why(StrEnum):
         return self in _SENDING
 
 
-_SENDING: Final = {Why.OPENED, Why.RESOLVED, Why.REMINDER, Why.DESTINATION_DISABLED}
+_SENDING: Final = {
+    Why.OPENED,
+    Why.RESOLVED,
+    Why.REMINDER,
+    Why.DESTINATION_DISABLED,
+    Why.STATE_CHANGED,
+    Why.EXPIRING,
+}
 REMINDED_LATER: Final = {Why.MAINTENANCE, Why.ALERTS_DISABLED, Why.PAUSED, Why.NOT_YET_TOLD}
 """Reasons against a reminder that may pass while the incident is open."""
 
@@ -82,6 +94,7 @@ class Place(NamedTuple):
     """Whether there is a notifier of its kind."""
     has_recipients: bool = True
     reminds: bool = False
+    is_for_people: bool = True
 
 
 class Opening(StrEnum):
@@ -143,6 +156,38 @@ def of_reminder(standing: Standing, place: Place, opening: Opening, acknowledged
     if not place.has_recipients:
         return Why.NO_RECIPIENTS
     return _against(standing) or Why.REMINDER
+
+
+def of_state(removed: bool, is_back: bool) -> Why | None:
+    """Return why no destination is told that a channel's state changed; None: each that wishes to be is.
+
+    Nothing else speaks against it: it isn't an alert, and whoever goes by it needs what is true.
+    """
+    if removed:
+        return Why.REMOVED
+    return Why.OVER_BEFORE_TOLD if is_back else None
+
+
+def of_expiry(standing: Standing) -> Why | None:
+    """Return why no destination is told just now that a subscription ends soon; None: each is to be asked."""
+    if standing.is_over:
+        return Why.OVER_BEFORE_TOLD
+    return _against(standing)
+
+
+def of_change(event: str, place: Place, why: Why) -> Why:
+    """Return why one destination is told of a change of a channel (that is `why`), or not.
+
+    Whatever tells people of incidents tells them, too, that a subscription ends soon.
+    """
+    is_warned = why is Why.EXPIRING and place.is_for_people and wants(place.events, "incident.opened")
+    if not (is_warned or wants(place.events, event)):
+        return Why.NOT_WANTED
+    if place.disabled:
+        return Why.DISABLED
+    if not place.known:
+        return Why.UNKNOWN_KIND
+    return why if place.has_recipients else Why.NO_RECIPIENTS
 
 
 def wants(events: Collection[str], event: str) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from gettext import NullTranslations
+from math import ceil
 from typing import Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -145,9 +146,21 @@ class _Speaker:
         return words.format(n=count) if count else None
 
     def _title(self, item: Item) -> str:
+        if item.event is Event.EXPIRING:
+            return self._expiring(item)
         titles = {**TITLES, **REMINDERS} if self._message.is_reminder else TITLES
-        state = self.say(STATES.get(item.kind, STATES[State.UNKNOWN.shown]))
+        state = self.say(STATES.get(item.state or "", STATES[State.UNKNOWN.shown]))
         return self.say(titles[item.event]).format(name=_name(item.name), state=state)
+
+    def _expiring(self, item: Item) -> str:
+        left = (item.expires_at or self._message.at) - self._message.at
+        days = max(0, ceil(left / timedelta(days=1)))
+        words = self._words.ngettext(
+            "The gateway's subscription for {name} ends in {n} day",
+            "The gateway's subscription for {name} ends in {n} days",
+            days,
+        )
+        return words.format(name=_name(item.name), n=days)
 
     def _counted(self, items: Iterable[Item]) -> str:
         counts = Counter(item.event for item in items)
@@ -168,6 +181,8 @@ class _Speaker:
                 words = ngettext("{n} gateway is down", "{n} gateways are down", n)
             case Event.GATEWAY_RESOLVED, _:
                 words = ngettext("{n} gateway is back", "{n} gateways are back", n)
+            case Event.EXPIRING, _:
+                words = ngettext("{n} subscription ends soon", "{n} subscriptions end soon", n)
             case _:
                 words = ngettext("{n} channel changed its state", "{n} channels changed their state", n)
         return words.format(n=n)
@@ -185,6 +200,9 @@ class _Speaker:
         yield self._when(item)
 
     def _when(self, item: Item) -> str:
+        if item.expires_at is not None:
+            words = self.say(N_("It is paid until {end}. Renew it, or the channel will be lost."))
+            return words.format(end=self._time(item.expires_at))
         start = self._time(item.started_at)
         if item.resolved_at is not None:
             words = self.say(N_("It lasted {duration}, from {start} to {end}."))

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from receiver.alerts.answer import judge, links, unanswered
 from receiver.alerts.config import Config, Url, bare, read
-from receiver.alerts.notice import Item, Message, Sent
+from receiver.alerts.notice import Event, Item, Message, Sent
 from receiver.client import Unanswered
 from receiver.outgoing import Outgoing
 
@@ -125,18 +125,23 @@ def _data(item: Item | None) -> Mapping[str, Any]:
     if item is None:
         return dict.fromkeys(FIELDS)
     values = (
-        item.incident_id, item.channel_id, item.tenant_id, item.name, item.kind, item.reason,
+        item.incident_id, item.channel_id, item.tenant_id, item.name, item.kind or None, item.reason,
         _time(item.started_at), _time(item.resolved_at), _seconds(item), item.link,
     )  # fmt: skip
-    affected = {} if item.affected is None else {"affected": item.affected}
-    return dict(zip(FIELDS, values, strict=True)) | affected
+    more: dict[str, Any] = {} if item.affected is None else {"affected": item.affected}
+    if item.event is Event.STATE_CHANGED:
+        states = {"state": item.state, "previous_state": item.previous_state}
+        more |= {**states, "sequence": item.sequence}
+    elif item.event is Event.EXPIRING:
+        more |= {"expires_at": _time(item.expires_at)}
+    return dict(zip(FIELDS, values, strict=True)) | more
 
 
 FIELDS: Final = (
     "incident_id", "channel_id", "tenant_id", "name", "kind", "reason",
     "started_at", "resolved_at", "duration_seconds", "link",
 )  # fmt: skip
-"""Of `data`, for every type; `affected` is added for gateways."""
+"""Of `data`, for every type; more is added for gateways, states and subscriptions."""
 
 
 def _seconds(item: Item) -> int | None:

@@ -34,8 +34,8 @@ GATEWAYS: Final = (Event.GATEWAY_OPENED.value, Event.GATEWAY_RESOLVED.value)
 SETS: Final = {"incident.*": INCIDENTS, "gateway.*": GATEWAYS}
 
 EventName = Literal[
-    "incident.opened", "incident.resolved", "channel.state_changed", "gateway.opened", "gateway.resolved",
-    "incident.*", "gateway.*",
+    "incident.opened", "incident.resolved", "channel.state_changed", "channel.expiring",
+    "gateway.opened", "gateway.resolved", "incident.*", "gateway.*",
 ]  # fmt: skip
 Events = Annotated[list[EventName], Field(min_length=1, max_length=20)]
 Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]

@@ -139,6 +139,7 @@ def delivery(found: Delivery) -> dict[str, object]:
         "at": row["at"],
         "event": row["event"],
         "incident_id": row["incident_id"] or row["gateway_incident_id"],
+        "channel_id": row["channel_id"],
         "tenant_id": row["tenant_id"],
         "destination_id": row["destination_id"],
         "destination": _destination(row),

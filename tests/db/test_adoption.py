@@ -294,6 +294,7 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
         "0014_suspicions.sql",
         "0015_sweeps.sql",
         "0016_telling.sql",
+        "0017_changes.sql",
         "0018_acknowledged_gateways.sql",
     ]
     newest = (

@@ -29,6 +29,7 @@ OURS = [
     "0014_suspicions.sql",
     "0015_sweeps.sql",
     "0016_telling.sql",
+    "0017_changes.sql",
     "0018_acknowledged_gateways.sql",
 ]
 

@@ -84,6 +84,9 @@ SCOPED = {
         insert into zapwatch_decisions (tenant_id, event, is_sent, why)
         select tenant_id, 'incident.opened', false, 'nobody' from notification_channels
         where (tenant_id, id) = ($1, $2)""",
+    "zapwatch_changes": """
+        insert into zapwatch_changes (tenant_id, channel_id, event)
+        values ($1, $2, 'channel.state_changed')""",
     "zapwatch_attempts": """
         with destination as (
           insert into zapwatch_destinations (tenant_id, kind, config)

@@ -2,10 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pytest
+
+from db.connections import Connection
 from receiver.sandbox import Fault
+from tests.receiver.alerts.sink import Got, open_sink
 from tests.receiver.service import time
 from tests.receiver.story import Story, story
+from tests.receiver.told import LOOPBACK, Programs, tenant
 
 
 def expire(instance: Any, after: timedelta) -> datetime:
@@ -95,3 +101,91 @@ async def test_gateway_that_answers_nothing_of_use_leaves_what_was_kept(dsn: str
             )
 
         assert await paid_until(told, channel) == at
+
+
+@pytest.mark.parametrize(
+    ("locale", "zone", "words", "until"),
+    [
+        (
+            "pt-BR",
+            "America/Sao_Paulo",
+            "A assinatura da unidade Loja Centro no gateway vence em 7 dias",
+            "GMT-03:00",
+        ),
+        ("en", "UTC", "The gateway's subscription for Loja Centro ends in 7 days", "GMT"),
+        (
+            "es",
+            "Asia/Tokyo",
+            "La suscripción de la unidad Loja Centro en el gateway vence en 7 días",
+            "GMT+09:00",
+        ),
+    ],
+)
+async def test_people_read_when_a_subscription_ends(
+    dsn: str, locale: str, zone: str, words: str, until: str
+) -> None:
+    async with open_sink() as sink, story(dsn, **LOOPBACK) as told:
+        ours = await tenant(told.z, locale=locale, time_zone=zone)
+        body = {"kind": "slack", "tenant_id": ours, "config": {"url": sink.url}}
+        assert (await told.z.client.post("/destinations", json=body)).status_code == 201
+        programs = Programs(told.z, sink)
+        await programs.add("unasked", ours)
+        host = await told.fleet.wapi()
+        instance = host.add()
+        at = expire(instance, timedelta(days=6, hours=20))
+
+        await told.watch(host, instance, tenant_id=ours, name="Loja Centro")
+
+        async def read() -> list[Got]:
+            return [got for got in sink.got if got.path == "/"]
+
+        [got] = await told.z.until(read, bool)
+        assert got.json["text"] == words
+        shown = got.json["blocks"][0]["text"]["text"]
+        assert until in shown
+        assert str(at.astimezone(ZoneInfo(zone)).day) in shown
+        assert programs.told("unasked") == []
+
+
+async def test_programs_that_wish_it_are_warned_as_each_day_comes_and_anew_when_it_was_renewed(
+    dsn: str, connection: Connection
+) -> None:
+    async with open_sink() as sink, story(dsn, **LOOPBACK) as told:
+        ours = await tenant(told.z)
+        programs = Programs(told.z, sink)
+        await programs.add("wishing", ours, "channel.expiring")
+        await programs.add("theirs", await tenant(told.z, "Outra"), "channel.expiring")
+        host = await told.fleet.wapi()
+        instance = host.add()
+        at = expire(instance, timedelta(days=3, seconds=8))
+
+        channel = await told.watch(host, instance, tenant_id=ours)
+        first = (await programs.until("wishing", 1))[0]
+        assert datetime.now(UTC) < at - timedelta(days=3)
+        await programs.until("wishing", 2)
+        assert datetime.now(UTC) >= at - timedelta(days=3)
+        again = expire(instance, timedelta(days=2))
+        await connection.execute("update zapwatch_channels set subscription_due_at = now()")
+        both = await programs.until("wishing", 3)
+
+        assert first["type"] == "channel.expiring"
+        assert (first["data"]["channel_id"], first["data"]["incident_id"]) == (channel, None)
+        ends = [time(one["data"]["expires_at"]) for one in both]
+        assert ends == [at, at, again]
+        assert programs.told("theirs") == []
+
+
+async def test_subscription_that_is_paid_for_long_warns_nobody(dsn: str, connection: Connection) -> None:
+    async with open_sink() as sink, story(dsn, **LOOPBACK) as told:
+        programs = Programs(told.z, sink)
+        await programs.add("wishing", None, "channel.expiring")
+        host = await told.fleet.wapi()
+        instance = host.add()
+        expire(instance, timedelta(days=8))
+
+        await paid_until(told, await told.watch(host, instance))
+
+        due_at = await connection.fetchval("select subscription_due_at from zapwatch_channels")
+        assert timedelta(hours=23) < due_at - datetime.now(UTC) <= timedelta(days=1)
+        assert await connection.fetchval("select count(*) from zapwatch_decisions") == 0
+        assert programs.told("wishing") == []

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import orjson
 
+from db.claims import settle_subscription
 from db.connections import Connection, Pool
 from db.pool import open_pool
 from db.vault import Vault
@@ -26,6 +28,7 @@ TIMES: Final = {
     "zapwatch_decisions": ("at", "remind_at"),
     "zapwatch_destinations": ("failing_since",),
     "zapwatch_maintenance": ("starts_at", "ends_at"),
+    "zapwatch_changes": ("due_at", "created_at"),
 }
 """What is to be earlier for time to have passed."""
 
@@ -135,6 +138,26 @@ class Desk:
     async def resolve(self, channel: UUID) -> None:
         """End the channel's incident."""
         await self.connection.fetchval("select whatsapp_heartbeat_resolve_open_incidents($1)", channel)
+
+    async def moves(self, channel: UUID, *states: str, version: int = 1) -> None:
+        """Have a channel go from one of these states to the next, as who writes its state notes it."""
+        for place, (before, state) in enumerate(pairwise(states)):
+            await self.connection.execute(
+                "insert into zapwatch_changes "
+                "(channel_id, tenant_id, event, previous_state, state, since, version) "
+                "select channel_id, tenant_id, 'channel.state_changed', $2, $3, now(), $4 "
+                "from zapwatch_channels where channel_id = $1",
+                channel,
+                before,
+                state,
+                version + place,
+            )
+
+    async def expires(self, channel: UUID, at: datetime) -> None:
+        """Have it be told now that a channel is paid for until then."""
+        async with self.pool.acquire() as connection:
+            now = datetime.now(UTC)
+            await settle_subscription(connection, channel, at, "PAID", now + timedelta(days=1), now)
 
     async def route(self) -> None:
         """Decide about all that is due."""

@@ -13,8 +13,11 @@ from receiver.alerts.rules import (
     Standing,
     Why,
     of_all,
+    of_change,
+    of_expiry,
     of_one,
     of_reminder,
+    of_state,
     wants,
 )
 
@@ -118,3 +121,50 @@ def test_a_star_stands_for_all_events_of_its_kind(events: list[str], event: str,
 
 def test_age_alone_is_no_reason() -> None:
     assert of_all(OPENED._replace(standing=OVER, waited=LATE - timedelta(seconds=1))) is None
+
+
+@pytest.mark.parametrize(
+    ("removed", "is_back", "why"),
+    [(False, False, None), (True, True, Why.REMOVED), (False, True, Why.OVER_BEFORE_TOLD)],
+)
+def test_little_speaks_against_telling_of_a_state(removed: bool, is_back: bool, why: Why | None) -> None:
+    assert of_state(removed, is_back) is why
+
+
+@pytest.mark.parametrize(
+    ("standing", "why"),
+    [
+        (WELL, None),
+        (OVER._replace(removed=True), Why.OVER_BEFORE_TOLD),
+        (Standing(removed=True), Why.REMOVED),
+        (Standing(paused=True), Why.PAUSED),
+        (Standing(alerts_enabled=False), Why.ALERTS_DISABLED),
+        (QUIET, Why.MAINTENANCE),
+    ],
+)
+def test_what_speaks_against_warning_of_an_end(standing: Standing, why: Why | None) -> None:
+    assert of_expiry(standing) is why
+
+
+STATE, EXPIRING = "channel.state_changed", "channel.expiring"
+PROGRAM = HERE._replace(is_for_people=False)
+
+
+@pytest.mark.parametrize(
+    ("event", "place", "why"),
+    [
+        (STATE, HERE, Why.NOT_WANTED),
+        (STATE, HERE._replace(events=[STATE]), Why.STATE_CHANGED),
+        (STATE, HERE._replace(events=[STATE], disabled=True, known=False), Why.DISABLED),
+        (STATE, HERE._replace(events=[STATE], known=False), Why.UNKNOWN_KIND),
+        (STATE, HERE._replace(events=[STATE], has_recipients=False), Why.NO_RECIPIENTS),
+        (EXPIRING, HERE, Why.EXPIRING),
+        (EXPIRING, HERE._replace(events=["incident.resolved"]), Why.NOT_WANTED),
+        (EXPIRING, PROGRAM, Why.NOT_WANTED),
+        (EXPIRING, PROGRAM._replace(events=[EXPIRING]), Why.EXPIRING),
+    ],
+)
+def test_who_is_told_of_a_change(event: str, place: Place, why: Why) -> None:
+    told = Why.STATE_CHANGED if event == STATE else Why.EXPIRING
+
+    assert of_change(event, place, told) is why

@@ -159,13 +159,38 @@ def test_a_name_is_one_short_line_whatever_it_is(name: str) -> None:
     assert name[:1] in text.subject
 
 
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        (
+            "pt-BR",
+            "A assinatura da unidade Loja 1 no gateway vence em 3 dias.\n"
+            "Está paga até 4 de mar. de 2026, 11:04",
+        ),
+        ("en", "The gateway's subscription for Loja 1 ends in 3 days.\nIt is paid until Mar 4, 2026, 11:04"),
+        (
+            "es",
+            "La suscripción de la unidad Loja 1 en el gateway vence en 3 días.\n"
+            "Está pagada hasta 4 mar 2026, 11:04",
+        ),
+    ],
+)
+def test_end_of_a_subscription_is_told_with_its_day_and_the_days_left(locale: str, words: str) -> None:
+    ends = item(
+        event=Event.EXPIRING, kind="", reason=None, link=None, expires_at=AT + timedelta(days=2, hours=23)
+    )
+
+    assert text_of(message(ends, locale=locale)).body.startswith(words)
+
+
 def everything(locale: str) -> list[str]:
     events: list[Any] = [item(event=event, affected=2, resolved_at=None) for event in Event]
     kinds = [item(event=Event.GATEWAY_OPENED, kind=cause) for cause in Cause]
-    states = [item(event=Event.STATE_CHANGED, kind=state.shown) for state in State]
+    states = [item(event=Event.STATE_CHANGED, state=state.shown) for state in State]
+    ends = [item(event=Event.EXPIRING, expires_at=AT + n * timedelta(days=1)) for n in (1, 3)]
     single = [
         message(one, locale=locale, is_reminder=reminds, is_test=tests)
-        for one in [*events, *kinds, *states, resolved()]
+        for one in [*events, *kinds, *states, *ends, resolved()]
         for reminds, tests in ((False, False), (True, False), (False, True))
     ]
     several = [
