@@ -70,7 +70,9 @@ class Routing:
             if not await telling.take_turn(connection):
                 return 0
             alerts = await telling.due_alerts(connection, now, self._at_once)
-            reminders = await telling.due_reminders(connection, now, self._at_once)
+            # One at a time is an alert or a reminder, so that it is known who is at fault.
+            is_one = self._at_once == 1 and alerts
+            reminders = [] if is_one else await telling.due_reminders(connection, now, self._at_once)
             if not alerts and not reminders:
                 return 0
             desk = await self._open_desk(connection, now, alerts, reminders)
@@ -92,21 +94,31 @@ class Routing:
             routed = await to_the_end(self.route_due())
         except TRANSIENT:
             raise
-        except asyncpg.PostgresError:
+        except asyncpg.PostgresError as error:
             # Of many, one may be at fault: it is found one by one, and the others don't wait for it.
             if self._at_once > 1:
                 self._at_once = 1
                 return True
-            await self._put_aside()
-            raise
+            if not await self._put_aside(type(error).__name__):
+                raise
+            return False
         self._at_once = min(2 * self._at_once, AT_ONCE)
         return routed > 0
 
-    async def _put_aside(self) -> None:
+    async def _put_aside(self, why: str) -> bool:
+        """Have the one that is refused wait, an alert or a reminder; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
-            refused = await telling.due_alerts(connection, now, 1)
-            await telling.put_off_alerts(connection, {alert.id: now + ASIDE for alert in refused})
+            alerts = await telling.due_alerts(connection, now, 1)
+            reminders = [] if alerts else await telling.due_reminders(connection, now, 1)
+            await telling.put_off_alerts(connection, {alert.id: now + ASIDE for alert in alerts})
+            later = [(reminder.id, now + ASIDE, reminder.reminders) for reminder in reminders]
+            await telling.put_off_reminders(connection, later)
+        put_aside: list[DueAlert | DueReminder] = [*alerts, *reminders]
+        for one in put_aside:
+            incident = one.incident_id or one.gateway_incident_id
+            log.error("the database refuses what is decided of %s, which waits: %s", incident, why)
+        return bool(put_aside)
 
     async def _open_desk(
         self,
