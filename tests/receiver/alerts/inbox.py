@@ -1,13 +1,11 @@
 """A receiver on loopback that treats requests by a script: answers, refuses, hangs, resets, or does worse."""
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.receiver.alerts.sink import Got
+from tests.receiver.alerts.sink import Got, reset
 
 Manner = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """What is done to a request that has arrived whole."""
@@ -31,13 +29,11 @@ async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     await reader.read()
 
 
-async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Say half of an answer that would have been good, and reset the connection."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of")
     await writer.drain()
-    at_once = struct.pack("ii", 1, 0)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-    writer.transport.abort()
+    reset(writer)
 
 
 @dataclass

@@ -171,12 +171,13 @@ async def test_where_all_are_refused_one_that_may_pass_is_worth_a_try(post: Post
 @pytest.mark.parametrize("is_reset", [True, False])
 async def test_server_that_resets_or_hangs_is_tried_again(is_reset: bool) -> None:
     impatient = Outgoing(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
-    async with open_rude(is_reset=is_reset) as url:
+    async with open_rude(is_reset=is_reset, greeting=b"220 mail.example\r\n") as url:
         port = int(url.rpartition(":")[2])
         sent = await EMAIL.send(config(port), message(), impatient)
 
     assert (sent.ok, sent.permanent) == (False, False)
     assert sent.answer.startswith("no answer: ")
+    assert (sent.answer == "no answer: timed out") is not is_reset
 
 
 async def test_tenants_mail_server_may_not_be_inside(post: Post) -> None:

@@ -13,7 +13,7 @@ from db.connections import Connection
 from receiver.alerts.dispatch import SCHEDULE
 from tests.receiver.alerts.clinic import Clinic, open_clinic, open_town
 from tests.receiver.alerts.desk import let_pass
-from tests.receiver.alerts.inbox import answering, hang, open_inbox, reset
+from tests.receiver.alerts.inbox import answering, break_off, hang, open_inbox
 from tests.receiver.alerts.post import part
 from tests.receiver.alerts.sink import Got
 from tests.receiver.service import time
@@ -149,7 +149,7 @@ async def test_receivers_that_misbehave_are_tried_again_by_the_rules_and_keep_no
         other = await stack.enter_async_context(open_clinic(told, connection, "en"))
         manners = {
             "busy": ("webhook", answering(429, b"slow down", Retry_After="3600")),
-            "cut": ("webhook", reset),
+            "cut": ("webhook", break_off),
             "broken": ("slack", answering(500, b"rollup_error")),
             "stuck": ("telegram", hang),
         }
