@@ -18,13 +18,13 @@ import uvloop
 from rich.console import Console
 
 from db.postgres_binaries import find_binaries
-from faults import disorder, hostile, killed, outage, slow, storm
+from faults import disorder, hostile, killed, outage, slow, storm, telling
 from faults.line import Line, show
 from receiver.admission import raise_descriptor_limit
 
 WIDTH: Final = 160
 """Columns of the table where there is no terminal."""
-ROWS: Final[tuple[ModuleType, ...]] = (killed, outage, storm, disorder, slow, hostile)
+ROWS: Final[tuple[ModuleType, ...]] = (killed, telling, outage, storm, disorder, slow, hostile)
 LAST_WORDS: Final = 3000
 """Characters of the service's log, told when a row does not hold."""
 

@@ -71,9 +71,7 @@ class Routing:
         async with self._pool.acquire() as connection, connection.transaction():
             if not await telling.take_turn(connection):
                 return 0
-            alerts = await telling.due_alerts(connection, now, self._at_once)
-            reminders = await telling.due_reminders(connection, now, self._at_once)
-            changed = await due_changes(connection, now, self._at_once)
+            alerts, reminders, changed = await self._due(connection, now)
             if not alerts and not reminders and not changed:
                 return 0
             desk, changes = await self._open_desk(connection, now, alerts, reminders, changed)
@@ -88,6 +86,17 @@ class Routing:
             self._tell(one)
         return len(alerts) + len(reminders) + len(changed)
 
+    async def _due(
+        self, connection: Connection, now: datetime
+    ) -> tuple[list[DueAlert], list[DueReminder], list[DueChange]]:
+        """Return what is due; one at a time is one thing of one kind, so that it is known who is at fault."""
+        limit = self._at_once
+        alerts = await telling.due_alerts(connection, now, limit)
+        is_one = limit == 1 and bool(alerts)
+        reminders = [] if is_one else await telling.due_reminders(connection, now, limit)
+        is_one = is_one or (limit == 1 and bool(reminders))
+        return alerts, reminders, [] if is_one else await due_changes(connection, now, limit)
+
     async def run(self) -> None:
         """Decide for ever."""
         await go_round("alerts", self._round, EVERY)
@@ -97,23 +106,33 @@ class Routing:
             routed = await to_the_end(self.route_due())
         except TRANSIENT:
             raise
-        except asyncpg.PostgresError:
+        except asyncpg.PostgresError as error:
             # Of many, one may be at fault: it is found one by one, and the others don't wait for it.
             if self._at_once > 1:
                 self._at_once = 1
                 return True
-            await self._put_aside()
-            raise
+            if not await self._put_aside(type(error).__name__):
+                raise
+            return False
         self._at_once = min(2 * self._at_once, AT_ONCE)
         return routed > 0
 
-    async def _put_aside(self) -> None:
+    async def _put_aside(self, why: str) -> bool:
+        """Have the one that is refused wait; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
-            refused = await telling.due_alerts(connection, now, 1)
-            await telling.put_off_alerts(connection, {alert.id: now + ASIDE for alert in refused})
-            changed = await due_changes(connection, now, 1)
+            alerts, reminders, changed = await self._due(connection, now)
+            await telling.put_off_alerts(connection, {alert.id: now + ASIDE for alert in alerts})
+            later = [(reminder.id, now + ASIDE, reminder.reminders) for reminder in reminders]
+            await telling.put_off_reminders(connection, later)
             await put_off_changes(connection, {change.id: now + ASIDE for change in changed})
+        put_aside: list[DueAlert | DueReminder | DueChange] = [*alerts, *reminders, *changed]
+        for one in put_aside:
+            about = (
+                one.channel_id if isinstance(one, DueChange) else one.incident_id or one.gateway_incident_id
+            )
+            log.error("the database refuses what is decided of %s, which waits: %s", about, why)
+        return bool(put_aside)
 
     async def _open_desk(
         self,

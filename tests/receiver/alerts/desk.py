@@ -176,14 +176,19 @@ class Desk:
 
     async def later(self, by: timedelta) -> None:
         """Let so much time pass, as far as rows know."""
-        for table, columns in TIMES.items():
-            moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
-            await self.connection.execute(f"update {table} set {moved}", by)
+        await let_pass(self.connection, by)
 
     async def whys(self, **where: UUID) -> list[str]:
         """Return why it was decided so, in order."""
         rows = await self.connection.fetch("select * from zapwatch_decisions order by id")
         return [row["why"] for row in rows if all(row[name] == value for name, value in where.items())]
+
+
+async def let_pass(connection: Connection, by: timedelta) -> None:
+    """Let so much time pass, as far as rows know."""
+    for table, columns in TIMES.items():
+        moved = ", ".join(f"{column} = {column} - $1::interval" for column in columns)
+        await connection.execute(f"update {table} set {moved}", by)
 
 
 @asynccontextmanager

@@ -1,6 +1,8 @@
 """Where messages arrive: a server on loopback that keeps what it got and answers as it's told."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -75,14 +77,22 @@ async def open_sink() -> AsyncIterator[Sink]:
             yield sink
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection by a reset: whoever waits for more gets an error, and no orderly end."""
+    at_once = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    writer.transport.abort()
+
+
 @asynccontextmanager
-async def open_rude(*, is_reset: bool) -> AsyncIterator[str]:
+async def open_rude(*, is_reset: bool, greeting: bytes = b"") -> AsyncIterator[str]:
     """Yield the address of a server that takes a request, and then resets the connection or says nothing."""
 
     async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
         await reader.read(1)
         if is_reset:
-            writer.transport.abort()
+            reset(writer)
         else:
             await reader.read()
             writer.close()

@@ -1,7 +1,7 @@
 """When nobody is told, and that it is said why: settings, maintenance, wishes, ends before beginnings."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -52,7 +52,8 @@ async def test_a_channel_that_is_not_to_be_told_of_is_not(desk: Desk, change: st
     [
         ({"kind": "pigeon"}, "unknown_kind"),
         ({"events": ["gateway.opened"]}, "not_wanted"),
-        ({"disabled_at": None}, "opened"),
+        ({"disabled_at": datetime(2026, 1, 1, tzinfo=UTC)}, "disabled"),
+        ({}, "opened"),
     ],
 )
 async def test_where_nobody_is_reached_it_is_said(desk: Desk, columns: dict[str, Any], why: str) -> None:
@@ -158,25 +159,55 @@ async def test_alerts_of_long_ago_are_told_only_if_their_incident_is_open(desk: 
     assert [message.items[0].name for _, message in desk.sink.told] == ["Praia"]
 
 
-async def test_one_alert_that_the_database_refuses_keeps_no_other(desk: Desk) -> None:
-    tenant = await desk.tenant()
-    bad, good = await desk.channel(tenant, "Mau"), await desk.channel(tenant, "Bom")
-    await desk.destination(tenant, "ana")
-    incident = await desk.open(bad)
-    await desk.open(good)
-    await desk.connection.execute(
-        f"alter table zapwatch_decisions add constraint refuses check (incident_id <> '{incident}')"
-    )
-
+async def decided(desk: Desk, incident: UUID) -> None:
+    """Have alerts decided as the service does, until it is about this incident."""
     deciding = asyncio.create_task(desk.routing.run())
-    async with asyncio.timeout(60):
-        while not await desk.connection.fetchval("select count(*) from zapwatch_messages"):  # noqa: ASYNC110
+    count = "select count(*) from zapwatch_decisions where incident_id = $1 and message_id is not null"
+    async with asyncio.timeout(20):
+        while not await desk.connection.fetchval(count, incident):  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # a row tells nobody that it is there
     deciding.cancel()
     await asyncio.wait([deciding])
-    await desk.dispatch()
 
-    assert [message.items[0].name for _, message in desk.sink.told] == ["Bom"]
-    assert (
-        await desk.connection.fetchval("select count(*) from zapwatch_alerts where settled_at is null") == 1
+
+async def test_alerts_that_the_database_refuses_keep_no_other(desk: Desk) -> None:
+    tenant = await desk.tenant()
+    await desk.destination(tenant, "ana")
+    bad = [await desk.open(await desk.channel(tenant, f"Mau {n}")) for n in range(6)]
+    good = await desk.open(await desk.channel(tenant, "Bom"))
+    refused = ", ".join(f"'{incident}'" for incident in bad)
+    await desk.connection.execute(
+        f"alter table zapwatch_decisions add constraint refuses check (incident_id not in ({refused}))"
     )
+
+    await decided(desk, good)
+    await desk.dispatch()
+    left = await desk.connection.fetch("select incident_id from zapwatch_alerts where settled_at is null")
+    await desk.connection.execute("alter table zapwatch_decisions drop constraint refuses")
+    await desk.later(timedelta(minutes=1))
+    await desk.tell()
+
+    assert {row["incident_id"] for row in left} == {*bad}
+    told = [message.items[0].incident_id for _, message in desk.sink.told]
+    assert (told[0], {*told[1:]}, len(told)) == (good, {*bad}, 7)
+
+
+async def test_a_reminder_that_the_database_refuses_keeps_no_alert(desk: Desk) -> None:
+    tenant = await desk.tenant()
+    await desk.destination(tenant, "ana", reminder_minutes=10)
+    await desk.open(await desk.channel(tenant))
+    await desk.tell()
+    await desk.later(timedelta(minutes=10))
+    await desk.connection.execute(
+        "alter table zapwatch_decisions add constraint refuses check (why <> 'reminder')"
+    )
+
+    await decided(desk, await desk.open(await desk.channel(tenant, "Praia")))
+    await decided(desk, await desk.open(await desk.channel(tenant, "Serra")))
+    await desk.dispatch()
+    await desk.connection.execute("alter table zapwatch_decisions drop constraint refuses")
+    await desk.later(timedelta(minutes=1))
+    await desk.tell()
+
+    told = [(message.items[0].name, message.is_reminder) for _, message in desk.sink.told]
+    assert told == [("Centro", False), ("Praia", False), ("Serra", False), ("Centro", True)]

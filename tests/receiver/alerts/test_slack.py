@@ -94,6 +94,7 @@ async def test_one_that_resets_or_hangs_is_tried_again(is_reset: bool) -> None:
 
     assert (sent.ok, sent.permanent) == (False, False)
     assert "s3cret" not in sent.answer
+    assert (sent.answer == "no answer: timed out") is not is_reset
 
 
 def test_address_is_the_secret_and_is_not_shown() -> None:

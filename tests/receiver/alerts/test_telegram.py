@@ -104,6 +104,7 @@ async def test_one_that_resets_or_hangs_is_tried_again_and_no_token_is_told(is_r
 
     assert (sent.ok, sent.permanent) == (False, False)
     assert "s3cret" not in sent.answer
+    assert (sent.answer == "no answer: timed out") is not is_reset
 
 
 async def test_answer_that_repeats_the_token_is_kept_without_it(sink: Sink) -> None:

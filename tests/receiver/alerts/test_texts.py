@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from receiver.alerts.notice import Event
-from receiver.alerts.texts import ITEMS_SHOWN, needs_scan, text_of
+from receiver.alerts.texts import ITEMS_SHOWN, NAME_SHOWN, needs_scan, text_of
 from receiver.texts import LOCALES
 from statemachine.gateway import Cause
 from statemachine.model import Reason, State
@@ -149,14 +149,20 @@ def test_times_are_those_of_the_readers_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a\nb\r\nBcc: x\u2028c", "a\0b\x1b[0m\u202ec", "a" * 500, "{name} {0}", "%s"]
+    ("name", "shown"),
+    [
+        ("a\nb\r\nBcc: x\u2028c", "a b Bcc: x c"),
+        ("a\0b\x1b[0m\u202ec", "a b [0m c"),
+        ("a" * 500, "a" * (NAME_SHOWN - 1) + "…"),
+        ("{name} {0}", "{name} {0}"),
+        ("%s", "%s"),
+    ],
 )
-def test_a_name_is_one_short_line_whatever_it_is(name: str) -> None:
+def test_a_name_is_one_short_line_whatever_it_is(name: str, shown: str) -> None:
     text = text_of(message(item(name=name)))
 
-    assert text.subject.isprintable()
-    assert len(text.subject) < 200
-    assert name[:1] in text.subject
+    assert text.subject == f"WhatsApp da unidade {shown} perdeu conexão"
+    assert text.body.splitlines()[0].startswith(f"{text.subject}. ")
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ async def test_a_receiver_that_resets_or_hangs_is_tried_again(is_reset: bool) ->
 
     assert (sent.ok, sent.permanent, sent.status) == (False, False, None)
     assert sent.answer.startswith("no answer: ")
+    assert (sent.answer == "no answer: timed out") is not is_reset
 
 
 async def test_answer_is_one_short_line_without_what_it_echoes_of_ours(sink: Sink) -> None:
