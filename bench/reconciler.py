@@ -90,7 +90,7 @@ def _figures(hosts: int, bare: Sequence[float], ours: Sequence[float]) -> list[F
 
 
 class _Loop:
-    """The bare loop: a pool of connections for each gateway, as `receiver/client.py` has it."""
+    """The bare loop: a client for each gateway, with as many connections as it may be asked at a time."""
 
     def __init__(self, gateways: Sequence[Gateway], clients: Sequence[httpx.AsyncClient]) -> None:
         self._clients = clients
