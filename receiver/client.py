@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, NamedTuple
 
@@ -88,7 +89,7 @@ class Client:
     def __init__(self, timeout: timedelta, localhost: str) -> None:
         self.seconds: Final = timeout.total_seconds()
         self._localhost = localhost
-        self._tls = ssl.create_default_context()
+        self._tls = system_tls()
         self._origins: OrderedDict[Origin, list[_Pool]] = OrderedDict()
 
     async def get(
@@ -165,6 +166,12 @@ class Client:
             if idle is None:
                 return
             await _close(self._origins.pop(idle))
+
+
+@cache
+def system_tls() -> ssl.SSLContext:
+    """Return what verifies servers by the system's authorities; made once, for that takes 20 ms."""
+    return ssl.create_default_context()
 
 
 def _is_reached(error: Exception) -> bool:

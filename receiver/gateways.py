@@ -27,6 +27,8 @@ from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
 
 EVERY: Final = timedelta(seconds=1)
 """Pause between two looks, at most; a tally is written no more often."""
+OFTENEST: Final = timedelta(seconds=0.1)
+"""Pause at least, however soon a verdict is wanted."""
 LOOKS: Final = 4
 """How many looks there are at least within the time in which losses count as one."""
 AT_ONCE: Final = 100
@@ -49,7 +51,7 @@ class Gateways:
         self._window = settings.verdict_within
         self._limits = Limits(settings.gateway_settle, settings.breaker_max)
         self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
-        self._every = min(EVERY, self._window / LOOKS)
+        self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
         self._trials: dict[asyncio.Task[None], Trial] = {}
         self._proving: set[asyncio.Task[None]] = set()
 

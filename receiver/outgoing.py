@@ -12,13 +12,12 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from receiver.client import Post, Reply, Unanswered, Unconnected, post
+from receiver.client import Post, Reply, Unanswered, Unconnected, post, system_tls
 from receiver.settings import Network
 
 TIMEOUT: Final = timedelta(seconds=10)
@@ -60,7 +59,7 @@ class Outgoing:
     ) -> None:
         self._allow = allow
         self._resolve = resolve or _addresses
-        self.tls: Final = tls or _tls()
+        self.tls: Final = tls or system_tls()
         self.seconds: Final = timeout.total_seconds()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -111,11 +110,6 @@ class Outgoing:
             return True
         meant = _meant(ip_address(address))
         return _is_public(meant) or any(meant in network for network in self._allow)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 class Ways(NamedTuple):
