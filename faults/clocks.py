@@ -94,6 +94,6 @@ async def _teller(service: Service, fleet: Fleet, step: timedelta, lives: list[H
     names = [f"{step.total_seconds():+.0f}s-{n}" for n in range(CHANNELS)]
     for name in names:
         host.add(name, "connecting")
-    known = {"api_url": host.url, "api_key": host.key, "metadata": THRESHOLD}
+    known = {"api_url": host.url, "api_key": host.key, "metadata": {**THRESHOLD, "auto_recovery": False}}
     instances = await service.register(names, **known)
     return Teller(host, step, list(zip(instances, lives, strict=True)))

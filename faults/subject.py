@@ -9,8 +9,9 @@ from faults.gateway import Instance
 from faults.history import Outcome
 from faults.service import Service
 
-SETTLES_WITHIN: Final = 30.0
-"""Seconds after the last word within which all must stand where they should."""
+SETTLES_WITHIN: Final = 300.0
+"""Seconds after the last word within which all must stand where they should: what falls together is its
+gateway's incident for two minutes more, and a minute later what is still down gets its own."""
 STAYS: Final = 4.0
 """Seconds after which they must still: longer than any grace that they have."""
 NAMED: Final = 5
