@@ -6,14 +6,7 @@ select c.id, c.channel_id, c.tenant_id, c.event, c.previous_state, c.state, c.re
   c.event = 'channel.expiring' and (z.expires_at is distinct from c.expires_at or c.expires_at <= $1) as is_over,
   n.metadata::text as metadata, t.defaults::text as defaults, z.paused_at is not null as paused,
   coalesce(z.removed or n.deleted_at is not null or not n.is_active, false) as removed,
-  (
-    select max(w.ends_at)
-    from zapwatch_maintenance w
-    where w.starts_at <= $1 and w.ends_at > $1
-      and (w.tenant_id is null or w.tenant_id = c.tenant_id)
-      and (w.channel_id is null or w.channel_id = c.channel_id)
-      and (w.gateway_id is null or w.gateway_id = z.gateway_id)
-  ) as quiet_until
+  zapwatch_quiet_until($1, c.tenant_id, c.channel_id, z.gateway_id) as quiet_until
 from zapwatch_changes c
 join notification_channels n on n.id = c.channel_id
 left join zapwatch_channels z on z.channel_id = c.channel_id
@@ -45,14 +38,7 @@ where id in (
   select c.id
   from zapwatch_changes c
   left join zapwatch_channels z on z.channel_id = c.channel_id
-  where c.due_at > $1 and not exists (
-    select
-    from zapwatch_maintenance w
-    where w.starts_at <= $1 and w.ends_at > $1
-      and (w.tenant_id is null or w.tenant_id = c.tenant_id)
-      and (w.channel_id is null or w.channel_id = c.channel_id)
-      and (w.gateway_id is null or w.gateway_id = z.gateway_id)
-  )
+  where c.due_at > $1 and zapwatch_quiet_until($1, c.tenant_id, c.channel_id, z.gateway_id) is null
   for update of c skip locked
 );
 

@@ -10,14 +10,7 @@ select a.id, a.kind = 'resolved' as resolved, a.incident_id, a.gateway_incident_
   i.resolved_at is not null or gi.resolved_at is not null as is_over,
   n.metadata::text as metadata, t.defaults::text as defaults, z.paused_at is not null as paused,
   coalesce(z.removed or n.deleted_at is not null or not n.is_active, false) as removed,
-  (
-    select max(w.ends_at)
-    from zapwatch_maintenance w
-    where w.starts_at <= $1 and w.ends_at > $1
-      and (w.tenant_id is null or w.tenant_id = a.tenant_id)
-      and (w.channel_id is null or w.channel_id = a.channel_id)
-      and (w.gateway_id is null or w.gateway_id = coalesce(z.gateway_id, gi.gateway_id))
-  ) as quiet_until
+  zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until
 from zapwatch_alerts a
 left join whatsapp_connection_incidents i on i.id = a.incident_id
 left join zapwatch_gateway_incidents gi on gi.id = a.gateway_incident_id
@@ -36,14 +29,7 @@ select d.id, d.event, d.incident_id, d.gateway_incident_id, d.tenant_id, d.desti
   i.resolved_at is not null or gi.resolved_at is not null as is_over,
   n.metadata::text as metadata, t.defaults::text as defaults, z.paused_at is not null as paused,
   coalesce(z.removed or n.deleted_at is not null or not n.is_active, false) as removed,
-  (
-    select max(w.ends_at)
-    from zapwatch_maintenance w
-    where w.starts_at <= $1 and w.ends_at > $1
-      and (w.tenant_id is null or w.tenant_id = d.tenant_id)
-      and (w.channel_id is null or w.channel_id = i.channel_id)
-      and (w.gateway_id is null or w.gateway_id = coalesce(z.gateway_id, gi.gateway_id))
-  ) as quiet_until
+  zapwatch_quiet_until($1, d.tenant_id, i.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
 left join whatsapp_connection_incidents i on i.id = d.incident_id
@@ -161,14 +147,7 @@ where id in (
   from zapwatch_alerts a
   left join zapwatch_channels z on z.channel_id = a.channel_id
   left join zapwatch_gateway_incidents gi on gi.id = a.gateway_incident_id
-  where a.settled_at is null and a.due_at > $1 and not exists (
-    select
-    from zapwatch_maintenance w
-    where w.starts_at <= $1 and w.ends_at > $1
-      and (w.tenant_id is null or w.tenant_id = a.tenant_id)
-      and (w.channel_id is null or w.channel_id = a.channel_id)
-      and (w.gateway_id is null or w.gateway_id = coalesce(z.gateway_id, gi.gateway_id))
-  )
+  where a.settled_at is null and a.due_at > $1 and zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) is null
   for update of a skip locked
 );
 

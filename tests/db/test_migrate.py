@@ -31,6 +31,7 @@ OURS = [
     "0016_telling.sql",
     "0017_changes.sql",
     "0018_acknowledged_gateways.sql",
+    "0019_quiet_until.sql",
 ]
 
 
