@@ -2,24 +2,26 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from db.connections import Connection
+from receiver.gateways import Gateways
 from receiver.sandbox import Fault, open_fleet
-from tests.receiver.service import served, time
+from receiver.tally import Tally
+from tests.receiver.service import served, time, zapwatch
 from tests.receiver.story import Story, story
 
 SOON: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.01}}
-LATER: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.05}}
-"""As SOON, with time to see beforehand that others went unanswered, too."""
-HELD = """
-select bool_and(due_at > first_unhealthy_at + interval '3 s') from zapwatch_states
-"""
-"""Whether all incidents were due, and were put off."""
 """A channel whose own incident would open long before any of these stories ends."""
+LATER: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.05}}
+"""The same, with time to see beforehand that others went unanswered, too."""
+HELD = "select bool_and(due_at > first_unhealthy_at + interval '3 s') from zapwatch_states"
+"""Whether all incidents of LATER were due, and were put off."""
 BRISK: dict[str, Any] = {
     "verdict_within": timedelta(seconds=6),
     "gateway_settle": timedelta(seconds=2),
@@ -378,3 +380,24 @@ async def test_a_loss_beside_others_waits_for_the_verdict_and_no_longer(dsn: str
         for incident in await told.all_incidents():
             assert time(incident["opened_at"]) - time(incident["started_at"]) >= timedelta(seconds=3)
         assert (await gateway(told, host))["state"] == "up"
+
+
+async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(dsn: str) -> None:
+    looks = 0
+
+    class Counting(Gateways):
+        async def look(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return await super().look()
+
+    async with zapwatch(dsn) as z:
+        state = z.app.state
+        settings = replace(state.settings, verdict_within=timedelta(0))
+        tally = Tally(settings.offline_for)
+        looking = Counting(state.pool, state.writer, state.prober, state.client, tally, settings)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await looking.run()
+
+    assert 1 <= looks <= 6
