@@ -35,6 +35,7 @@ from receiver.deadlines import Deadlines
 from receiver.metrics import Metrics
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
+from receiver.timings import NORMAL, Timings
 
 DRAIN: Final = timedelta(seconds=20)
 """How long the service may take to end after SIGTERM."""
@@ -60,12 +61,14 @@ class Foundation:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str | None]]:
+async def running(
+    settings: Settings, timings: Timings = NORMAL
+) -> AsyncIterator[tuple[Starlette, str | None]]:
     """Yield the app with its loops running, and the operator's token if this start made the first one.
 
     When a loop dies the body is cancelled and its error raised: the process should end, loudly.
     """
-    async with founded(settings) as foundation, working(foundation.settings) as app:
+    async with founded(settings) as foundation, working(foundation.settings, timings=timings) as app:
         yield app, foundation.token
 
 
@@ -91,13 +94,15 @@ async def founded(settings: Settings) -> AsyncIterator[Foundation]:
 
 
 @asynccontextmanager
-async def working(settings: Settings, shared: Path | None = None) -> AsyncIterator[Starlette]:
+async def working(
+    settings: Settings, shared: Path | None = None, timings: Timings = NORMAL
+) -> AsyncIterator[Starlette]:
     """Yield the app of one process on a foundation, with its loops running; raises as `running` does.
 
     `shared` is the folder of the metrics of all processes, when there are several.
     """
     async with AsyncExitStack() as stack:
-        app = await compose(stack, settings, Metrics(shared))
+        app = await compose(stack, settings, timings, Metrics(shared))
         async with asyncio.TaskGroup() as tasks:
             kept = [tasks.create_task(loop, name=name) for name, loop in _keeping(app)]
             claiming = [tasks.create_task(loop, name=name) for name, loop in _claiming(app)]
@@ -151,8 +156,8 @@ def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
 def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     """Yield the loops that claim what is due."""
     state = app.state
-    settings, lag = state.settings, state.metrics.deadline_lag_seconds
-    yield "deadlines", Deadlines(state.pool, state.writer, lag.set, settings.verdict_within).run()
+    timings, lag = state.timings, state.metrics.deadline_lag_seconds
+    yield "deadlines", Deadlines(state.pool, state.writer, lag.set, timings.verdict_within).run()
     yield "gateways", state.gateways.run()
     yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
     yield "sweeps", state.sweeper.run()
@@ -169,7 +174,7 @@ def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]
     yield "suspicions", deep
     yield "notices", state.listen()
     if (url := state.settings.heartbeat_url) is not None:
-        yield "heartbeat", heartbeat.run(state.pool, state.client, url, state.settings.heartbeat_every)
+        yield "heartbeat", heartbeat.run(state.pool, state.client, url, timings.heartbeat_every)
     yield "housekeeping", housekeeping.run(state.pool, state.vault)
     yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
 

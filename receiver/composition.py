@@ -48,6 +48,7 @@ from receiver.settings import Settings
 from receiver.sweeps import Sweeper
 from receiver.tally import Tally
 from receiver.texts import reason_text
+from receiver.timings import NORMAL, Timings
 from receiver.webhooks import Webhooks, is_webhook
 from statemachine.model import Rules
 from statemachine.signals import Deadline
@@ -62,10 +63,14 @@ class Zapwatch(Starlette):
         await (self.webhooks if is_webhook(scope) else super().__call__)(scope, receive, send)
 
 
-async def compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Zapwatch:
+async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, metrics: Metrics) -> Zapwatch:
     """Return the app with its parts in `app.state`, none running; the stack closes what they opened."""
     assert settings.database_url is not None
-    dsn, vault, rules = settings.database_url, Vault(settings.secret_keys), installation_rules(settings)
+    dsn, vault, rules = (
+        settings.database_url,
+        Vault(settings.secret_keys),
+        installation_rules(settings, timings),
+    )
     load = Load()
     admission = partial(Admission, load=load, on_refused=metrics.requests_refused.inc)
     app = Zapwatch(
@@ -74,7 +79,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
         exception_handlers=exception_handlers,
     )
     state = app.state
-    state.settings, state.vault, state.metrics = settings, vault, metrics
+    state.settings, state.timings, state.vault, state.metrics = settings, timings, vault, metrics
     state.pool = pool = await stack.enter_async_context(await open_pool(dsn))
     state.client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     state.writer = writer = Writer(
@@ -103,18 +108,18 @@ def _hear(app: Zapwatch, dsn: str, rules: Rules) -> None:
 async def _ask(stack: AsyncExitStack, app: Zapwatch, rules: Rules) -> None:
     """Add what asks gateways."""
     state = app.state
-    settings, metrics = state.settings, state.metrics
+    settings, timings, metrics = state.settings, state.timings, state.metrics
     pool, vault, client, writer = state.pool, state.vault, state.client, state.writer
-    tally = Tally(settings.offline_for)
+    tally = Tally(timings.offline_for)
     # A control must not serve two answers that count in a row.
     prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, tally))
     state.prober = await stack.enter_async_context(aclosing(prober))
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     state.check_now = partial(_check_now, prober, writer)
-    state.gateways = Gateways(pool, writer, prober, client, tally, settings)
+    state.gateways = Gateways(pool, writer, prober, client, tally, settings, timings)
     state.sweeper = Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered)
     state.slotter = slots.Slotter(pool, vault, client, settings.base_url)
-    verify, budget = partial(_probe_and_keep, prober, writer), Budget().faster(settings.recovery_speed)
+    verify, budget = partial(_probe_and_keep, prober, writer), Budget().faster(timings.recovery_speed)
     state.recovery = Recovery(
         pool, writer, vault, client, verify, budget, rules.stuck_after, metrics.recovery_ended
     )
@@ -138,16 +143,16 @@ def _tell(app: Zapwatch) -> None:
     state.try_destination = Trial(pool, notifiers, operators, tenants).send
 
 
-def installation_rules(settings: Settings) -> Rules:
+def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
     """Return the rules that hold for every channel whose tenant wishes nothing else."""
     told = Rules()
     return Rules(
         stale_after=settings.stale_after,
         retry_after=settings.retry_after,
         terminal_grace=settings.terminal_grace,
-        recovery_wait=told.recovery_wait / settings.recovery_speed,
-        stuck_after=told.stuck_after / settings.recovery_speed,
-        verdict_wait=settings.verdict_within,
+        recovery_wait=told.recovery_wait / timings.recovery_speed,
+        stuck_after=told.stuck_after / timings.recovery_speed,
+        verdict_wait=timings.verdict_within,
     )
 
 

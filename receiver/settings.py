@@ -208,14 +208,6 @@ class Settings:
     workers: Annotated[int, Setting(_whole(1, 256), "processes that serve")] = 1
     log_format: Annotated[LogFormat, Setting(_log_format, "how log lines look: text or json")] = "text"
     warnings: tuple[str, ...] = ()
-    recovery_speed: float = 1.0
-    """How many times as fast recovery goes; only the demo and the tests, which compress time, set it."""
-    verdict_within: timedelta = timedelta(seconds=60)
-    """No setting, but shorter in tests: losses so close together may have one cause."""
-    heartbeat_every: timedelta = timedelta(minutes=1)
-    """No setting, but shorter in tests."""
-    offline_for: timedelta = timedelta(minutes=2)
-    """No setting, but shorter in tests: how long silence from everywhere is blamed on nobody."""
 
     @property
     def embedded(self) -> bool:

@@ -26,6 +26,7 @@ from receiver.logs import configure
 from receiver.sandbox import open_fleet
 from receiver.serving import bind
 from receiver.settings import Settings
+from receiver.timings import Timings
 
 SPEED: Final = 20.0
 """How fast time runs: the usual grace of five minutes takes 15 seconds."""
@@ -55,7 +56,7 @@ async def show(settings: Settings, seconds: float | None, say: Say) -> None:
 async def _run(settings: Settings, listener: socket.socket, say: Say, begun: Callable[[], None]) -> None:
     say("Making a database that lasts as long as the demo ...\n")
     async with (
-        running(settings) as (app, _),
+        running(settings, Timings(recovery_speed=SPEED)) as (app, _),
         _serving(app, listener),
         open_fleet(speed=SPEED) as fleet,
         open_desk(settings, say) as desk,
@@ -122,7 +123,6 @@ def _compressed(settings: Settings, listener: socket.socket, folder: Path) -> Se
         stale_after=timedelta(seconds=120) / SPEED,
         retry_after=timedelta(seconds=10) / SPEED,
         terminal_grace=timedelta(seconds=15) / SPEED,
-        recovery_speed=SPEED,
         probe_timeout=timedelta(seconds=2),
     )
 

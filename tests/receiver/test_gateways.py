@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from db.connections import Connection
 from receiver.gateways import Gateways
 from receiver.sandbox import Fault, open_fleet
 from receiver.tally import Tally
+from receiver.timings import Timings
 from tests.receiver.service import served, time, zapwatch
 from tests.receiver.story import Story, story
 
@@ -393,9 +393,11 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
 
     async with zapwatch(dsn) as z:
         state = z.app.state
-        settings = replace(state.settings, verdict_within=timedelta(0))
-        tally = Tally(settings.offline_for)
-        looking = Counting(state.pool, state.writer, state.prober, state.client, tally, settings)
+        timings = Timings(verdict_within=timedelta(0))
+        looking = Counting(
+            state.pool, state.writer, state.prober, state.client, Tally(timings.offline_for), state.settings,
+            timings,
+        )  # fmt: skip
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await looking.run()
