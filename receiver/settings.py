@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 PREFIX: Final = "ZAPWATCH_"
@@ -128,9 +128,11 @@ def _networks(value: str) -> tuple[Network, ...]:
 
 
 def _log_format(value: str) -> LogFormat:
-    if value not in {"text", "json"}:
-        raise ValueError("must be text or json")
-    return cast(LogFormat, value)
+    match value:
+        case "text" | "json":
+            return value
+        case _:
+            raise ValueError("must be text or json")
 
 
 @dataclass(frozen=True, slots=True)

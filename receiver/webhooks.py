@@ -16,7 +16,6 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import Counter
-from starlette.datastructures import State as AppState
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -27,6 +26,7 @@ from db.patience import persist
 from db.qr import seal_qr
 from db.queue import PATIENCE, Unavailable
 from db.reads import read_states
+from receiver.application import App
 from receiver.auth import Target
 from receiver.errors import MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized, answer
 from receiver.errors import Unavailable as UnavailableAnswer
@@ -71,7 +71,7 @@ def is_webhook(scope: Scope) -> bool:
 class Webhooks:
     """The ASGI app of `POST /webhooks/{provider}/{token}`, with any suffix."""
 
-    def __init__(self, app: AppState) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._answers = cache(app.metrics.webhook_answers.labels)

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from receiver.app import running
+from receiver.composition import http_app
 from receiver.demo.desk import Say, open_desk
 from receiver.demo.scene import build, play
 from receiver.logs import configure
@@ -57,7 +58,7 @@ async def _run(settings: Settings, listener: socket.socket, say: Say, begun: Cal
     say("Making a database that lasts as long as the demo ...\n")
     async with (
         running(settings, Timings(recovery_speed=SPEED)) as (app, _),
-        _serving(app, listener),
+        _serving(http_app(app), listener),
         open_fleet(speed=SPEED) as fleet,
         open_desk(settings, say) as desk,
     ):
@@ -102,7 +103,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     server = _Server(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import httpx
 import orjson
-from starlette.applications import Starlette
 
 from receiver.app import running
+from receiver.application import App
+from receiver.composition import http_app
 from receiver.settings import Settings
 from receiver.timings import Timings
 from tests.receiver.serving import address, listening, serving
@@ -30,7 +31,7 @@ Answer = TypeVar("Answer")
 class Zapwatch:
     """A running service and a channel's way into it."""
 
-    app: Starlette
+    app: App
     client: httpx.AsyncClient
     hooks: dict[str, str] = field(default_factory=dict)
 
@@ -107,7 +108,7 @@ async def served(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
         chosen = {**QUICK, "public_url": address(listener), **settings}
         async with (
             running(*_configured(dsn, chosen)) as (app, _),
-            serving(app, listener),
+            serving(http_app(app), listener),
             _asking(app) as z,
         ):
             yield z
@@ -122,9 +123,9 @@ def _configured(dsn: str, chosen: dict[str, Any]) -> tuple[Settings, Timings]:
 
 
 @asynccontextmanager
-async def _asking(app: Starlette) -> AsyncIterator[Zapwatch]:
+async def _asking(app: App) -> AsyncIterator[Zapwatch]:
     headers = {"Authorization": f"Bearer {OPERATOR}"}
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(http_app(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://zapwatch", headers=headers) as client:
         yield Zapwatch(app, client)
 

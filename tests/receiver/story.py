@@ -77,7 +77,7 @@ class Story:
         async with asyncio.timeout(20):
             while len(instance.probed) < wanted:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # the sandbox tells nobody that it was asked
-        await self.z.app.state.writer.drain()
+        await self.z.app.writer.drain()
 
 
 @asynccontextmanager

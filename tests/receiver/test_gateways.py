@@ -392,12 +392,9 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
             return await super().look()
 
     async with zapwatch(dsn) as z:
-        state = z.app.state
-        timings = Timings(verdict_within=timedelta(0))
-        looking = Counting(
-            state.pool, state.writer, state.prober, state.client, Tally(timings.offline_for), state.settings,
-            timings,
-        )  # fmt: skip
+        app, timings = z.app, Timings(verdict_within=timedelta(0))
+        tally = Tally(timings.offline_for)
+        looking = Counting(app.pool, app.writer, app.prober, app.client, tally, app.settings, timings)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await looking.run()

@@ -385,9 +385,9 @@ async def asking(dsn: str) -> AsyncIterator[tuple[Zapwatch, Slow, str]]:
 async def until_settled(z: Zapwatch) -> None:
     """Wait until no probe is under way and what came of it is committed."""
     async with asyncio.timeout(15):
-        while z.app.state.prober.in_flight:  # noqa: ASYNC110
+        while z.app.prober.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the prober tells nobody
-    await z.app.state.writer.drain()
+    await z.app.writer.drain()
 
 
 async def test_answer_that_a_webhook_overtook_is_dropped_and_asked_again_at_once(dsn: str) -> None:
