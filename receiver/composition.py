@@ -112,7 +112,15 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
 def http_app(app: App) -> ASGIApp:
     """Return what answers HTTP: webhooks, which go past routes and their middleware, and everything else."""
     admission = partial(Admission, load=app.load, on_refused=app.metrics.requests_refused.inc)
-    webhooks = admission(AccessLog(Webhooks(app)))
+    webhooks = Webhooks(
+        tokens=app.tokens,
+        writer=app.writer,
+        freshness=app.freshness,
+        pool=app.pool,
+        vault=app.vault,
+        metrics=app.metrics,
+    )
+    guarded = admission(AccessLog(webhooks))
     others = Starlette(
         routes=[*api.routes(app), *reconnect.routes(app)],
         middleware=[Middleware(admission), Middleware(AccessLog)],
@@ -120,7 +128,7 @@ def http_app(app: App) -> ASGIApp:
     )
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await (webhooks if is_webhook(scope) else others)(scope, receive, send)
+        await (guarded if is_webhook(scope) else others)(scope, receive, send)
 
     return answer
 
