@@ -34,7 +34,7 @@ from receiver.claimed import to_the_end
 from receiver.outgoing import Outgoing
 from receiver.rounds import go_round
 from receiver.texts import DEFAULT_LOCALE
-from statemachine.model import Reason, State
+from statemachine.model import Reason, Standing, State
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)
@@ -61,16 +61,8 @@ ANSWER: Final = 500
 """Characters of a destination's answer that are kept."""
 TIME_ZONE: Final = "America/Sao_Paulo"
 """Of operators, who have no tenant's."""
-SCANS: Final = {
-    Reason.LOGGED_OUT,
-    Reason.LOGGED_OUT_BY_API,
-    Reason.QR_LIMIT,
-    Reason.SCAN_NEEDED,
-    Reason.SESSION_MISSING,
-    Reason.QR_SHOWN,
-}
-"""Reasons for which a scan brings a channel back, in whatever state it is."""
 REASONS: Final = {reason.value: reason for reason in Reason}
+STATES: Final = {state.value: state for state in State}
 
 Link = Callable[[UUID, UUID, datetime], str]
 """Makes the link by which a channel comes back, of channel, incident and the time it is made."""
@@ -206,9 +198,7 @@ class Dispatcher:
         event = Event(row["event"])
         reason = _reason(row)
         is_over = event in (Event.INCIDENT_RESOLVED, Event.GATEWAY_RESOLVED)
-        needs_scan = event is Event.INCIDENT_OPENED and (
-            row["state"] in (State.UNPAIRED.value, State.QR_PENDING.value) or reason in SCANS
-        )
+        needs_scan = event is Event.INCIDENT_OPENED and Standing(_state(row), reason).scan_helps
         channel_id, link = row["channel_id"], None
         if needs_scan and self._link is not None:
             link = self._link(channel_id, row["subject_id"], at)
@@ -267,6 +257,13 @@ class Dispatcher:
                 await release_messages(connection, left.values())
         except TRANSIENT as error:
             log.warning("%d messages stay claimed: %r", len(left), error)
+
+
+def _state(row: Record) -> State:
+    """Return the channel's state; that of an incident which another application opened is its kind."""
+    if row["kind"] == State.QR_PENDING.shown:
+        return State.QR_PENDING
+    return STATES.get(row["state"], State.UNKNOWN)
 
 
 def _reason(row: Record) -> Reason | None:
