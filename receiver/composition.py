@@ -97,7 +97,7 @@ def _hear(app: Zapwatch, dsn: str, rules: Rules) -> None:
     state.tokens, state.freshness = Tokens(state.pool), Freshness(state.pool, state.writer, rules)
     state.channels = Lookups(partial(find_channels, state.pool))
     hear = partial(connect, dsn, "zapwatch notices")
-    state.listen = partial(listen, hear, state.tokens.forget, state.tokens.forget_all)
+    state.listen = partial(listen, hear, state.tokens.on_notice, state.tokens.forget_all)
 
 
 async def _ask(stack: AsyncExitStack, app: Zapwatch, rules: Rules) -> None:

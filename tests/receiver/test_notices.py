@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -145,3 +145,57 @@ async def test_what_was_read_before_it_was_to_be_forgotten_is_not_remembered(
         await connection.execute("update zapwatch_tokens set revoked_at = now()")
 
         assert await tokens.resolve("wapi", token) is None
+
+
+async def test_what_was_read_while_something_else_was_forgotten_is_remembered(
+    dsn: str, connection: Connection
+) -> None:
+    async with await open_pool(dsn) as pool:
+        tokens = Tokens(pool)
+        _, token = await register_gateway(connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None)
+        reading = asyncio.create_task(tokens.resolve("wapi", token))
+        for _ in range(3):
+            await asyncio.sleep(0)  # lets it begin, and the lookup that it shares with others
+
+        tokens.forget(uuid4())
+        found = await reading
+
+        assert found is not None
+        assert tokens.known("wapi", token) == found
+
+
+async def test_process_forgets_what_it_changed_once_and_what_another_changed_as_well(
+    dsn: str, connection: Connection
+) -> None:
+    async with await open_pool(dsn) as pool:
+        tokens = Tokens(pool)
+        gateway_id, token = await register_gateway(
+            connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None
+        )
+        await tokens.resolve("wapi", token)
+
+        await tokens.forget_everywhere(gateway_id)
+        forgotten = tokens.known("wapi", token)
+        found = await tokens.resolve("wapi", token)
+        tokens.on_notice(gateway_id)
+        after_its_own_notice = tokens.known("wapi", token)
+        tokens.on_notice(gateway_id)
+        after_anothers = tokens.known("wapi", token)
+
+        assert (forgotten, after_anothers) == (None, None)
+        assert after_its_own_notice == found is not None
+
+
+async def test_notices_that_may_have_been_missed_hide_no_later_one(dsn: str, connection: Connection) -> None:
+    async with await open_pool(dsn) as pool:
+        tokens = Tokens(pool)
+        gateway_id, token = await register_gateway(
+            connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None
+        )
+        await tokens.forget_everywhere(gateway_id)
+        tokens.forget_all()
+        assert await tokens.resolve("wapi", token) is not None
+
+        tokens.on_notice(gateway_id)
+
+        assert tokens.known("wapi", token) is None
