@@ -101,10 +101,12 @@ async def change(call: Call) -> Response:
         metadata=body.metadata.given(),
     )
     async with call.services.pool.acquire() as connection:
-        await _refused(
+        has_moved = await _refused(
             call,
             registry.change_channel(connection, call.services.vault, channel_id, change, call.tenant_id),
         )
+    if has_moved:
+        await call.services.tokens.forget_everywhere(channel_id)
     return await _settled(call, channel_id)
 
 
@@ -171,7 +173,6 @@ async def _whole(call: Call, channel_id: UUID) -> dict[str, object]:
 
 async def _settled(call: Call, channel_id: UUID) -> Response:
     """Have a change applied at once and show what became of the channel."""
-    await call.services.tokens.forget_everywhere(channel_id)
     await call.services.apply_now(channel_id)
     return Json(await _whole(call, channel_id))
 
