@@ -80,9 +80,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         tokens=tokens,
         freshness=Freshness(pool, writer, rules),
         operator_signals=OperatorSignals(pool, writer, prober),
-        listen=partial(
-            listen, partial(connect, dsn, "zapwatch notices"), tokens.on_notice, tokens.forget_all
-        ),
+        listen=partial(listen, connect_listener, tokens.on_notice, tokens.forget_all),
         channels=Lookups(partial(find_channels, pool)),
         client=client,
         prober=prober,
