@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from db.connections import Connection
 from tests.conftest import connected
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.alerts.inbox import Inbox, answering, open_inbox
 from tests.receiver.service import KEY
@@ -67,16 +68,16 @@ class Life:
 
     async def told(self, channel: str) -> tuple[Any, Any]:
         """Return a channel's incident and the one message that was sent of it, once that is settled."""
-        async with asyncio.timeout(60):
-            [incident] = await self.get(f"/channels/{channel}/incidents")
-            while True:
-                log = await self.get("/deliveries", incident_id=incident["id"])
-                [sent] = [it for it in log if it["decision"] == "send"]
-                if sent["outcome"] is not None:
-                    break
-                await asyncio.sleep(0.05)  # the service tells nobody that it has settled
         [incident] = await self.get(f"/channels/{channel}/incidents")
-        return incident, sent
+
+        async def sent() -> Any:
+            log = await self.get("/deliveries", incident_id=incident["id"])
+            [sending] = [it for it in log if it["decision"] == "send"]
+            return sending
+
+        settled = await eventually(sent, lambda it: it["outcome"] is not None, within=60)
+        [incident] = await self.get(f"/channels/{channel}/incidents")
+        return incident, settled
 
 
 @asynccontextmanager
@@ -96,9 +97,7 @@ async def barred(dsn: str, table: str) -> AsyncIterator[Callable[[], Awaitable[N
             asks = (
                 "select count(*) from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))"
             )
-            async with asyncio.timeout(30):
-                while not await connection.fetchval(asks):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)  # whoever waits for a lock tells nobody
+            await eventually(lambda: connection.fetchval(asks))
 
         yield wanted
 

@@ -15,6 +15,7 @@ from receiver.serving import bind
 from receiver.settings import Settings
 from receiver.supervisor import WorkerFails, supervise
 from tests.conftest import reachable_folder
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.test_metrics import value
 from tests.test_kill import free_port, serving
@@ -38,9 +39,7 @@ def command_of(pid: int) -> bytes:
 
 async def serving_workers(client: httpx.AsyncClient, service: Process) -> set[int]:
     """Return the workers once all of them are there and one of them serves."""
-    async with asyncio.timeout(60):
-        while len(workers_of(service)) < WORKERS:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # a process tells nobody that it has begun
+    await eventually(lambda: len(workers_of(service)) == WORKERS, within=60)
     assert (await client.get("/readyz")).status_code == 200
     return workers_of(service)
 
@@ -53,9 +52,7 @@ def metrics_of(pids: set[int]) -> set[Path]:
 
 async def gone(*pids: int) -> None:
     """Return once all these processes have ended."""
-    async with asyncio.timeout(60):
-        while any(command_of(pid) for pid in pids):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # they aren't ours to wait for
+    await eventually(lambda: not any(command_of(pid) for pid in pids), within=60)
 
 
 async def post(hook: str, instance: Evolution) -> bool:
@@ -107,9 +104,7 @@ async def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing_beh
     with reachable_folder() as folder:
         async with serving(folder / "data", free_port(), ZAPWATCH_WORKERS=str(WORKERS)) as (service, client):
             workers = await serving_workers(client, service)
-            async with asyncio.timeout(60):
-                while not (mapped := metrics_of(workers)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)  # only one of them serves for certain
+            mapped = await eventually(lambda: metrics_of(workers), within=60)
             (folder_of_metrics,) = {file.parent for file in mapped}
 
             service.kill()

@@ -10,6 +10,7 @@ import pytest
 
 from db.connections import Connection
 from receiver.sandbox import Fault, Metrics
+from tests.eventually import eventually
 from tests.receiver.story import Story, story
 
 SPEED = 20.0
@@ -54,9 +55,7 @@ def probes(channels: dict[str, Any]) -> int:
 async def asked(calls: list[float], more: int = 1) -> None:
     """Wait until a host was asked so many times more about all its channels."""
     wanted = len(calls) + more
-    async with asyncio.timeout(60):
-        while len(calls) < wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the sandbox tells nobody that it was asked
+    await eventually(lambda: len(calls) >= wanted, within=60)
 
 
 async def lose(told: Story, connection: Connection, channel: str, instance: Any) -> None:
