@@ -13,8 +13,9 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from subprocess import PIPE
@@ -26,16 +27,20 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from bench.load import TOKEN
 from db.apply import Locked, apply
+from db.connections import Pool
 from db.entry import Entry
-from db.pool import open_pool
+from db.pool import connect_writer, open_pool
+from db.writer import Writer
 from receiver.admission import raise_descriptor_limit
 from receiver.app import running
-from receiver.composition import installation_rules
+from receiver.composition import http_app, installation_rules
 from receiver.serving import Server, bind, server_config, tune
 from receiver.settings import Settings
+from statemachine.model import Rules
 
 NO_TIME: Final = timedelta(minutes=2)
 """How long an event may wait for a transaction of its own: nobody is told to come again."""
@@ -96,8 +101,27 @@ BARE: Final = Starlette(
 )
 
 
+class Apart(Writer):
+    """Commits each submission by itself, on a connection of its own."""
+
+    def __init__(self, pool: Pool, dsn: str, rules: Rules) -> None:
+        super().__init__(partial(connect_writer, dsn), rules)
+        self._pool, self._rules = pool, rules
+
+    def submit(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
+        """Apply the entries in a transaction of their own."""
+        return asyncio.ensure_future(self._commit_one(entries))
+
+    async def _commit_one(self, entries: Sequence[Entry]) -> None:
+        async with self._pool.acquire() as connection:
+            while True:
+                with contextlib.suppress(Locked):
+                    await apply(connection, entries, self._rules)
+                    return
+
+
 @asynccontextmanager
-async def _app(what: str, dsn: str) -> AsyncIterator[Starlette]:
+async def _app(what: str, dsn: str) -> AsyncIterator[ASGIApp]:
     if what == "bare":
         yield BARE
         return
@@ -107,18 +131,9 @@ async def _app(what: str, dsn: str) -> AsyncIterator[Starlette]:
     async with running(settings) as (app, _):
         if what == "apart":
             async with await open_pool(dsn, acquire_timeout=NO_TIME) as pool:
-
-                async def submit(entries: Sequence[Entry], _patience: float | None = None) -> None:
-                    async with pool.acquire() as connection:
-                        while True:
-                            with contextlib.suppress(Locked):
-                                await apply(connection, entries, installation_rules(settings))
-                                return
-
-                app.state.writer.submit = submit
-                yield app
+                yield http_app(replace(app, writer=Apart(pool, dsn, installation_rules(settings))))
         else:
-            yield app
+            yield http_app(app)
 
 
 async def _serve(what: str) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from db.connections import Connection
+from db.connections import Connection, Pool
 from db.queries import sql
 from db.vault import Vault
 
@@ -16,10 +16,10 @@ UNKNOWN_FOR: Final = timedelta(days=90)
 
 
 async def note_unknown_instance(
-    connection: Connection, gateway_id: UUID, instance: str, received_at: datetime, word: str | None
+    pool: Pool, gateway_id: UUID, instance: str, received_at: datetime, word: str | None
 ) -> None:
     """Count an event of an instance that nobody registered; `word` is the state it named, if any."""
-    await connection.execute(sql.note_unknown_instance, gateway_id, instance, received_at, word)
+    await pool.execute(sql.note_unknown_instance, gateway_id, instance, received_at, word)
 
 
 async def quarantine(

@@ -7,9 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
-
-from starlette.applications import Starlette
+from typing import Final
 
 from db.embedded import Embedded, run_embedded
 from db.lodging import lodge
@@ -29,12 +27,14 @@ from receiver import (
 )
 from receiver.alerts import NOTIFIERS
 from receiver.alerts.first import keep_alert_url
+from receiver.application import App
 from receiver.auth import first_token
 from receiver.composition import compose
 from receiver.deadlines import Deadlines
 from receiver.metrics import Metrics
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
+from receiver.timings import NORMAL, Timings
 
 DRAIN: Final = timedelta(seconds=20)
 """How long the service may take to end after SIGTERM."""
@@ -42,6 +42,8 @@ SETTLED_WITHIN: Final = timedelta(seconds=6)
 """Of that: to give claims back and write what is left, once the last request is answered."""
 CONNECTIONS: Final = 25
 """To the embedded PostgreSQL, for each process that serves and for the commands beside them together."""
+
+Loop = Coroutine[object, None, None]
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +62,12 @@ class Foundation:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str | None]]:
+async def running(settings: Settings, timings: Timings = NORMAL) -> AsyncIterator[tuple[App, str | None]]:
     """Yield the app with its loops running, and the operator's token if this start made the first one.
 
     When a loop dies the body is cancelled and its error raised: the process should end, loudly.
     """
-    async with founded(settings) as foundation, working(foundation.settings) as app:
+    async with founded(settings) as foundation, working(foundation.settings, timings=timings) as app:
         yield app, foundation.token
 
 
@@ -91,13 +93,15 @@ async def founded(settings: Settings) -> AsyncIterator[Foundation]:
 
 
 @asynccontextmanager
-async def working(settings: Settings, shared: Path | None = None) -> AsyncIterator[Starlette]:
+async def working(
+    settings: Settings, shared: Path | None = None, timings: Timings = NORMAL
+) -> AsyncIterator[App]:
     """Yield the app of one process on a foundation, with its loops running; raises as `running` does.
 
     `shared` is the folder of the metrics of all processes, when there are several.
     """
     async with AsyncExitStack() as stack:
-        app = await compose(stack, settings, Metrics(shared))
+        app = await compose(stack, settings, timings, Metrics(shared))
         async with asyncio.TaskGroup() as tasks:
             kept = [tasks.create_task(loop, name=name) for name, loop in _keeping(app)]
             claiming = [tasks.create_task(loop, name=name) for name, loop in _claiming(app)]
@@ -109,15 +113,15 @@ async def working(settings: Settings, shared: Path | None = None) -> AsyncIterat
                     loop.cancel()
 
 
-async def _settle(app: Starlette, claiming: Sequence["asyncio.Task[None]"]) -> None:
+async def _settle(app: App, claiming: Sequence["asyncio.Task[None]"]) -> None:
     """End the loops that claim, so that they give back what they hold, then write what is left in memory."""
     try:
         async with asyncio.timeout(SETTLED_WITHIN.total_seconds()):
             for loop in claiming:
                 loop.cancel()
             await asyncio.wait(claiming)
-            await app.state.freshness.flush()
-            await app.state.writer.drain()
+            await app.freshness.flush()
+            await app.writer.drain()
     except TimeoutError:
         log.warning("the database did not take in time what was left to write")
 
@@ -140,38 +144,36 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
         connection.terminate()
 
 
-def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+def _keeping(app: App) -> Iterator[tuple[str, Loop]]:
     """Yield the loops that keep what comes in, and so end last."""
-    state = app.state
-    yield "writer", state.writer.run()
-    yield "freshness", state.freshness.run()
-    yield "event loop lag", state.metrics.watch_event_loop()
+    yield "writer", app.writer.run()
+    yield "freshness", app.freshness.run()
+    yield "event loop lag", app.metrics.watch_event_loop()
 
 
-def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+def _claiming(app: App) -> Iterator[tuple[str, Loop]]:
     """Yield the loops that claim what is due."""
-    state = app.state
-    settings, lag = state.settings, state.metrics.deadline_lag_seconds
-    yield "deadlines", Deadlines(state.pool, state.writer, lag.set, settings.verdict_within).run()
-    yield "gateways", state.gateways.run()
-    yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
-    yield "sweeps", state.sweeper.run()
-    yield "recovery", state.recovery.run()
-    yield "alerts", state.routing.run()
-    yield "messages", state.dispatcher.run()
-    yield "checks", checks.run(state.pool)
-    yield "versions", versions.run(state.pool, state.client, state.tokens)
-    yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
-    yield "slots", slots.run(state.pool, state.slotter)
-    yield "records", records.run(state.pool, state.vault)
-    timeout, told = state.settings.probe_timeout, state.metrics.deeply_probed
-    deep = suspicions.run(state.pool, state.vault, state.writer, state.prober, timeout, told)
+    timings, lag = app.timings, app.metrics.deadline_lag_seconds
+    yield "deadlines", Deadlines(app.pool, app.writer, lag.set, timings.verdict_within).run()
+    yield "gateways", app.gateways.run()
+    yield "reconciler", Reconciler(app.pool, app.writer, app.prober, app.settings.probe_timeout).run()
+    yield "sweeps", app.sweeper.run()
+    yield "recovery", app.recovery.run()
+    yield "alerts", app.routing.run()
+    yield "messages", app.dispatcher.run()
+    yield "checks", checks.run(app.pool)
+    yield "versions", versions.run(app.pool, app.client, app.tokens)
+    yield "subscriptions", subscriptions.run(app.pool, app.vault, app.client)
+    yield "slots", slots.run(app.pool, app.slotter)
+    yield "records", records.run(app.pool, app.vault)
+    timeout, told = app.settings.probe_timeout, app.metrics.deeply_probed
+    deep = suspicions.run(app.pool, app.vault, app.writer, app.prober, timeout, told)
     yield "suspicions", deep
-    yield "notices", state.listen()
-    if (url := state.settings.heartbeat_url) is not None:
-        yield "heartbeat", heartbeat.run(state.pool, state.client, url, state.settings.heartbeat_every)
-    yield "housekeeping", housekeeping.run(state.pool, state.vault)
-    yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
+    yield "notices", app.listen()
+    if (url := app.settings.heartbeat_url) is not None:
+        yield "heartbeat", heartbeat.run(app.pool, app.client, url, timings.heartbeat_every)
+    yield "housekeeping", housekeeping.run(app.pool, app.vault)
+    yield "retention", retention.run(app.pool, timedelta(days=app.settings.events_keep_days))
 
 
 async def _watch(embedded: Embedded) -> None:

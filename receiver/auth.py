@@ -14,8 +14,6 @@ from functools import partial
 from typing import Final, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
-from starlette.requests import Request
-
 from db.codec import clock_of
 from db.connections import Connection, Pool
 from db.lookups import Lookups
@@ -75,16 +73,14 @@ class ChannelRef(NamedTuple):
     tenant_id: UUID
 
 
-async def require_operator(request: Request) -> Operator:
-    """Return who is asking, or raise `Unauthorized`; reads `tokens` and `settings` of the app."""
-    token = _bearer(request)
-    settings: Settings = request.app.state.settings
+async def require_operator(authorization: str, tokens: "Tokens", settings: Settings) -> Operator:
+    """Return the operator that the value of an Authorization header names; raises `Unauthorized`."""
+    token = _bearer(authorization)
     digest = hash_token(token)
     if settings.operator_token is not None and hmac.compare_digest(
         digest, hash_token(settings.operator_token)
     ):
         return Operator(name="settings")
-    tokens: Tokens = request.app.state.tokens
     operator = await tokens.operator(digest)
     if operator is None:
         raise Unauthorized
@@ -241,8 +237,8 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized
     return token.strip()

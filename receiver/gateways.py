@@ -23,6 +23,7 @@ from receiver.probe import Prober, Unaskable
 from receiver.rounds import go_round
 from receiver.settings import Settings
 from receiver.tally import Tally
+from receiver.timings import Timings
 from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
 
 EVERY: Final = timedelta(seconds=1)
@@ -43,12 +44,19 @@ class Gateways:
     """The gateways as one process looks after them; `run` in one task."""
 
     def __init__(
-        self, pool: Pool, writer: Writer, prober: Prober, client: Client, tally: Tally, settings: Settings
+        self,
+        pool: Pool,
+        writer: Writer,
+        prober: Prober,
+        client: Client,
+        tally: Tally,
+        settings: Settings,
+        timings: Timings,
     ) -> None:
         self._pool, self._writer, self._prober, self._client = pool, writer, prober, client
         self._tally = tally
         self._url = settings.connectivity_url
-        self._window = settings.verdict_within
+        self._window = timings.verdict_within
         self._limits = Limits(settings.gateway_settle, settings.breaker_max)
         self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
         self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 import uvloop
@@ -28,6 +28,7 @@ from db.patience import TRANSIENT
 from db.vault import VaultError
 from receiver.admission import CONNECTIONS, DESCRIPTORS, connections_within, raise_descriptor_limit
 from receiver.app import DRAIN, SETTLED_WITHIN, founded, working
+from receiver.composition import http_app
 from receiver.connection import Connection
 from receiver.logs import configure
 from receiver.settings import Settings
@@ -138,7 +139,7 @@ def serve(settings: Settings) -> int:
         return run(_serve(settings, listener))
 
 
-def run(main: Coroutine[Any, Any, None]) -> int:
+def run(main: Coroutine[object, None, None]) -> int:
     """Run a process of the service to its end; return its exit code, with the reason logged."""
     try:
         uvloop.run(main)
@@ -163,7 +164,7 @@ async def serve_until_stopped(
     """Serve on a bound socket, on a foundation, until SIGINT or SIGTERM; then drain."""
     async with working(settings, shared) as app:
         tune()
-        await Server(server_config(app), on_serving, app.state.visits.end).serve(sockets=[listener])
+        await Server(server_config(http_app(app)), on_serving, app.stopping.set).serve(sockets=[listener])
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 PREFIX: Final = "ZAPWATCH_"
@@ -128,9 +128,11 @@ def _networks(value: str) -> tuple[Network, ...]:
 
 
 def _log_format(value: str) -> LogFormat:
-    if value not in {"text", "json"}:
-        raise ValueError("must be text or json")
-    return cast(LogFormat, value)
+    match value:
+        case "text" | "json":
+            return value
+        case _:
+            raise ValueError("must be text or json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +210,6 @@ class Settings:
     workers: Annotated[int, Setting(_whole(1, 256), "processes that serve")] = 1
     log_format: Annotated[LogFormat, Setting(_log_format, "how log lines look: text or json")] = "text"
     warnings: tuple[str, ...] = ()
-    recovery_speed: float = 1.0
-    """How many times as fast recovery goes; only the demo and the tests, which compress time, set it."""
-    verdict_within: timedelta = timedelta(seconds=60)
-    """No setting, but shorter in tests: losses so close together may have one cause."""
-    heartbeat_every: timedelta = timedelta(minutes=1)
-    """No setting, but shorter in tests."""
-    offline_for: timedelta = timedelta(minutes=2)
-    """No setting, but shorter in tests: how long silence from everywhere is blamed on nobody."""
 
     @property
     def embedded(self) -> bool:

@@ -16,10 +16,10 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import Counter
-from starlette.datastructures import State as AppState
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from db.connections import Pool
 from db.entry import Entry, Source
 from db.intake import note_unknown_instance, quarantine
 from db.lookups import Lookups
@@ -27,9 +27,13 @@ from db.patience import persist
 from db.qr import seal_qr
 from db.queue import PATIENCE, Unavailable
 from db.reads import read_states
-from receiver.auth import Target
+from db.vault import Vault
+from db.writer import Writer
+from receiver.auth import Target, Tokens
 from receiver.errors import MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized, answer
 from receiver.errors import Unavailable as UnavailableAnswer
+from receiver.freshness import Freshness
+from receiver.metrics import Metrics
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
 from receiver.voucher import doubted, is_vouched
@@ -71,10 +75,20 @@ def is_webhook(scope: Scope) -> bool:
 class Webhooks:
     """The ASGI app of `POST /webhooks/{provider}/{token}`, with any suffix."""
 
-    def __init__(self, app: AppState) -> None:
-        self._app = app
+    def __init__(
+        self,
+        *,
+        tokens: Tokens,
+        writer: Writer,
+        freshness: Freshness,
+        pool: Pool,
+        vault: Vault,
+        metrics: Metrics,
+    ) -> None:
+        self._tokens, self._writer, self._freshness = tokens, writer, freshness
+        self._pool, self._vault = pool, vault
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
-        self._answers = cache(app.metrics.webhook_answers.labels)
+        self._answers = cache(metrics.webhook_answers.labels)
         self._states = Lookups(self._read_states)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,12 +145,12 @@ class Webhooks:
             raise Unauthorized("Nobody has this webhook address.")
         # One sender waits for the database so long in all; the arrival of its body doesn't count.
         patience = PATIENCE.total_seconds()
-        target: Target | None = self._app.tokens.known(provider.name, token)
+        target: Target | None = self._tokens.known(provider.name, token)
         if target is None:
             now = asyncio.get_running_loop().time
             began = now()
             async with asyncio.timeout(patience):
-                target = await self._app.tokens.resolve(provider.name, token)
+                target = await self._tokens.resolve(provider.name, token)
             patience -= now() - began
         if target is None:
             raise Unauthorized("Nobody has this webhook address.")
@@ -181,17 +195,17 @@ class Webhooks:
             return target.channel_id
         if named is None:
             return None
-        channel = self._app.tokens.known_channel_of(target.gateway_id, named)
+        channel = self._tokens.known_channel_of(target.gateway_id, named)
         if channel is None:
             async with asyncio.timeout(webhook.patience):
-                channel = await self._app.tokens.channel_of(target.gateway_id, named)
+                channel = await self._tokens.channel_of(target.gateway_id, named)
         if target.kind == "channel":
             # A channel's token speaks for no other channel that we know.
             return target.channel_id if channel is None else None
         return None if channel is None else channel.channel_id
 
     async def _apply(self, webhook: Webhook, channel_id: UUID, report: Report) -> None:
-        writer, received_at = self._app.writer, webhook.received_at
+        writer, received_at = self._writer, webhook.received_at
         if report.said is not None:
             entry = Entry(
                 channel_id,
@@ -200,7 +214,7 @@ class Webhooks:
                 received_at,
                 report.said if webhook.vouched else doubted(report.said),
                 report.key,
-                qr=None if report.qr is None else seal_qr(self._app.vault, channel_id, report.qr),
+                qr=None if report.qr is None else seal_qr(self._vault, channel_id, report.qr),
                 owner=report.owner,
             )
             await writer.submit([entry], webhook.patience)
@@ -213,28 +227,28 @@ class Webhooks:
             async with asyncio.timeout(webhook.patience):
                 state = await persist(partial(self._states.find, channel_id))
         if state is State.OPEN:
-            self._app.freshness.note(channel_id, received_at)
+            self._freshness.note(channel_id, received_at)
         else:
             alive = Alive(received_at, emitted_at)
             entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
             await writer.submit([entry], webhook.patience)
 
     async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
-        states = await read_states(self._app.pool, channel_ids)
-        self._app.writer.remember(states)
+        states = await read_states(self._pool, channel_ids)
+        self._writer.remember(states)
         return states
 
     async def _note_unknown(self, webhook: Webhook, instance: str, word: str | None) -> None:
         unknown = webhook.target.gateway_id, instance, webhook.received_at, word
         async with asyncio.timeout(webhook.patience):
-            await persist(lambda: note_unknown_instance(self._app.pool, *unknown))
+            await persist(lambda: note_unknown_instance(self._pool, *unknown))
 
     async def _quarantine(self, webhook: Webhook, problem: str) -> None:
         async def keep() -> None:
-            async with self._app.pool.acquire() as connection:
+            async with self._pool.acquire() as connection:
                 await quarantine(
                     connection,
-                    self._app.vault,
+                    self._vault,
                     token_hash=webhook.target.token_hash,
                     tenant_id=webhook.target.tenant_id,
                     provider=webhook.target.provider,

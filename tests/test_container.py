@@ -21,12 +21,14 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from receiver.api import service
 from receiver.app import DRAIN
 from receiver.cli import cli
+from receiver.composition import http_app
 from receiver.settings import DECLARED, FILE_SUFFIX, Settings, variable
+from tests.receiver.service import zapwatch
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -102,10 +104,10 @@ async def health(port: int) -> int | None:
 
 
 @asynccontextmanager
-async def answering(*routes: BaseRoute) -> AsyncIterator[int]:
-    """Yield the port on loopback where these routes answer."""
+async def answering(app: ASGIApp) -> AsyncIterator[int]:
+    """Yield the port on loopback where the app answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_config=None, lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         task = asyncio.create_task(server._serve(sockets=[listener]))
         try:
             yield listener.getsockname()[1]
@@ -200,8 +202,8 @@ async def test_wheel_installs_the_command_that_the_image_starts(wheel: Wheel, tm
     assert "zapwatch = receiver.__main__:main" in entries
 
 
-async def test_health_check_passes_while_the_service_answers_and_fails_afterwards() -> None:
-    async with answering(*service.routes) as port:
+async def test_health_check_passes_while_the_service_answers_and_fails_afterwards(dsn: str) -> None:
+    async with zapwatch(dsn) as z, answering(http_app(z.app)) as port:
         alive = await health(port)
     ended = await health(port)
 
@@ -213,7 +215,7 @@ async def test_health_check_fails_when_the_service_answers_that_it_is_not_well()
     async def unwell(_request: Request) -> Response:
         return Response(status_code=503)
 
-    async with answering(Route("/healthz", unwell)) as port:
+    async with answering(Starlette(routes=[Route("/healthz", unwell)])) as port:
         assert await health(port) == 1
 
 

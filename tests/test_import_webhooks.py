@@ -90,7 +90,7 @@ async def test_what_was_set_leads_here(dsn: str, fleet: Fleet, environ: dict[str
     host = await fleet.evolution()
     instance = host.add("loja-1")
     async with served(dsn) as z:
-        url = str(z.app.state.settings.base_url)
+        url = str(z.app.settings.base_url)
         await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": url})
         channel = (await z.get("/channels"))["items"][0]["channel_id"]
         await z.until(lambda: z.state(channel), lambda shown: shown["state"] == "open")
@@ -142,7 +142,7 @@ async def test_secret_that_vanished_is_put_back_and_its_loss_is_no_loss_of_the_a
     host = await fleet.evolution()
     instance = host.add("loja-1")
     async with served(dsn) as z:
-        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)})
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.settings.base_url)})
         wanted = dict(instance.headers)
         await connection.execute("update zapwatch_gateways set version = '2.3.6'")
 
@@ -166,7 +166,7 @@ async def test_word_without_the_secret_is_taken_and_confirmed_by_a_probe(
     host = await fleet.evolution()
     instance, spoken = host.add("loja-1"), Evolution("loja-1")
     async with served(dsn, retry_after=timedelta(hours=1), stale_after=timedelta(hours=1)) as z:
-        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)})
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.settings.base_url)})
         channel = (await z.get("/channels"))["items"][0]["channel_id"]
         await z.until(lambda: z.state(channel), lambda shown: shown["state"] == "open")
         address = str(instance.webhook)
@@ -182,7 +182,7 @@ async def test_word_with_the_secret_needs_no_probe(dsn: str, environ: dict[str, 
     host = await fleet.evolution()
     instance = host.add("loja-1")
     async with served(dsn, retry_after=timedelta(hours=1), stale_after=timedelta(hours=1)) as z:
-        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)})
+        await imported(host, environ | {"ZAPWATCH_PUBLIC_URL": str(z.app.settings.base_url)})
         channel = (await z.get("/channels"))["items"][0]["channel_id"]
         await z.until(lambda: z.state(channel), lambda shown: shown["state"] == "open")
         asked = len(instance.probed)
@@ -302,7 +302,7 @@ async def test_address_whose_token_no_key_opens_any_more_is_set_anew_and_the_old
     instance = host.add("loja-1")
     other_key = base64.urlsafe_b64encode(bytes(reversed(KEY))).decode()
     async with served(dsn) as z:
-        environ |= {"ZAPWATCH_PUBLIC_URL": str(z.app.state.settings.base_url)}
+        environ |= {"ZAPWATCH_PUBLIC_URL": str(z.app.settings.base_url)}
         await imported(host, environ | {"ZAPWATCH_SECRET_KEYS": other_key})
         old = str(instance.webhook)
 

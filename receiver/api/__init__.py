@@ -1,4 +1,4 @@
-"""The ops API: one module per noun, each with its `routes`; the contract is CONTRACT.md, "Ops API"."""
+"""The ops API: one module per noun, each with its `operations`; the contract is CONTRACT.md, "Ops API"."""
 
 from typing import Final
 
@@ -19,19 +19,26 @@ from receiver.api import (
     service,
     tenants,
 )
+from receiver.api.endpoint import Operation, PublicOperation
+from receiver.application import App
 
-_described: Final = [
-    *channels.routes,
-    *checks.routes,
-    *qr.routes,
-    *recovery.routes,
-    *gateways.routes,
-    *incidents.routes,
-    *tenants.routes,
-    *destinations.routes,
-    *deliveries.routes,
-    *maintenance.routes,
-    *notifications.routes,
-    *service.routes,
+OPERATIONS: Final[list[Operation | PublicOperation]] = [
+    *channels.operations,
+    *checks.operations,
+    *qr.operations,
+    *recovery.operations,
+    *gateways.operations,
+    *incidents.operations,
+    *tenants.operations,
+    *destinations.operations,
+    *deliveries.operations,
+    *maintenance.operations,
+    *notifications.operations,
+    *service.operations,
 ]
-routes: Final[list[Route]] = [*_described, *openapi.routes_about(_described)]
+_DESCRIPTIONS: Final = openapi.routes_about(OPERATIONS)
+
+
+def routes(app: App) -> list[Route]:
+    """Return the routes of the API for one app, and of its own description."""
+    return [*(operation.route(app) for operation in OPERATIONS), *_DESCRIPTIONS]

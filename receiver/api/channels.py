@@ -6,14 +6,13 @@ from uuid import UUID
 
 from pydantic import Field
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import reads, recoveries, registry
 from db.address import AddressError
 from db.tenants import UnknownTenant
 from receiver.api import views
 from receiver.api.body import Address, Body, Id, Key, Metadata, Name, read
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.errors import Conflict, FieldProblem, Invalid, NotFound
 from statemachine.model import State
@@ -56,11 +55,9 @@ async def create(call: Call) -> Response:
         tenant_id=_tenant_for(call, body.tenant_id),
         metadata=body.metadata.given(),
     )
-    async with call.services.pool.acquire() as connection:
-        channel_id, token = await _refused(
-            call, registry.register_channel(connection, call.services.vault, new)
-        )
-    webhook_url = f"{call.services.settings.base_url}/webhooks/{body.provider}/{token}"
+    async with call.app.pool.acquire() as connection:
+        channel_id, token = await _refused(call, registry.register_channel(connection, call.app.vault, new))
+    webhook_url = f"{call.app.settings.base_url}/webhooks/{body.provider}/{token}"
     shown = views.channel(await _read(call, channel_id))
     return Json({**shown, "id": channel_id, "webhook_url": webhook_url}, 201, _uncached(channel_id))
 
@@ -76,7 +73,7 @@ async def index(call: Call) -> Response:
         q=query.text("q"),
     )
     limit, after = query.limit(), query.after_id()
-    rows = await reads.list_channels(call.services.pool, call.tenant_id, wanted, after, limit + 1)
+    rows = await reads.list_channels(call.app.pool, call.tenant_id, wanted, after, limit + 1)
     return Json(page(rows, limit, views.channel_in_list, lambda found: [found.row["channel_id"]]))
 
 
@@ -100,10 +97,10 @@ async def change(call: Call) -> Response:
         api_key=body.api_key,
         metadata=body.metadata.given(),
     )
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         await _refused(
             call,
-            registry.change_channel(connection, call.services.vault, channel_id, change, call.tenant_id),
+            registry.change_channel(connection, call.app.vault, channel_id, change, call.tenant_id),
         )
     return await _settled(call, channel_id)
 
@@ -111,17 +108,17 @@ async def change(call: Call) -> Response:
 async def delete(call: Call) -> Response:
     """Delete a channel; its history stays, its open incident resolves and nobody is told."""
     channel_id = call.id()
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         await _refused(call, registry.remove_channel(connection, channel_id, call.tenant_id))
-    await call.services.tokens.forget_everywhere(channel_id)
-    await call.services.apply_now(channel_id)
+    await call.app.tokens.forget_everywhere(channel_id)
+    await call.app.operator_signals.apply_now(channel_id)
     return Response(status_code=204)
 
 
 async def pause(call: Call) -> Response:
     """Have a channel neither probed nor told about."""
     channel_id = call.id()
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         await _refused(call, registry.pause_channel(connection, channel_id, call.tenant_id))
     return await _settled(call, channel_id)
 
@@ -129,7 +126,7 @@ async def pause(call: Call) -> Response:
 async def resume(call: Call) -> Response:
     """End a pause."""
     channel_id = call.id()
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         await _refused(call, registry.resume_channel(connection, channel_id, call.tenant_id))
     return await _settled(call, channel_id)
 
@@ -138,7 +135,7 @@ async def events(call: Call) -> Response:
     """List a channel's events, newest first."""
     query = Query(call.request)
     limit, before = query.limit(), query.before_number()
-    rows = await reads.list_events(call.services.pool, call.tenant_id, call.id(), before, limit + 1)
+    rows = await reads.list_events(call.app.pool, call.tenant_id, call.id(), before, limit + 1)
     if rows is None:
         raise _unknown()
     return Json(page(rows, limit, views.event, lambda row: [row["id"]]))
@@ -149,7 +146,7 @@ async def incidents(call: Call) -> Response:
     query = Query(call.request)
     within, limit, before = query.days("days", 7), query.limit(), query.before_time()
     rows = await reads.list_channel_incidents(
-        call.services.pool, call.tenant_id, call.id(), within, before, limit + 1
+        call.app.pool, call.tenant_id, call.id(), within, before, limit + 1
     )
     if rows is None:
         raise _unknown()
@@ -157,7 +154,7 @@ async def incidents(call: Call) -> Response:
 
 
 async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
-    found = await call.services.channels.find((call.tenant_id, channel_id))
+    found = await call.app.channels.find((call.tenant_id, channel_id))
     if found is None:
         raise _unknown()
     return found
@@ -165,14 +162,14 @@ async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
 
 async def _whole(call: Call, channel_id: UUID) -> dict[str, object]:
     found = await _read(call, channel_id)
-    last = await recoveries.last_recovery(call.services.pool, call.tenant_id, channel_id)
+    last = await recoveries.last_recovery(call.app.pool, call.tenant_id, channel_id)
     return {**views.whole_channel(found), "recovery": views.recovery(found, last)}
 
 
 async def _settled(call: Call, channel_id: UUID) -> Response:
     """Have a change applied at once and show what became of the channel."""
-    await call.services.tokens.forget_everywhere(channel_id)
-    await call.services.apply_now(channel_id)
+    await call.app.tokens.forget_everywhere(channel_id)
+    await call.app.operator_signals.apply_now(channel_id)
     return Json(await _whole(call, channel_id))
 
 
@@ -206,15 +203,15 @@ def _uncached(channel_id: UUID) -> dict[str, str]:
     return {"Location": f"/channels/{channel_id}", "Cache-Control": "no-store"}
 
 
-routes: Final = [
-    Route("/channels", operators_only(index), methods=["GET"]),
-    Route("/channels", operators_only(create), methods=["POST"]),
-    Route("/channels/{id}", operators_only(show), methods=["GET"]),
-    Route("/channels/{id}", operators_only(change), methods=["PATCH"]),
-    Route("/channels/{id}", operators_only(delete), methods=["DELETE"]),
-    Route("/channels/{id}/state", operators_only(state), methods=["GET"]),
-    Route("/channels/{id}/pause", operators_only(pause), methods=["POST"]),
-    Route("/channels/{id}/resume", operators_only(resume), methods=["POST"]),
-    Route("/channels/{id}/events", operators_only(events), methods=["GET"]),
-    Route("/channels/{id}/incidents", operators_only(incidents), methods=["GET"]),
+operations: Final = [
+    Operation("GET", "/channels", index),
+    Operation("POST", "/channels", create),
+    Operation("GET", "/channels/{id}", show),
+    Operation("PATCH", "/channels/{id}", change),
+    Operation("DELETE", "/channels/{id}", delete),
+    Operation("GET", "/channels/{id}/state", state),
+    Operation("POST", "/channels/{id}/pause", pause),
+    Operation("POST", "/channels/{id}/resume", resume),
+    Operation("GET", "/channels/{id}/events", events),
+    Operation("GET", "/channels/{id}/incidents", incidents),
 ]

@@ -5,11 +5,10 @@ from typing import Final
 from uuid import UUID
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db.checks import Check, read_check, start_check
 from db.claims import Target, probe_target
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query
 from receiver.errors import Conflict, NotFound
 from receiver.probe import Unaskable
@@ -20,10 +19,10 @@ async def check_channel(call: Call) -> Response:
     """Probe one channel now; the answer counts as one, and may need others like it to change the state."""
     target = await _askable(call, call.id())
     try:
-        probed = await call.services.check_now(target)
+        probed = await call.app.operator_signals.check_now(target)
     except Unaskable as reason:
         raise Conflict(f"The channel can't be probed: {reason}.") from None
-    found = await call.services.channels.find((call.tenant_id, target.channel_id))
+    found = await call.app.channels.find((call.tenant_id, target.channel_id))
     if found is None:
         raise _unknown()
     return Json(
@@ -41,14 +40,14 @@ async def check_all(call: Call) -> Response:
     channel_id = Query(call.request).id("channel_id")
     if channel_id is not None:
         await _askable(call, channel_id)
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         check = await start_check(connection, datetime.now(UTC), call.tenant_id, channel_id)
     return Json(_shown(check), 202, {"Location": f"/check/{check.id}"})
 
 
 async def show(call: Call) -> Response:
     """Show how far a check is."""
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         check = await read_check(connection, call.id(), call.tenant_id)
     if check is None:
         raise NotFound("There is no such check; they are forgotten after a day.")
@@ -56,7 +55,7 @@ async def show(call: Call) -> Response:
 
 
 async def _askable(call: Call, channel_id: UUID) -> Target:
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         found = await probe_target(connection, channel_id, call.tenant_id)
     if found is None:
         raise _unknown()
@@ -83,8 +82,8 @@ def _unknown() -> NotFound:
     return NotFound("There is no such channel.")
 
 
-routes: Final = [
-    Route("/channels/{id}/check", operators_only(check_channel), methods=["POST"]),
-    Route("/check", operators_only(check_all), methods=["POST"]),
-    Route("/check/{id}", operators_only(show), methods=["GET"]),
+operations: Final = [
+    Operation("POST", "/channels/{id}/check", check_channel),
+    Operation("POST", "/check", check_all),
+    Operation("GET", "/check/{id}", show),
 ]

@@ -3,11 +3,10 @@
 from typing import Final
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import deliveries
 from receiver.api import views
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 
 
@@ -17,9 +16,9 @@ async def index(call: Call) -> Response:
     incident_id, destination_id = query.id("incident_id"), query.id("destination_id")
     limit, before = query.limit(), query.before_number()
     found = await deliveries.list_deliveries(
-        call.services.pool, call.tenant_id, incident_id, destination_id, before, limit + 1
+        call.app.pool, call.tenant_id, incident_id, destination_id, before, limit + 1
     )
     return Json(page(found, limit, views.delivery, lambda one: [one.decision["id"]]))
 
 
-routes: Final = [Route("/deliveries", operators_only(index), methods=["GET"])]
+operations: Final = [Operation("GET", "/deliveries", index)]

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from pydantic import Field
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import destinations
 from db.connections import Record
@@ -24,8 +23,9 @@ from receiver.alerts.trial import TooSoon
 from receiver.api import views
 from receiver.api.body import Body, Id, Name, pointer, read
 from receiver.api.configuration import Configuration, changed, checked, seen
-from receiver.api.endpoint import Call, Json, Services, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
+from receiver.application import App
 from receiver.errors import Conflict, FieldProblem, Invalid, NotFound, TooMany
 
 INCIDENTS: Final = (Event.INCIDENT_OPENED.value, Event.INCIDENT_RESOLVED.value)
@@ -68,56 +68,56 @@ async def index(call: Call) -> Response:
     """List destinations."""
     query = Query(call.request)
     limit, after, tenant_id = query.limit(), query.after_id(), query.id("tenant_id")
-    services = call.services
+    app = call.app
     if call.tenant_id is not None or tenant_id is not None:
-        await _ensure_in_app(services, call.tenant_id or tenant_id)
+        await _ensure_in_app(app, call.tenant_id or tenant_id)
     found = await destinations.list_destinations(
-        services.pool, services.vault, call.tenant_id, tenant_id, after, limit + 1
+        app.pool, app.vault, call.tenant_id, tenant_id, after, limit + 1
     )
-    return Json(page(found, limit, lambda one: _shown(services, one), lambda one: [one.id]))
+    return Json(page(found, limit, lambda one: _shown(app, one), lambda one: [one.id]))
 
 
 async def create(call: Call) -> Response:
     """Make a destination; a secret that is made for it is shown now and never again."""
     body = await read(call.request, NewDestination)
-    services, tenant_id = call.services, _tenant_for(call, body.tenant_id)
+    app, tenant_id = call.app, _tenant_for(call, body.tenant_id)
     if body.kind == IN_APP:
-        await _refuse_in_app(services, tenant_id)
-    if body.kind not in services.notifiers:
-        kinds = ", ".join(sorted(services.notifiers))
+        await _refuse_in_app(app, tenant_id)
+    if body.kind not in app.notifiers:
+        kinds = ", ".join(sorted(app.notifiers))
         raise Invalid([FieldProblem("/kind", f"Must be one of: {kinds}.")])
     given = body.config.given()
     new = destinations.NewDestination(
         tenant_id=tenant_id,
         kind=body.kind,
         name=body.name,
-        config=checked(services.notifiers[body.kind], given),
+        config=checked(app.notifiers[body.kind], given),
         events=_events(body.events or _told_by_default(tenant_id), tenant_id),
         reminder_minutes=body.reminder_minutes,
     )
     try:
-        made = await destinations.create_destination(services.pool, services.vault, call.tenant_id, new)
+        made = await destinations.create_destination(app.pool, app.vault, call.tenant_id, new)
     except UnknownTenant:
         raise _unknown_tenant() from None
-    return _with_secret(await _read(call, made), given, 201, {"Location": f"/destinations/{made}"}, services)
+    return _with_secret(await _read(call, made), given, 201, {"Location": f"/destinations/{made}"}, app)
 
 
 async def show(call: Call) -> Response:
     """Show one destination."""
-    return Json(_shown(call.services, await _read(call, call.id())))
+    return Json(_shown(call.app, await _read(call, call.id())))
 
 
 async def change(call: Call) -> Response:
     """Change a destination; `rotate_secret` makes a new secret, shown now; for a while both sign."""
-    body, services, destination_id = await read(call.request, DestinationPatch), call.services, call.id()
+    body, app, destination_id = await read(call.request, DestinationPatch), call.app, call.id()
     patch = body.config.given()
     if body.rotate_secret:
         patch["rotate_secret"] = True
 
     def configure(row: Record, before: Config) -> Config:
-        if row["kind"] not in services.notifiers:
+        if row["kind"] not in app.notifiers:
             raise Conflict("This version knows no such kind of destination.")
-        return changed(services.notifiers[row["kind"]], before, patch)
+        return changed(app.notifiers[row["kind"]], before, patch)
 
     given = body.model_dump(include={"name", "reminder_minutes", "enabled"}, exclude_unset=True)
     if "events" in body.model_fields_set:
@@ -125,8 +125,8 @@ async def change(call: Call) -> Response:
         given["events"] = list(_events(body.events, owner))
     try:
         await destinations.change_destination(
-            services.pool,
-            services.vault,
+            app.pool,
+            app.vault,
             call.tenant_id,
             destination_id,
             given,
@@ -138,8 +138,8 @@ async def change(call: Call) -> Response:
         raise Conflict(f"The configuration can't be opened ({error}); make the destination anew.") from None
     found = await _read(call, destination_id)
     if body.rotate_secret:
-        return _with_secret(found, {}, 200, {}, services)
-    return Json(_shown(services, found))
+        return _with_secret(found, {}, 200, {}, app)
+    return Json(_shown(app, found))
 
 
 async def delete(call: Call) -> Response:
@@ -151,7 +151,7 @@ async def delete(call: Call) -> Response:
         )
         raise Conflict(detail)
     try:
-        await destinations.delete_destination(call.services.pool, call.tenant_id, found.id)
+        await destinations.delete_destination(call.app.pool, call.tenant_id, found.id)
     except UnknownDestination:
         raise _unknown() from None
     return Response(status_code=204)
@@ -165,10 +165,10 @@ async def test(call: Call) -> Response:
     found = await _read(call, call.id())
     if found.config is None:
         raise Conflict("No secret key opens the configuration; make the destination anew.")
-    if found.kind not in call.services.notifiers:
+    if found.kind not in call.app.notifiers:
         raise Conflict("This kind of destination can't be tried here.")
     try:
-        tested = await call.services.try_destination(found, found.config)
+        tested = await call.app.trial.send(found, found.config)
     except TooSoon as early:
         raise TooMany("This destination was tried only just now.", early.again_in) from None
     except UnknownDestination:
@@ -179,43 +179,39 @@ async def test(call: Call) -> Response:
 async def _read(call: Call, destination_id: UUID) -> Destination:
     try:
         return await destinations.read_destination(
-            call.services.pool, call.services.vault, call.tenant_id, destination_id
+            call.app.pool, call.app.vault, call.tenant_id, destination_id
         )
     except UnknownDestination:
         raise _unknown() from None
 
 
-async def _ensure_in_app(services: Services, tenant_id: UUID | None) -> UUID | None:
+async def _ensure_in_app(app: App, tenant_id: UUID | None) -> UUID | None:
     try:
-        return (
-            None
-            if tenant_id is None
-            else await destinations.in_app_of(services.pool, services.vault, tenant_id)
-        )
+        return None if tenant_id is None else await destinations.in_app_of(app.pool, app.vault, tenant_id)
     except UnknownTenant:
         return None
 
 
-async def _refuse_in_app(services: Services, tenant_id: UUID | None) -> None:
+async def _refuse_in_app(app: App, tenant_id: UUID | None) -> None:
     if tenant_id is None:
         raise Invalid([FieldProblem("/kind", "Operators have no application beside Zapwatch to be told in.")])
-    existing = await _ensure_in_app(services, tenant_id)
+    existing = await _ensure_in_app(app, tenant_id)
     if existing is None:
         raise _unknown_tenant()
     raise Conflict("A tenant has one destination in its application from the start: change that.", existing)
 
 
-def _shown(services: Services, found: Destination) -> dict[str, object]:
-    return views.destination(found, seen(services.notifiers.get(found.kind), found.config))
+def _shown(app: App, found: Destination) -> dict[str, object]:
+    return views.destination(found, seen(app.notifiers.get(found.kind), found.config))
 
 
 def _with_secret(
-    found: Destination, given: Config, status: int, headers: Mapping[str, str], services: Services
+    found: Destination, given: Config, status: int, headers: Mapping[str, str], app: App
 ) -> Response:
     """Answer with the secret that was made just now, this once."""
     made = "secret" not in given and found.config is not None and "secret" in found.config
     secret = {"secret": found.config["secret"]} if made and found.config is not None else {}
-    shown = {**_shown(services, found), **secret}
+    shown = {**_shown(app, found), **secret}
     return Json(shown, status, {**headers, "Cache-Control": "no-store"})
 
 
@@ -247,11 +243,11 @@ def _unknown_tenant() -> Invalid:
     return Invalid([FieldProblem("/tenant_id", "There is no such tenant.")])
 
 
-routes: Final = [
-    Route("/destinations", operators_only(index), methods=["GET"]),
-    Route("/destinations", operators_only(create), methods=["POST"]),
-    Route("/destinations/{id}", operators_only(show), methods=["GET"]),
-    Route("/destinations/{id}", operators_only(change), methods=["PATCH"]),
-    Route("/destinations/{id}", operators_only(delete), methods=["DELETE"]),
-    Route("/destinations/{id}/test", operators_only(test), methods=["POST"]),
+operations: Final = [
+    Operation("GET", "/destinations", index),
+    Operation("POST", "/destinations", create),
+    Operation("GET", "/destinations/{id}", show),
+    Operation("PATCH", "/destinations/{id}", change),
+    Operation("DELETE", "/destinations/{id}", delete),
+    Operation("POST", "/destinations/{id}/test", test),
 ]

@@ -1,58 +1,22 @@
-"""What every endpoint shares: who asks, what the app holds for it, and the answer; no rows and no words."""
+"""What every endpoint shares: its route, the caller, the app, and the answer; no rows and no words."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
 from uuid import UUID
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from db.claims import Target
-from db.connections import Pool
-from db.deliveries import Tested
-from db.destinations import Config, Destination
-from db.lookups import Lookups
 from db.patience import persist
 from db.queue import PATIENCE
-from db.reads import ChannelKey, ChannelRow
-from db.vault import Vault
-from receiver.alerts.notice import Notifier
-from receiver.auth import Operator, Tokens, require_operator
-from receiver.client import Client
+from receiver.application import App
+from receiver.auth import Operator, require_operator
 from receiver.errors import Forbidden, NotFound
-from receiver.metrics import Metrics
-from receiver.probe import Probed
-from receiver.recovery import Tried
-from receiver.settings import Settings
 
 Endpoint = Callable[["Call"], Awaitable[Response]]
-
-
-class Services:
-    """What `app.state` holds for the endpoints; the composition root puts it there."""
-
-    pool: Pool
-    vault: Vault
-    client: Client
-    settings: Settings
-    tokens: Tokens
-    metrics: Metrics
-    channels: Lookups[ChannelKey, ChannelRow]
-    apply_now: Callable[[UUID], Awaitable[None]]
-    """Applies what is due on a channel at once: its rules changed."""
-    check_now: Callable[[Target], Awaitable[Probed]]
-    """Probes a channel and has the answer applied; raises `Unaskable` and `Unavailable`."""
-    restart_now: Callable[[UUID, UUID | None], Awaitable[Tried | None]]
-    """Gives one order that may bring a channel back; raises `Declined`, `OverBudget` and `Unaskable`."""
-    notifiers: Mapping[str, Notifier]
-    """Who tells, by kind of destination."""
-    try_destination: Callable[[Destination, Config], Awaitable[Tested]]
-    """Sends one message now, that says it is a test, and notes what came of it; raises `TooSoon`."""
-    acknowledge: Callable[[UUID], Awaitable[None]]
-    """Notes that an operator has seen an incident; the first time counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +25,7 @@ class Call:
 
     request: Request
     operator: Operator
-    services: Services
+    app: App
 
     @property
     def tenant_id(self) -> UUID | None:
@@ -81,33 +45,51 @@ class Call:
             raise Forbidden("This needs an operator's token for all tenants.")
 
 
-def operators_only(
-    endpoint: Endpoint, *, asks_gateway: bool = False
-) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Return the endpoint behind a valid operator's token; what only reads is tried until patience ends.
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path, behind a valid operator's token."""
 
-    `asks_gateway`: a GET that does more than read, and takes as long as the gateway does.
-    """
+    method: str
+    path: str
+    endpoint: Endpoint
+    asks_gateway: bool = False
+    """A GET that does more than read, and takes as long as the gateway does."""
 
-    async def guarded(request: Request) -> Response:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
-            call = await persist(lambda: _call(request))
-            if request.method == "GET" and not asks_gateway:
-                return await persist(lambda: endpoint(call))
-        return await endpoint(call)
+    def route(self, app: App) -> Route:
+        """Return the route; what only reads is tried again until `PATIENCE` ends."""
+        reads_only = self.method == "GET" and not self.asks_gateway
 
-    guarded.__name__ = endpoint.__name__
-    guarded.__doc__ = endpoint.__doc__
-    return guarded
+        async def guarded(request: Request) -> Response:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                call = await persist(lambda: _call(app, request))
+                # A HEAD goes to a GET's route, and is not tried again.
+                if reads_only and request.method == "GET":
+                    return await persist(lambda: self.endpoint(call))
+            return await self.endpoint(call)
+
+        return Route(self.path, guarded, methods=[self.method])
 
 
-async def _call(request: Request) -> Call:
-    return Call(request, await require_operator(request), services(request))
+@dataclass(frozen=True, slots=True)
+class PublicOperation:
+    """One GET of one path that needs no token."""
+
+    path: str
+    endpoint: Callable[[App], Awaitable[Response]]
+    method: str = "GET"
+
+    def route(self, app: App) -> Route:
+        """Return the route."""
+
+        async def answer(_request: Request) -> Response:
+            return await self.endpoint(app)
+
+        return Route(self.path, answer, methods=[self.method])
 
 
-def services(request: Request) -> Services:
-    """Return what the app holds for its endpoints."""
-    return cast(Services, request.app.state)
+async def _call(app: App, request: Request) -> Call:
+    authorization = request.headers.get("Authorization", "")
+    return Call(request, await require_operator(authorization, app.tokens, app.settings), app)
 
 
 class Json(Response):

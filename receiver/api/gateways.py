@@ -6,7 +6,6 @@ from uuid import UUID
 
 from pydantic import Field
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import reads, registry
 from db.address import AddressError
@@ -17,7 +16,7 @@ from receiver import imports
 from receiver.api import views
 from receiver.api.body import Body, Key, Name, read
 from receiver.api.channels import Provider
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.client import open_client
 from receiver.container import localhost
@@ -37,20 +36,20 @@ async def create(call: Call) -> Response:
     """Register a gateway; its webhook address serves every channel on it and is shown now and never again."""
     call.require_all_tenants()
     body = await read(call.request, NewGateway)
-    services = call.services
+    app = call.app
     try:
-        async with services.pool.acquire() as connection:
+        async with app.pool.acquire() as connection:
             gateway_id, token = await registry.register_gateway(
-                connection, services.vault, body.provider, body.base_url, body.api_key, body.name
+                connection, app.vault, body.provider, body.base_url, body.api_key, body.name
             )
     except AddressError as error:
         raise Invalid([FieldProblem("/base_url", str(error))]) from None
     except registry.Duplicate as duplicate:
         raise Conflict("This gateway is registered already.", duplicate.id) from None
-    await services.tokens.forget_everywhere(gateway_id)
-    found = await reads.read_gateway(services.pool, None, gateway_id)
+    await app.tokens.forget_everywhere(gateway_id)
+    found = await reads.read_gateway(app.pool, None, gateway_id)
     assert found is not None
-    webhook_url = f"{services.settings.base_url}/webhooks/{body.provider}/{token}"
+    webhook_url = f"{app.settings.base_url}/webhooks/{body.provider}/{token}"
     headers = {"Location": f"/gateways/{gateway_id}", "Cache-Control": "no-store"}
     return Json({**views.gateway(found), "webhook_url": webhook_url}, 201, headers)
 
@@ -59,18 +58,18 @@ async def import_instances(call: Call) -> Response:
     """Register every instance found on a gateway; answers with the check that probes its channels."""
     call.require_all_tenants()
     tenant_id = Query(call.request).id("tenant_id")
-    services, gateway_id = call.services, call.id()
+    app, gateway_id = call.app, call.id()
     gateway = await _listable(call, gateway_id)
     try:
         async with open_client(imports.LISTED_WITHIN, localhost()) as client:
             listed = await imports.list_instances(client, *gateway)
-        new = await imports.register(services.pool, services.vault, gateway[0], gateway_id, tenant_id, listed)
+        new = await imports.register(app.pool, app.vault, gateway[0], gateway_id, tenant_id, listed)
     except imports.NotListed as reason:
         raise BadGateway(str(reason)) from None
     except UnknownTenant:
         raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
-    await services.tokens.forget_everywhere(gateway_id)
-    async with services.pool.acquire() as connection:
+    await app.tokens.forget_everywhere(gateway_id)
+    async with app.pool.acquire() as connection:
         check = await start_check(connection, datetime.now(UTC), None, gateway_id=gateway_id)
     shown = {"id": check.id, "total": len(listed), "new": new}
     return Json(shown, 202, {"Location": f"/check/{check.id}"})
@@ -79,8 +78,8 @@ async def import_instances(call: Call) -> Response:
 async def _listable(call: Call, gateway_id: UUID) -> tuple[str, str, str]:
     """Return provider, address and key of a gateway."""
     try:
-        async with call.services.pool.acquire() as connection:
-            found = await registry.gateway_to_list(connection, call.services.vault, gateway_id)
+        async with call.app.pool.acquire() as connection:
+            found = await registry.gateway_to_list(connection, call.app.vault, gateway_id)
     except VaultError as error:
         raise Conflict(f"The gateway's key can't be opened ({error}); give it again.") from None
     if found is None:
@@ -95,21 +94,21 @@ async def index(call: Call) -> Response:
     """List gateways."""
     query = Query(call.request)
     limit, after = query.limit(), query.after_id()
-    rows = await reads.list_gateways(call.services.pool, call.tenant_id, after, limit + 1)
+    rows = await reads.list_gateways(call.app.pool, call.tenant_id, after, limit + 1)
     return Json(page(rows, limit, views.gateway, lambda found: [found.row["id"]]))
 
 
 async def show(call: Call) -> Response:
     """Show one gateway."""
-    found = await reads.read_gateway(call.services.pool, call.tenant_id, call.id())
+    found = await reads.read_gateway(call.app.pool, call.tenant_id, call.id())
     if found is None:
         raise NotFound("There is no such gateway.")
     return Json(views.gateway(found))
 
 
-routes: Final = [
-    Route("/gateways", operators_only(index), methods=["GET"]),
-    Route("/gateways", operators_only(create), methods=["POST"]),
-    Route("/gateways/{id}", operators_only(show), methods=["GET"]),
-    Route("/gateways/{id}/import", operators_only(import_instances), methods=["POST"]),
+operations: Final = [
+    Operation("GET", "/gateways", index),
+    Operation("POST", "/gateways", create),
+    Operation("GET", "/gateways/{id}", show),
+    Operation("POST", "/gateways/{id}/import", import_instances),
 ]

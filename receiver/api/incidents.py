@@ -3,12 +3,11 @@
 from typing import Final
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import gateways, reads
 from db.connections import Record
 from receiver.api import views
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.errors import NotFound
 
@@ -29,7 +28,7 @@ async def index(call: Call) -> Response:
         until=query.time("until"),
     )
     limit, before = query.limit(), query.before_time()
-    rows = await reads.list_incidents(call.services.pool, call.tenant_id, wanted, before, limit + 1)
+    rows = await reads.list_incidents(call.app.pool, call.tenant_id, wanted, before, limit + 1)
     return Json(page(rows, limit, views.incident, lambda row: [row["started_at"], row["id"]]))
 
 
@@ -43,12 +42,12 @@ async def acknowledge(call: Call) -> Response:
     incident = await _find(call)
     if incident is None:
         return Json(views.gateway_incident(await _acknowledge_gateways(call)))
-    await call.services.acknowledge(incident["id"])
+    await call.app.operator_signals.acknowledge(incident["id"])
     return Json(views.incident(await _read(call)))
 
 
 async def _acknowledge_gateways(call: Call) -> Record:
-    row = await gateways.acknowledge(call.services.pool, call.tenant_id, call.id())
+    row = await gateways.acknowledge(call.app.pool, call.tenant_id, call.id())
     if row is None:
         raise _unknown()
     return row
@@ -62,15 +61,15 @@ async def _read(call: Call) -> Record:
 
 
 async def _find(call: Call) -> Record | None:
-    return await reads.read_incident(call.services.pool, call.tenant_id, call.id())
+    return await reads.read_incident(call.app.pool, call.tenant_id, call.id())
 
 
 def _unknown() -> NotFound:
     return NotFound("There is no such incident.")
 
 
-routes: Final = [
-    Route("/incidents", operators_only(index), methods=["GET"]),
-    Route("/incidents/{id}", operators_only(show), methods=["GET"]),
-    Route("/incidents/{id}/ack", operators_only(acknowledge), methods=["POST"]),
+operations: Final = [
+    Operation("GET", "/incidents", index),
+    Operation("GET", "/incidents/{id}", show),
+    Operation("POST", "/incidents/{id}/ack", acknowledge),
 ]

@@ -6,13 +6,12 @@ from uuid import UUID
 
 from pydantic import Field
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import maintenance
 from db.connections import Record
 from receiver.api import views
 from receiver.api.body import Body, Id, Time, read
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.errors import FieldProblem, Invalid, NotFound
 
@@ -34,7 +33,7 @@ async def index(call: Call) -> Response:
     """List maintenance windows, the latest to begin first."""
     query = Query(call.request)
     limit, before, tenant_id = query.limit(), query.before_time(), query.id("tenant_id")
-    rows = await maintenance.list_windows(call.services.pool, call.tenant_id, tenant_id, before, limit + 1)
+    rows = await maintenance.list_windows(call.app.pool, call.tenant_id, tenant_id, before, limit + 1)
     return Json(page(rows, limit, views.window, lambda row: [row["starts_at"], row["id"]]))
 
 
@@ -51,7 +50,7 @@ async def create(call: Call) -> Response:
         why=body.why,
     )
     try:
-        window_id = await maintenance.create_window(call.services.pool, call.tenant_id, new)
+        window_id = await maintenance.create_window(call.app.pool, call.tenant_id, new)
     except maintenance.UnknownSubject as error:
         name = str(error)
         what = name.removesuffix("_id")
@@ -67,7 +66,7 @@ async def show(call: Call) -> Response:
 async def end(call: Call) -> Response:
     """End a window at once, or forget one that has not begun; what it held back is told soon."""
     try:
-        await maintenance.end_window(call.services.pool, call.tenant_id, call.id())
+        await maintenance.end_window(call.app.pool, call.tenant_id, call.id())
     except maintenance.UnknownWindow:
         raise _unknown() from None
     return Response(status_code=204)
@@ -99,7 +98,7 @@ def _tenant_for(call: Call, body: NewWindow) -> UUID | None:
 
 async def _read(call: Call, window_id: UUID) -> Record:
     try:
-        return await maintenance.read_window(call.services.pool, call.tenant_id, window_id)
+        return await maintenance.read_window(call.app.pool, call.tenant_id, window_id)
     except maintenance.UnknownWindow:
         raise _unknown() from None
 
@@ -108,9 +107,9 @@ def _unknown() -> NotFound:
     return NotFound("There is no such maintenance window.")
 
 
-routes: Final = [
-    Route("/maintenance", operators_only(index), methods=["GET"]),
-    Route("/maintenance", operators_only(create), methods=["POST"]),
-    Route("/maintenance/{id}", operators_only(show), methods=["GET"]),
-    Route("/maintenance/{id}", operators_only(end), methods=["DELETE"]),
+operations: Final = [
+    Operation("GET", "/maintenance", index),
+    Operation("POST", "/maintenance", create),
+    Operation("GET", "/maintenance/{id}", show),
+    Operation("DELETE", "/maintenance/{id}", end),
 ]

@@ -3,11 +3,10 @@
 from typing import Final
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import notifications
 from receiver.api import views
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.errors import NotFound
 
@@ -20,20 +19,20 @@ async def index(call: Call) -> Response:
     if call.tenant_id is not None and tenant_id not in (None, call.tenant_id):
         return Json({"items": [], "next": None})
     rows = await notifications.list_notifications(
-        call.services.pool, call.tenant_id or tenant_id, before, limit + 1, unread=unread
+        call.app.pool, call.tenant_id or tenant_id, before, limit + 1, unread=unread
     )
     return Json(page(rows, limit, views.notification, lambda row: [row["created_at"], row["id"]]))
 
 
 async def mark_read(call: Call) -> Response:
     """Note that a notification was read; the first time counts."""
-    row = await notifications.read_notification(call.services.pool, call.tenant_id, call.id())
+    row = await notifications.read_notification(call.app.pool, call.tenant_id, call.id())
     if row is None:
         raise NotFound("There is no such notification.")
     return Json(views.notification(row))
 
 
-routes: Final = [
-    Route("/notifications", operators_only(index), methods=["GET"]),
-    Route("/notifications/{id}/read", operators_only(mark_read), methods=["POST"]),
+operations: Final = [
+    Operation("GET", "/notifications", index),
+    Operation("POST", "/notifications/{id}/read", mark_read),
 ]

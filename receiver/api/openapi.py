@@ -1,4 +1,4 @@
-"""The API describes itself: `/openapi.json` from routes and models, `/docs`, a page that loads nothing."""
+"""The API's description: `/openapi.json`, made from operations and models, and `/docs`, a page."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.api import channels, destinations, gateways, incidents, maintenance, tenants
-from receiver.api.endpoint import Json
+from receiver.api.endpoint import Json, Operation, PublicOperation
+
+Described = Operation | PublicOperation
 
 _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("POST", "/channels"): channels.NewChannel,
@@ -68,7 +70,6 @@ _QUERIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("GET", "/maintenance"): {"tenant_id": _ID, **_PAGE},
     ("GET", "/notifications"): {"tenant_id": _ID, "unread": {"type": "boolean"}, **_PAGE},
 }
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _PROBLEM: Final = {"description": "What is wrong", "content": {"application/problem+json": {"schema": {
     "type": "object",
     "properties": {
@@ -92,15 +93,14 @@ _STYLE: Final = (
 )
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these routes."""
+def document(operations: Sequence[Described]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these operations."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in _BODIES.values()], ref_template="#/components/schemas/{model}"
     )
     paths: dict[str, dict[str, Any]] = {}
-    for route in routes:
-        for method in sorted((route.methods or set()) - {"HEAD"}):
-            paths.setdefault(route.path, {})[method.lower()] = _operation(route, method)
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Zapwatch", "version": version("zapwatch")},
@@ -113,17 +113,18 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, method: str) -> dict[str, Any]:
+def _operation(described: Described) -> dict[str, Any]:
+    method, path = described.method, described.path
     operation: dict[str, Any] = {
-        "summary": (route.endpoint.__doc__ or "").strip(),
-        "parameters": list(_parameters(route.path, method)),
+        "summary": (described.endpoint.__doc__ or "").strip(),
+        "parameters": list(_parameters(path, method)),
         "responses": {"2XX": {"description": "Done"}, "default": _PROBLEM},
     }
-    if route.path in _OPEN:
+    if isinstance(described, PublicOperation):
         operation["security"] = []
-    if (method, route.path) in _LIMITED:
+    if (method, path) in _LIMITED:
         operation["responses"]["429"] = _TOO_MANY
-    body = _BODIES.get((method, route.path))
+    body = _BODIES.get((method, path))
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body.__name__}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -167,9 +168,9 @@ def _table(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     return f"<table>{cells}</table>" if cells else ""
 
 
-def routes_about(routes: Sequence[Route]) -> list[Route]:
-    """Return the routes that describe these."""
-    described = document(routes)
+def routes_about(operations: Sequence[Described]) -> list[Route]:
+    """Return the routes that describe these operations."""
+    described = document(operations)
     page = _page(described)
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 

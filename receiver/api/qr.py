@@ -4,9 +4,8 @@ from math import ceil
 from typing import Final, assert_never
 
 from starlette.responses import Response
-from starlette.routing import Route
 
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query
 from receiver.errors import BadGateway, Conflict, MethodNotAllowed, NotFound, TooMany
 from receiver.providers.qr import png_of
@@ -20,8 +19,8 @@ async def show(call: Call) -> Response:
     if call.request.method == "HEAD":
         # It would have the gateway make a QR that nobody sees.
         raise MethodNotAllowed("GET")
-    number, services = Query(call.request).digits("number", 8, 15), call.services
-    outcome = await show_qr(services.pool, services.vault, services.client, call.id(), call.tenant_id, number)
+    number, app = Query(call.request).digits("number", 8, 15), call.app
+    outcome = await show_qr(app.pool, app.vault, app.client, call.id(), call.tenant_id, number)
     match outcome:
         case None:
             raise NotFound("There is no such channel.")
@@ -51,4 +50,4 @@ def _wants_picture(accept: str) -> bool:
     return "image/png" in kinds and "application/json" not in kinds
 
 
-routes: Final = [Route("/channels/{id}/qr", operators_only(show, asks_gateway=True), methods=["GET"])]
+operations: Final = [Operation("GET", "/channels/{id}/qr", show, asks_gateway=True)]

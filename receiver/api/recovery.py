@@ -4,10 +4,9 @@ from typing import Final
 from uuid import UUID
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db.recoveries import Outcome, OverBudget
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.errors import Conflict, NotFound, TooMany
 from receiver.probe import Unaskable
 from receiver.recovery import Declined, Tried
@@ -26,7 +25,7 @@ async def restart(call: Call) -> Response:
     tried = await _ordered(call, channel_id)
     if tried.remedy is None and not tried.healed:
         raise Conflict(f"Nothing was ordered. {tried.problem}")
-    found = await call.services.channels.find((call.tenant_id, channel_id))
+    found = await call.app.channels.find((call.tenant_id, channel_id))
     if found is None:
         raise _unknown()
     return Json({**_shown(tried), "state": State(found.row["state"]).shown})
@@ -34,7 +33,7 @@ async def restart(call: Call) -> Response:
 
 async def _ordered(call: Call, channel_id: UUID) -> Tried:
     try:
-        tried = await call.services.restart_now(channel_id, call.tenant_id)
+        tried = await call.app.recovery.by_hand(channel_id, call.tenant_id)
     except Declined as reason:
         raise Conflict(str(reason)) from None
     except Unaskable as reason:
@@ -68,4 +67,4 @@ def _unknown() -> NotFound:
     return NotFound("There is no such channel.")
 
 
-routes: Final = [Route("/channels/{id}/restart", operators_only(restart), methods=["POST"])]
+operations: Final = [Operation("POST", "/channels/{id}/restart", restart)]

@@ -5,29 +5,28 @@ from datetime import timedelta
 from typing import Final
 
 import asyncpg
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db.migrate import MigrationError, pending
 from db.patience import TRANSIENT
-from receiver.api.endpoint import Json, services
+from receiver.api.endpoint import Json, PublicOperation
+from receiver.application import App
 from receiver.errors import Unavailable
 
 READY_TIMEOUT: Final = timedelta(seconds=3)
 """How long the database may take to answer; more than a silent host of several holds up connecting."""
 
 
-async def alive(_request: Request) -> Response:
+async def alive(_app: App) -> Response:
     """Answer: this process serves."""
     return Json({"status": "alive"})
 
 
-async def ready(request: Request) -> Response:
+async def ready(app: App) -> Response:
     """Answer whether the database can be reached and is migrated."""
     try:
         async with asyncio.timeout(READY_TIMEOUT.total_seconds()):
-            async with services(request).pool.acquire() as connection:
+            async with app.pool.acquire() as connection:
                 missing = await pending(connection)
     except TRANSIENT:
         raise Unavailable("The database can't be reached.") from None
@@ -38,15 +37,14 @@ async def ready(request: Request) -> Response:
     return Json({"status": "ready"})
 
 
-async def metrics(request: Request) -> Response:
+async def metrics(app: App) -> Response:
     """Return the metrics in Prometheus' text format."""
-    app = services(request)
     text = await app.metrics.expose(app.pool)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-routes: Final = [
-    Route("/healthz", alive, methods=["GET"]),
-    Route("/readyz", ready, methods=["GET"]),
-    Route("/metrics", metrics, methods=["GET"]),
+operations: Final = [
+    PublicOperation("/healthz", alive),
+    PublicOperation("/readyz", ready),
+    PublicOperation("/metrics", metrics),
 ]

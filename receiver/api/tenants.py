@@ -7,13 +7,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
-from starlette.routing import Route
 
 from db import reads, tenants
 from db.documents import merge_patch
 from receiver.api import views
 from receiver.api.body import Body, Metadata, Name, read
-from receiver.api.endpoint import Call, Json, operators_only
+from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.errors import NotFound
 
@@ -56,7 +55,7 @@ async def index(call: Call) -> Response:
     """List tenants."""
     query = Query(call.request)
     limit, after = query.limit(), query.after_id()
-    rows = await reads.list_tenants(call.services.pool, call.tenant_id, after, limit + 1)
+    rows = await reads.list_tenants(call.app.pool, call.tenant_id, after, limit + 1)
     return Json(page(rows, limit, views.tenant, lambda row: [row["id"]]))
 
 
@@ -66,7 +65,7 @@ async def create(call: Call) -> Response:
     body = await read(call.request, NewTenant)
     defaults = merge_patch({}, body.defaults.given())
     tenant = tenants.Tenant(body.name, body.locale, body.time_zone, defaults)
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         tenant_id = await tenants.create_tenant(connection, tenant)
     return Json(await _shown(call, tenant_id), 201, {"Location": f"/tenants/{tenant_id}"})
 
@@ -82,7 +81,7 @@ async def change(call: Call) -> Response:
     if call.tenant_id not in (None, tenant_id):
         raise _unknown()
     body = await read(call.request, TenantPatch)
-    async with call.services.pool.acquire() as connection:
+    async with call.app.pool.acquire() as connection:
         try:
             await tenants.change_tenant(connection, tenant_id, body.given())
         except tenants.UnknownTenant:
@@ -93,7 +92,7 @@ async def change(call: Call) -> Response:
 async def _shown(call: Call, tenant_id: UUID) -> dict[str, object]:
     if call.tenant_id not in (None, tenant_id):
         raise _unknown()
-    rows = await reads.list_tenants(call.services.pool, tenant_id, None, 1)
+    rows = await reads.list_tenants(call.app.pool, tenant_id, None, 1)
     if not rows:
         raise _unknown()
     return views.tenant(rows[0])
@@ -103,9 +102,9 @@ def _unknown() -> NotFound:
     return NotFound("There is no such tenant.")
 
 
-routes: Final = [
-    Route("/tenants", operators_only(index), methods=["GET"]),
-    Route("/tenants", operators_only(create), methods=["POST"]),
-    Route("/tenants/{id}", operators_only(show), methods=["GET"]),
-    Route("/tenants/{id}", operators_only(change), methods=["PATCH"]),
+operations: Final = [
+    Operation("GET", "/tenants", index),
+    Operation("POST", "/tenants", create),
+    Operation("GET", "/tenants/{id}", show),
+    Operation("PATCH", "/tenants/{id}", change),
 ]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, assert_never
 from db.patience import TRANSIENT
 from db.qr import probe_now
 from db.reconnects import Stranded
-from receiver.api.endpoint import Services
+from receiver.application import App
 from receiver.dashboard.pages import render
 from receiver.dashboard.visits import Visits
 from receiver.qr import NEEDING, NotShown, NotTold, Shown, TooSoon, show_qr
@@ -56,8 +56,8 @@ PREPARING: Final = View("preparing")
 class Look:
     """One reader's look at one channel."""
 
-    def __init__(self, services: Services, on_shown: Callable[[], Awaitable[None]]) -> None:
-        self._services = services
+    def __init__(self, app: App, on_shown: Callable[[], Awaitable[None]]) -> None:
+        self._app = app
         self._on_shown = on_shown
         self._shown: Shown | None = None
         self._told_at: datetime | None = None
@@ -86,14 +86,12 @@ class Look:
         if now < self._probe_at:
             return
         self._probe_at = now + PROBED_EVERY
-        async with self._services.pool.acquire() as connection:
+        async with self._app.pool.acquire() as connection:
             await probe_now(connection, channel.channel_id, now)
 
     async def _ask(self, channel: Stranded, now: datetime) -> View:
-        services = self._services
-        outcome = await show_qr(
-            services.pool, services.vault, services.client, channel.channel_id, channel.tenant_id, None
-        )
+        app = self._app
+        outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, None)
         self._ask_at = now + ASKED_AGAIN
         match outcome:
             case Shown():

@@ -5,12 +5,12 @@ What is shown here links a phone: it goes to the reader and nowhere else.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -19,17 +19,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from db.entry import Noted
-from db.lookups import Lookups
 from db.patience import persist
 from db.queue import PATIENCE
-from db.reconnects import Stranded, StrandedKey
-from receiver.api.endpoint import Services
+from db.reconnects import Stranded
+from receiver.application import App
 from receiver.dashboard.live import PREPARING, Look, events, views
 from receiver.dashboard.pages import FOLDER, UNKEPT, moment, page, render
 from receiver.dashboard.texts import language_of, reason_in
 from receiver.dashboard.visits import Visits
 from receiver.errors import DATABASE_AWAY, Unavailable
-from receiver.links import Link, Links
+from receiver.links import Link
 from receiver.qr import NotTold, Shown, TooSoon, show_qr
 
 AFTER: Final = timedelta(hours=1)
@@ -38,16 +37,6 @@ FORM_BYTES: Final = 1024
 """A form with one telephone number."""
 _AWAY: Final[tuple[type[Exception], ...]] = (Unavailable, *DATABASE_AWAY)
 NUMBER: Final = re.compile(r"[0-9]{8,15}", re.ASCII)
-
-
-class Reconnecting(Services):
-    """What `app.state` holds for these pages besides."""
-
-    links: Links
-    visits: Visits
-    stranded: Lookups[StrandedKey, Stranded]
-    note: Callable[[Any, str, Noted], Awaitable[None]]
-    """Keeps in a channel's history that somebody was here; raises `Unavailable`."""
 
 
 class Refused(Exception):
@@ -64,7 +53,8 @@ class Visit:
     """One request of somebody with a good link."""
 
     request: Request
-    services: Reconnecting
+    app: App
+    visits: Visits
     link: Link
     channel: Stranded
 
@@ -76,41 +66,42 @@ class Visit:
     async def note(self, name: str) -> None:
         """Keep in the channel's history what the reader was given, without who it was."""
         noted = Noted({"incident_id": str(self.link.incident_id)})
-        await self.services.note(self.link.channel_id, name, noted)
+        await self.app.operator_signals.note(self.link.channel_id, name, noted)
 
 
-def visited(
-    endpoint: Callable[[Visit], Awaitable[Response]],
-) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """Return the endpoint behind a link that holds and is not used too often; whatever is wrong is a page."""
+Endpoint = Callable[[Visit], Awaitable[Response]]
+
+
+def _route(app: App, visits: Visits, method: str, path: str, endpoint: Endpoint) -> Route:
+    """Return the route of an endpoint behind a valid link that is not used too often; a refusal is a page."""
 
     async def guarded(request: Request) -> Response:
         try:
-            return await endpoint(await _visit(request))
+            return await endpoint(await _visit(app, visits, request))
         except Refused as refused:
             return _plain(request, refused)
         except _AWAY:
             return _plain(request, Refused(HTTPStatus.SERVICE_UNAVAILABLE, "away", again_in=5))
 
-    return guarded
+    return Route(path, guarded, methods=[method])
 
 
-async def _visit(request: Request) -> Visit:
-    services, now = cast(Reconnecting, request.app.state), datetime.now(UTC)
-    _allow(services.visits.wait_for_address(_address(request)))
-    link = services.links.read(request.path_params["token"])
+async def _visit(app: App, visits: Visits, request: Request) -> Visit:
+    now = datetime.now(UTC)
+    _allow(visits.wait_for_address(_address(request)))
+    link = app.links.read(request.path_params["token"])
     if link is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown")
-    _allow(services.visits.wait_for_link(link.channel_id))
+    _allow(visits.wait_for_link(link.channel_id))
     if now >= link.expires_at:
         raise Refused(HTTPStatus.GONE, "expired")
     async with asyncio.timeout(PATIENCE.total_seconds()):
-        channel = await persist(lambda: services.stranded.find((link.channel_id, link.incident_id)))
+        channel = await persist(lambda: app.stranded.find((link.channel_id, link.incident_id)))
     if channel is None:
         raise Refused(HTTPStatus.GONE, "gone")
     if channel.resolved_at is not None and now >= channel.resolved_at + AFTER:
         raise Refused(HTTPStatus.GONE, "over")
-    return Visit(request, services, link, channel)
+    return Visit(request, app, visits, link, channel)
 
 
 def _allow(seconds: int) -> None:
@@ -158,21 +149,21 @@ def _page(visit: Visit, **values: object) -> Response:
 
 
 def _look(visit: Visit) -> Look:
-    return Look(visit.services, lambda: visit.note("reconnect_qr_shown"))
+    return Look(visit.app, lambda: visit.note("reconnect_qr_shown"))
 
 
 async def stream(visit: Visit) -> Response:
     """Tell the page what is to be seen, until the channel is connected."""
-    services, key = visit.services, (visit.link.channel_id, visit.link.incident_id)
+    app, visits, key = visit.app, visit.visits, (visit.link.channel_id, visit.link.incident_id)
     locale, again = visit.locale, visit.request.path_params["token"]
 
     async def body() -> AsyncIterator[str]:
-        with services.visits.looking(visit.link.channel_id):
-            seen = views(_look(visit), lambda: services.stranded.find(key), services.visits)
+        with visits.looking(visit.link.channel_id):
+            seen = views(_look(visit), lambda: app.stranded.find(key), visits)
             async for event in events(seen, locale, again):
                 yield event
 
-    if not services.visits.has_place(visit.link.channel_id):
+    if not visits.has_place(visit.link.channel_id):
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "often", 10)
     # Proxies must not collect a stream before they pass it on.
     headers = {**UNKEPT, "X-Accel-Buffering": "no"}
@@ -189,14 +180,12 @@ async def give_code(visit: Visit) -> Response:
 
 async def _code(visit: Visit) -> tuple[str | None, str | None]:
     """Return a pairing code, or the name of what speaks against one."""
-    number, services, channel = await _number(visit.request), visit.services, visit.channel
+    number, app, channel = await _number(visit.request), visit.app, visit.channel
     if number is None:
         return None, "code_wrong"
-    if services.visits.wait_for_code(channel.channel_id):
+    if visit.visits.wait_for_code(channel.channel_id):
         return None, "code_often"
-    outcome = await show_qr(
-        services.pool, services.vault, services.client, channel.channel_id, channel.tenant_id, number
-    )
+    outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, number)
     match outcome:
         case Shown() if outcome.qr.pairing_code is not None:
             await visit.note("reconnect_code_shown")
@@ -218,9 +207,12 @@ async def _number(request: Request) -> str | None:
     return number if NUMBER.fullmatch(number) else None
 
 
-routes: Final[list[BaseRoute]] = [
-    Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),
-    Route("/reconnect/{token}", visited(show), methods=["GET"]),
-    Route("/reconnect/{token}", visited(give_code), methods=["POST"]),
-    Route("/reconnect/{token}/stream", visited(stream), methods=["GET"]),
-]
+def routes(app: App) -> list[BaseRoute]:
+    """Return the routes of the page; what they count of their visitors is counted by each app."""
+    visits = Visits(app.stopping)
+    return [
+        Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),
+        _route(app, visits, "GET", "/reconnect/{token}", show),
+        _route(app, visits, "POST", "/reconnect/{token}", give_code),
+        _route(app, visits, "GET", "/reconnect/{token}/stream", stream),
+    ]

@@ -27,11 +27,12 @@ MINUTE: Final = timedelta(minutes=1)
 class Visits:
     """What a process remembers of those who look: no longer than they count."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: asyncio.Event) -> None:
+        """`stopping`: set when the process stops; browsers then come back to another."""
         self._links, self._addresses = Rate(BY_LINK, MINUTE), Rate(BY_ADDRESS, MINUTE)
         self._codes = Rate(CODES, 10 * MINUTE)
         self._open: Counter[UUID] = Counter()
-        self._ended = asyncio.Event()
+        self._stopping = stopping
 
     def wait_for_address(self, address: str) -> int:
         """Count a request from an address; return 0, or the seconds until it may come again."""
@@ -60,14 +61,10 @@ class Visits:
             if not self._open[channel_id]:
                 del self._open[channel_id]
 
-    def end(self) -> None:
-        """End all that look: the process stops, and their browsers come back to another."""
-        self._ended.set()
-
     async def pause(self, seconds: float) -> bool:
         """Wait so long; return whether to go on looking."""
         try:
-            await asyncio.wait_for(self._ended.wait(), seconds)
+            await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return True
         return False

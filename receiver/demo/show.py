@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from receiver.app import running
+from receiver.composition import http_app
 from receiver.demo.desk import Say, open_desk
 from receiver.demo.scene import build, play
 from receiver.logs import configure
 from receiver.sandbox import open_fleet
 from receiver.serving import bind
 from receiver.settings import Settings
+from receiver.timings import Timings
 
 SPEED: Final = 20.0
 """How fast time runs: the usual grace of five minutes takes 15 seconds."""
@@ -55,8 +57,8 @@ async def show(settings: Settings, seconds: float | None, say: Say) -> None:
 async def _run(settings: Settings, listener: socket.socket, say: Say, begun: Callable[[], None]) -> None:
     say("Making a database that lasts as long as the demo ...\n")
     async with (
-        running(settings) as (app, _),
-        _serving(app, listener),
+        running(settings, Timings(recovery_speed=SPEED)) as (app, _),
+        _serving(http_app(app), listener),
         open_fleet(speed=SPEED) as fleet,
         open_desk(settings, say) as desk,
     ):
@@ -101,7 +103,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _serving(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     server = _Server(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )
@@ -122,7 +124,6 @@ def _compressed(settings: Settings, listener: socket.socket, folder: Path) -> Se
         stale_after=timedelta(seconds=120) / SPEED,
         retry_after=timedelta(seconds=10) / SPEED,
         terminal_grace=timedelta(seconds=15) / SPEED,
-        recovery_speed=SPEED,
         probe_timeout=timedelta(seconds=2),
     )
 

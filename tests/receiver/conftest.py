@@ -1,34 +1,24 @@
 """An app of the ops API alone, on a real database, and ways to ask it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
-from db.apply import acknowledge
 from db.connections import Pool
-from db.lookups import Lookups
-from db.pool import open_pool
-from db.reads import find_channels
 from db.tokens import create_operator_token
-from db.vault import Vault
-from receiver.alerts import NOTIFIERS
-from receiver.alerts.in_app import InApp
-from receiver.alerts.trial import Trial
-from receiver.api import routes
-from receiver.auth import Tokens
-from receiver.errors import exception_handlers
+from receiver.application import App
+from receiver.composition import compose, http_app
 from receiver.metrics import Metrics
-from receiver.outgoing import Outgoing
+from receiver.operator import OperatorSignals
 from receiver.providers import PROVIDERS
 from receiver.settings import Settings
+from receiver.timings import NORMAL
 from tests.conftest import Server, connected
 from tests.receiver.hostile import Rig, served
 from tests.receiver.service import zapwatch
@@ -41,9 +31,10 @@ KEY = bytes(range(32))
 class Api:
     """The app under test, an operator of all tenants, and which channels it asked to be applied."""
 
-    app: Starlette
+    app: App
     client: httpx.AsyncClient
     pool: Pool
+    token: str
     applied: list[UUID] = field(default_factory=list)
 
     async def channel(self, instance: str = "loja-01", **fields: Any) -> dict[str, Any]:
@@ -69,32 +60,11 @@ class Api:
             yield client
 
 
-def client_of(app: Starlette, token: str | None) -> httpx.AsyncClient:
+def client_of(app: App, token: str | None) -> httpx.AsyncClient:
     """Return a client of the app that sends this token."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(http_app(app))
     return httpx.AsyncClient(transport=transport, base_url="http://zapwatch", headers=headers)
-
-
-def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starlette:
-    """Return an app of the routes alone."""
-    app = Starlette(routes=routes, exception_handlers=exception_handlers)
-    app.state.pool = pool
-    app.state.vault = Vault([KEY])
-    app.state.settings = Settings(public_url="https://watch.example")
-    app.state.tokens = Tokens(pool)
-    app.state.channels = Lookups(partial(find_channels, pool))
-    app.state.metrics = Metrics()
-    app.state.apply_now = apply_now
-    app.state.notifiers = notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
-    app.state.try_destination = Trial(pool, notifiers, Outgoing(allow=None), Outgoing()).send
-
-    async def acknowledge_now(incident_id: UUID) -> None:
-        async with pool.acquire() as connection:
-            await acknowledge(connection, incident_id)
-
-    app.state.acknowledge = acknowledge_now
-    return app
 
 
 @pytest.fixture
@@ -118,21 +88,30 @@ async def refusing(server: Server, template: str) -> AsyncIterator[Api]:
         yield opened
 
 
+class Recording(OperatorSignals):
+    """Applies nothing, and records what was to be applied."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app.pool, app.writer, app.prober)
+        self.applied: list[UUID] = []
+
+    async def apply_now(self, channel_id: UUID) -> None:
+        """Record the channel."""
+        self.applied.append(channel_id)
+
+
 @asynccontextmanager
 async def running_api(dsn: str) -> AsyncIterator[Api]:
-    """Yield the app on this database."""
-    applied: list[UUID] = []
-
-    async def apply_now(channel_id: UUID) -> None:
-        applied.append(channel_id)
-
-    pool = await open_pool(dsn)
-    app = build_app(pool, apply_now)
-    async with pool:
-        async with pool.acquire() as connection:
+    """Yield the app on this database, without its loops."""
+    settings = Settings(public_url="https://watch.example", database_url=dsn, secret_keys=(KEY,))
+    async with AsyncExitStack() as stack:
+        app = await compose(stack, settings, NORMAL, Metrics())
+        recording = Recording(app)
+        app = replace(app, operator_signals=recording)
+        async with app.pool.acquire() as connection:
             token = await create_operator_token(connection)
         async with client_of(app, token) as client:
-            yield Api(app, client, pool, applied)
+            yield Api(app, client, app.pool, token, recording.applied)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +121,7 @@ async def rig(server: Server, template: str) -> AsyncIterator[Rig]:
         server.database(template) as name,
         connected(server.dsn(name)) as connection,
         zapwatch(server.dsn(name)) as z,
-        served(z.app) as port,
+        served(http_app(z.app)) as port,
     ):
         gateways = {}
         for provider in PROVIDERS:

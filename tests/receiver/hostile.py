@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from db.connections import Connection
 from receiver.serving import server_config
@@ -132,7 +132,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def served(app: Starlette) -> AsyncIterator[int]:
+async def served(app: ASGIApp) -> AsyncIterator[int]:
     """Serve an app on loopback as the service does, and yield its port."""
     config = server_config(app)
     config.port = 0

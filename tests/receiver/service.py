@@ -2,23 +2,25 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
 import orjson
-from starlette.applications import Starlette
 
 from receiver.app import running
+from receiver.application import App
+from receiver.composition import http_app
 from receiver.settings import Settings
+from receiver.timings import Timings
 from tests.eventually import eventually
 from tests.receiver.serving import address, listening, serving
 
 KEY = bytes(range(32))
 OPERATOR = "an-operator-of-the-tests"
 QUICK: dict[str, Any] = {"terminal_grace": timedelta(seconds=0.3), "verdict_within": timedelta(0)}
-"""Settings under which a test need not wait."""
+"""Settings and timings under which a test need not wait."""
 SOON = 0.01
 """A threshold in minutes that is over in 0.6 s."""
 
@@ -29,7 +31,7 @@ Answer = TypeVar("Answer")
 class Zapwatch:
     """A running service and a channel's way into it."""
 
-    app: Starlette
+    app: App
     client: httpx.AsyncClient
     hooks: dict[str, str] = field(default_factory=dict)
 
@@ -90,9 +92,9 @@ class Zapwatch:
 
 @asynccontextmanager
 async def zapwatch(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
-    """Yield a running service with these settings."""
+    """Yield a running service with these settings and timings."""
     chosen = {**QUICK, "public_url": "http://zapwatch", **settings}
-    async with running(Settings(**_common(dsn), **chosen)) as (app, _), _asking(app) as z:
+    async with running(*_configured(dsn, chosen)) as (app, _), _asking(app) as z:
         yield z
 
 
@@ -102,21 +104,25 @@ async def served(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
     with listening() as listener:
         chosen = {**QUICK, "public_url": address(listener), **settings}
         async with (
-            running(Settings(**_common(dsn), **chosen)) as (app, _),
-            serving(app, listener),
+            running(*_configured(dsn, chosen)) as (app, _),
+            serving(http_app(app), listener),
             _asking(app) as z,
         ):
             yield z
 
 
-def _common(dsn: str) -> dict[str, Any]:
-    return {"database_url": dsn, "secret_keys": (KEY,), "operator_token": OPERATOR}
+def _configured(dsn: str, chosen: dict[str, Any]) -> tuple[Settings, Timings]:
+    timed = {field.name for field in fields(Timings)}
+    timings = Timings(**{name: value for name, value in chosen.items() if name in timed})
+    others = {name: value for name, value in chosen.items() if name not in timed}
+    settings = Settings(database_url=dsn, secret_keys=(KEY,), operator_token=OPERATOR, **others)
+    return settings, timings
 
 
 @asynccontextmanager
-async def _asking(app: Starlette) -> AsyncIterator[Zapwatch]:
+async def _asking(app: App) -> AsyncIterator[Zapwatch]:
     headers = {"Authorization": f"Bearer {OPERATOR}"}
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(http_app(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://zapwatch", headers=headers) as client:
         yield Zapwatch(app, client)
 

@@ -75,7 +75,7 @@ class Story:
         """Wait until the gateway was asked about an instance so often, and the answers were kept."""
         wanted = len(instance.probed) + more
         await eventually(lambda: len(instance.probed) >= wanted)
-        await self.z.app.state.writer.drain()
+        await self.z.app.writer.drain()
 
 
 @asynccontextmanager

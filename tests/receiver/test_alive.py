@@ -37,12 +37,12 @@ def traffic(evolution: Evolution, kind: str, age: timedelta = timedelta(0)) -> d
 async def learnt(z: Zapwatch, channel: str, evolution: Evolution) -> None:
     """Have the gateway's clock learnt from an event, and what was known of its tokens read anew."""
     await z.hear(channel, evolution.update("open"))
-    z.app.state.tokens.forget(UUID(channel))
+    z.app.tokens.forget(UUID(channel))
 
 
 async def last_event_at(z: Zapwatch, channel: str) -> datetime:
     """Return when a channel was last heard of, once all that was noted is written."""
-    await z.app.state.freshness.flush()
+    await z.app.freshness.flush()
     return time((await z.state(channel))["last_event_at"])
 
 

@@ -1,6 +1,7 @@
 """Who asks: tokens are found by their hash, remembered for a while, and forgotten when told."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -191,11 +192,11 @@ async def test_no_first_token_when_one_is_set(connection: Connection) -> None:
 
 
 async def test_token_of_the_settings_is_an_operators(api: Api) -> None:
-    api.app.state.settings = Settings(operator_token="operator-token-0123")
+    app = replace(api.app, settings=Settings(operator_token="operator-token-0123"))
 
     async with (
-        client_of(api.app, "operator-token-0123") as right,
-        client_of(api.app, "operator-token-0124") as wrong,
+        client_of(app, "operator-token-0123") as right,
+        client_of(app, "operator-token-0124") as wrong,
     ):
         answers = [(await client.get("/channels")).status_code for client in (right, wrong)]
 

@@ -33,12 +33,12 @@ DEAD = ("error", "open_but_dead", False)
 async def hurry(told: Story) -> None:
     """Have looks and deep probes be due at once, as far as the budget allows."""
     for statement in HURRIED:
-        await told.z.app.state.pool.execute(statement)
+        await told.z.app.pool.execute(statement)
 
 
 async def end_budget(told: Story) -> None:
     """Let ten minutes pass for every channel."""
-    await told.z.app.state.pool.execute(BUDGET_OVER)
+    await told.z.app.pool.execute(BUDGET_OVER)
 
 
 async def hurried(
@@ -63,7 +63,7 @@ async def is_looked_up(told: Story, instance: Any, times: int = 1) -> None:
     count = "select count(*) from zapwatch_suspicions where outcome is not null and sign is not null"
 
     async def looked_up() -> int:
-        return len(instance.looked_up) if await told.z.app.state.pool.fetchval(count) else 0
+        return len(instance.looked_up) if await told.z.app.pool.fetchval(count) else 0
 
     await hurried(told, looked_up, lambda found: found >= times)
 
@@ -204,7 +204,7 @@ async def test_one_key_of_the_host_reads_the_records_of_all_its_channels_at_once
         host, other = await told.fleet.evolution(), await another_host(told)
         for number in range(5):
             await told.watch(host, host.add(f"loja-{number}", key=host.key))
-        pool = told.z.app.state.pool
+        pool = told.z.app.pool
         await pool.execute("update zapwatch_gateways set records_due_at = 'infinity'")
         await is_listed(told, other)
         before = len(host.listed)
@@ -226,7 +226,7 @@ async def is_listed(told: Story, host: Any) -> None:
     wanted = len(host.listed) + 2
 
     async def looked_at() -> int:
-        await told.z.app.state.pool.execute(LOOK_AT, host.url)
+        await told.z.app.pool.execute(LOOK_AT, host.url)
         return len(host.listed)
 
     await told.z.until(looked_at, lambda found: found >= wanted, within=40)

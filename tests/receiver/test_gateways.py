@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from db.connections import Connection
 from receiver.gateways import Gateways
 from receiver.sandbox import Fault, open_fleet
 from receiver.tally import Tally
+from receiver.timings import Timings
 from tests.receiver.service import served, time, zapwatch
 from tests.receiver.story import Story, story
 
@@ -392,10 +392,9 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
             return await super().look()
 
     async with zapwatch(dsn) as z:
-        state = z.app.state
-        settings = replace(state.settings, verdict_within=timedelta(0))
-        tally = Tally(settings.offline_for)
-        looking = Counting(state.pool, state.writer, state.prober, state.client, tally, settings)
+        app, timings = z.app, Timings(verdict_within=timedelta(0))
+        tally = Tally(timings.offline_for)
+        looking = Counting(app.pool, app.writer, app.prober, app.client, tally, app.settings, timings)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await looking.run()

@@ -2,13 +2,16 @@
 
 import asyncio
 import time as clocks
+from dataclasses import replace
 
 import asyncpg
 import httpx
 
 from db.connections import Connection
+from receiver.composition import http_app
 from tests.eventually import let_tasks_run
 from tests.factories import Evolution
+from tests.receiver.conftest import client_of
 from tests.receiver.hostile import (
     Rig,
     written,
@@ -141,7 +144,7 @@ async def test_threshold_lowered_by_an_application_beside_us_opens_the_incident(
 
 async def test_row_that_is_refused_is_503_and_never_500(dsn: str, admin: Connection) -> None:
     async with zapwatch(dsn) as z:
-        z.client._transport = httpx.ASGITransport(z.app, raise_app_exceptions=False)
+        z.client._transport = httpx.ASGITransport(http_app(z.app), raise_app_exceptions=False)
         body = {"provider": "evolution_api", "base_url": "http://127.0.0.1:9/x", "api_key": "k"}
         hook = (await z.client.post("/gateways", json=body)).json()["webhook_url"]
         channel = await z.channel(api_url="http://127.0.0.1:9/x")
@@ -165,10 +168,8 @@ async def test_database_away_is_503_and_counted_as_such(dsn: str) -> None:
         channel = await z.channel()
         await z.hear(channel, Evolution().update("open"))
         away = asyncpg.create_pool("postgresql://nobody@/nothing?host=/does/not/exist", min_size=0)
-        async with away:
-            pool, z.app.state.pool = z.app.state.pool, away
-            answer = await z.client.post(z.hooks[channel], content=b"{")
-            z.app.state.pool = pool
+        async with away, client_of(replace(z.app, pool=away), None) as client:
+            answer = await client.post(z.hooks[channel], content=b"{")
 
         assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
         assert 'zapwatch_webhook_answers_total{code="503"' in (await z.client.get("/metrics")).text

@@ -462,7 +462,7 @@ async def test_unreadable_body_is_kept_sealed_and_only_its_beginning(rig: Rig) -
     )
     assert b"PLAINLY" not in row["body"]
     assert (row["size"], row["provider"], row["suffix"]) == (len(body), "evolution_api", "a?b")
-    opened = rig.z.app.state.vault.open(row["body"], f"quarantine:{hash_token(token).hex()}")
+    opened = rig.z.app.vault.open(row["body"], f"quarantine:{hash_token(token).hex()}")
     assert opened == body[:KEPT_OF_BODY]
     assert "PLAINLY" not in row["problem"]
 

@@ -379,8 +379,8 @@ async def asking(dsn: str) -> AsyncIterator[tuple[Zapwatch, Slow, str]]:
 
 async def until_settled(z: Zapwatch) -> None:
     """Wait until no probe is under way and what came of it is committed."""
-    await eventually(lambda: not z.app.state.prober.in_flight)
-    await z.app.state.writer.drain()
+    await eventually(lambda: not z.app.prober.in_flight)
+    await z.app.writer.drain()
 
 
 async def test_answer_that_a_webhook_overtook_is_dropped_and_asked_again_at_once(dsn: str) -> None:

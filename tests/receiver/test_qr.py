@@ -367,7 +367,7 @@ async def test_provider_without_qrs_says_so(dsn: str) -> None:
         host = await told.fleet.twilio()
         sender = host.add("XE0123456789abcdef0123456789abcdef")
         channel = await told.watch(host, sender)
-        await told.z.app.state.pool.execute(
+        await told.z.app.pool.execute(
             "update zapwatch_states set state = 'disconnected/unpaired', reason = 'logged_out'"
         )
 
@@ -430,7 +430,7 @@ async def test_tenant_is_shown_its_own_qrs_only(dsn: str) -> None:
         ]
         channel = await z.channel(tenant_id=theirs)
         await z.hear(channel, Evolution().qr())
-        async with z.app.state.pool.acquire() as connection:
+        async with z.app.pool.acquire() as connection:
             tokens = [
                 await create_operator_token(connection, tenant_id=UUID(tenant)) for tenant in (ours, theirs)
             ]
@@ -450,7 +450,7 @@ async def test_qr_that_no_key_opens_any_more_is_fetched_anew(dsn: str) -> None:
         channel = await told.watch(host, instance)
         instance.show_qr(times=1)
         await told.becomes(channel, "qr_pending")
-        await told.z.app.state.pool.execute("update zapwatch_qrs set sealed = $1", KEY)
+        await told.z.app.pool.execute("update zapwatch_qrs set sealed = $1", KEY)
 
         answer = await qr(told.z, channel)
 

@@ -51,7 +51,7 @@ async def stranded(told: Story, **more: Any) -> tuple[Any, str, str]:
 async def link_of(z: Zapwatch, channel: str) -> str:
     """Return the link that people would be sent for a channel's incident."""
     incident = await z.incident(channel)
-    return str(z.app.state.links.link_for(UUID(channel), UUID(incident["id"]), datetime.now(UTC)))
+    return str(z.app.links.link_for(UUID(channel), UUID(incident["id"]), datetime.now(UTC)))
 
 
 @asynccontextmanager
@@ -151,7 +151,7 @@ async def test_qr_is_renewed_while_the_page_is_open(dsn: str) -> None:
             await seen(stream, "qr")
             instance.show_qr(times=1)
             await told.becomes(channel, "qr_pending")
-            await told.z.app.state.pool.execute("update zapwatch_qrs set sealed = null, expires_at = null")
+            await told.z.app.pool.execute("update zapwatch_qrs set sealed = null, expires_at = null")
             instance.fault = instance.order_fault = Fault.HANG
             instance.stop()
             await told.z.hear(channel, _another_qr())
@@ -245,7 +245,7 @@ async def test_forged_links_lead_nowhere(dsn: str) -> None:
         instance, channel, link = await stranded(told)
         incident = UUID((await told.z.incident(channel))["id"])
         head = link.rpartition("/")[0]
-        stranger = Links((bytes(32),), told.z.app.state.settings.base_url)
+        stranger = Links((bytes(32),), told.z.app.settings.base_url)
         forged = [
             stranger.link_for(UUID(channel), incident, datetime.now(UTC)),
             *(altered(link, at) for at in (0, 5, 30, 47, 60, 75)),
@@ -270,7 +270,7 @@ async def test_forged_links_lead_nowhere(dsn: str) -> None:
 async def test_link_works_for_three_days_and_no_longer(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
         instance, channel, _ = await stranded(told)
-        incident, links = UUID((await told.z.incident(channel))["id"]), told.z.app.state.links
+        incident, links = UUID((await told.z.incident(channel))["id"]), told.z.app.links
         now = datetime.now(UTC)
 
         old = await client.get(links.link_for(UUID(channel), incident, now - LIFE + timedelta(minutes=5)))
@@ -291,7 +291,7 @@ async def test_link_is_for_its_own_channel_and_incident_alone(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
         _, channel, _ = await stranded(told)
         other = await told.z.channel("loja-02")
-        incident, links = UUID((await told.z.incident(channel))["id"]), told.z.app.state.links
+        incident, links = UUID((await told.z.incident(channel))["id"]), told.z.app.links
 
         swapped = await client.get(links.link_for(UUID(other), incident, datetime.now(UTC)))
         unknown = await client.get(links.link_for(UUID(channel), uuid4(), datetime.now(UTC)))
@@ -497,8 +497,8 @@ async def test_own_files_are_served(dsn: str, name: str) -> None:
 async def test_page_waits_in_words_while_the_database_is_away(dsn: str) -> None:
     async with zapwatch(dsn) as z:
         channel = await z.channel(metadata={"heartbeat_threshold_minutes": SOON})
-        link = z.app.state.links.link_for(UUID(channel), uuid4(), datetime.now(UTC))
-        await z.app.state.pool.close()
+        link = z.app.links.link_for(UUID(channel), uuid4(), datetime.now(UTC))
+        await z.app.pool.close()
 
         answer = await z.client.get(link, params={"lang": "en"}, timeout=30)
 

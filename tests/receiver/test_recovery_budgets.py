@@ -111,7 +111,7 @@ async def rig(dsn: str) -> AsyncIterator[Rig]:
 
 async def broken(rig: Rig) -> list[str]:
     """Return every breach of a budget in all that was ordered so far; the gateways' own count included."""
-    rows = await rig.replicas[0].app.state.pool.fetch(
+    rows = await rig.replicas[0].app.pool.fetch(
         "select channel_id::text, gateway_id, tried_at from zapwatch_recoveries order by began_at"
     )
     breaches: list[str] = []
@@ -202,7 +202,7 @@ async def test_two_replicas_spend_a_gateways_budget_and_no_more(dsn: str) -> Non
 
         for instance in instances:
             instance.disconnect()
-        pool = replicas[0].app.state.pool
+        pool = replicas[0].app.pool
         tries = "select coalesce(sum(cardinality(tried_at)), 0)::int from zapwatch_recoveries"
         await replicas[0].until(lambda: pool.fetchval(tries), lambda spent: spent >= 10, 40)
         asked = [z.client.post(f"/channels/{channel}/restart") for channel in channels for z in replicas]

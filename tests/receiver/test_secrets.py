@@ -26,6 +26,7 @@ import pytest
 
 from db.connections import Connection
 from db.running import embedded_or_running
+from receiver.composition import http_app
 from receiver.logs import configure
 from receiver.sandbox import open_fleet
 from tests.conftest import connected, reachable_folder
@@ -271,7 +272,7 @@ async def test_way_back_tells_its_reader_a_qr_and_nobody_a_key_or_its_link(
         channel = await z.channel(api_url=host.url, api_key=instance.key)
         await z.hear(channel, Evolution().update("open"), Evolution().update("close", 401))
         incident = UUID((await z.incident(channel))["id"])
-        link = z.app.state.links.link_for(UUID(channel), incident, datetime.now(UTC))
+        link = z.app.links.link_for(UUID(channel), incident, datetime.now(UTC))
         del z.client.headers["Authorization"]
 
         typed = await z.client.post(link, data={"number": "5511999990000"})
@@ -338,7 +339,7 @@ async def test_failures_inside_say_no_secret(
         channel = await z.channel(api_url="http://127.0.0.1:9/evolution", api_key=CHANNEL_KEY)
         z.hooks["wapi"] = z.hooks[await z.channel("LITE-1", "wapi", api_key=WAPI_TOKEN)]
         secrets = secrets_of(z)
-        z.client._transport = httpx.ASGITransport(z.app, raise_app_exceptions=False)
+        z.client._transport = httpx.ASGITransport(http_app(z.app), raise_app_exceptions=False)
 
         refusing = "alter table {} add constraint refused check (false) not valid"
         for table in (

@@ -93,7 +93,7 @@ async def test_gateway_that_answers_nothing_of_use_leaves_what_was_kept(dsn: str
         channel = await told.watch(host, instance)
         assert await paid_until(told, channel) == at
         host.fault = Fault.HTML_200
-        async with told.z.app.state.pool.acquire() as connection:
+        async with told.z.app.pool.acquire() as connection:
             await connection.execute("update zapwatch_channels set subscription_due_at = now()")
 
             await told.z.until(

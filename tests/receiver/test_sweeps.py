@@ -77,7 +77,7 @@ async def sweep(told: Story, connection: Connection, calls: list[float]) -> None
 
 async def outcomes(told: Story) -> float:
     """Return how many sweeps ended, however they did."""
-    family = next(iter(told.z.app.state.metrics.sweeps.collect()))
+    family = next(iter(told.z.app.metrics.sweeps.collect()))
     return sum(float(sample.value) for sample in family.samples if sample.name.endswith("_total"))
 
 

@@ -409,7 +409,7 @@ async def test_old_messages_are_forgotten_but_not_who_was_told_of_what_is_open(d
 
 async def test_the_service_tells_and_says_why_it_did(dsn: str, connection: Connection) -> None:
     async with open_desk(dsn, connection) as desk, zapwatch(dsn) as z:
-        z.app.state.notifiers["sink"] = desk.sink
+        z.app.notifiers["sink"] = desk.sink
         tenant = await desk.tenant()
         await desk.destination(tenant, "ana")
         await desk.member(tenant)

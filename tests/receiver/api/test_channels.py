@@ -345,7 +345,7 @@ async def test_deleted_channel_is_gone_its_token_dead_and_its_instance_free(
 ) -> None:
     channel = await api.channel()
     token = channel["webhook_url"].rpartition("/")[2]
-    tokens: Tokens = api.app.state.tokens
+    tokens: Tokens = api.app.tokens
     assert await tokens.resolve("evolution_api", token) is not None
 
     answer = await api.client.delete(f"/channels/{channel['id']}")

@@ -1,0 +1,21 @@
+"""Durations that are no settings. The demo and the tests, which compress time, inject others."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How fast the service's own clockwork runs; the defaults are what every installation has."""
+
+    recovery_speed: float = 1.0
+    """How many times as fast recovery goes."""
+    verdict_within: timedelta = timedelta(seconds=60)
+    """Losses of a gateway's channels so close together may have one cause."""
+    heartbeat_every: timedelta = timedelta(minutes=1)
+    """Pause between two calls to HEARTBEAT_URL."""
+    offline_for: timedelta = timedelta(minutes=2)
+    """How long silence from every gateway is blamed on none."""
+
+
+NORMAL = Timings()
