@@ -2,6 +2,7 @@
 
 It owns one data folder and runs a server there that only a Unix socket reaches. It never hands out the
 superuser, opens a port, turns fsync off or changes the mode of a folder that it has not made.
+docs/postgresql-facts.md#embedded
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 asyncpg tries hosts one after the other within one time limit, so that one that hangs and is named first keeps
 it from all others. And of two servers that both take writes, one is a primary that was replaced and doesn't
-know it yet: what is written there will be lost.
+know it yet: what is written there will be lost. docs/postgresql-facts.md#hosts
 """
 
 import asyncio

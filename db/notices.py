@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 async def notify(database: Connection | Pool, identity: UUID) -> None:
-    """Have all processes forget a channel or a gateway. After COMMIT: commits with a NOTIFY wait in line."""
+    """Have all processes forget a channel or a gateway. After COMMIT: docs/postgresql-facts.md#notify."""
     await database.execute(sql.notify, CHANNEL, str(identity))
 
 

@@ -35,7 +35,10 @@ TRANSIENT: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""Failures after which the same idempotent transaction is tried again, on a new connection."""
+"""Failures after which the same idempotent transaction is tried again, on a new connection.
+
+docs/postgresql-facts.md#passing-failures
+"""
 
 
 def pauses() -> Iterator[float]:

@@ -20,9 +20,10 @@ COMMAND_TIMEOUT: Final = timedelta(seconds=5)
 ACQUIRE_TIMEOUT: Final = timedelta(seconds=5)
 """Longest wait for a connection of the pool, a new one included, and for cleaning one that is given back."""
 LOCK_TIMEOUT: Final = timedelta(milliseconds=200)
-"""Longest wait of the writer for a lock that it can't skip. Below PostgreSQL's deadlock_timeout (1 s): an
-application beside us locks `notification_channels` before our trigger touches `zapwatch_states`, the writer
-the other way round, and of the two it is the writer that must give way."""
+"""Longest wait of the writer for a lock that it can't skip. Below PostgreSQL's deadlock_timeout (1 s):
+an application beside us locks `notification_channels` before our trigger touches `zapwatch_states`, the
+writer the other way round, and of the two it is the writer that must give way.
+docs/postgresql-facts.md#deadlocks"""
 BY_KEY: Final = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",

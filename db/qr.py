@@ -17,7 +17,7 @@ from db.vault import Vault
 from statemachine.model import Reason, State
 
 SHOWN_FOR: Final = timedelta(seconds=45)
-"""How long a QR that a webhook told is shown (Evolution's `qrTimeout`)."""
+"""How long a QR that a webhook told is shown: docs/provider-facts.md#evolution-qr."""
 ASKED_EVERY: Final = timedelta(seconds=5)
 """Between two questions for one channel's QR, by all replicas together: Evolution counts what it makes."""
 

@@ -2,7 +2,7 @@
 
 asyncpg's own way is to have the server cancel the statement, by a second connection, and to use the first one
 again. On a server that hangs both take for ever. And a COMMIT that waits for its standby is not undone by a
-cancellation but done, on this server alone.
+cancellation but done, on this server alone: docs/postgresql-facts.md#giving-up.
 """
 
 import asyncio

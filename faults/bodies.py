@@ -1,4 +1,7 @@
-"""Requests that no gateway means to send, each kind with the answer that CONTRACT.md promises; sends none."""
+"""Requests that no gateway means to send, each kind with the answer that it must get; sends none.
+
+The answers are those of docs/gateways.md, "Answers to webhooks".
+"""
 
 import gzip
 from collections.abc import Callable, Sequence

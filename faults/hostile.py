@@ -48,7 +48,7 @@ KEPT: Final = "select count(*) from zapwatch_quarantine where token_hash = any (
 HEARD: Final = (
     "select count(*) from zapwatch_states where channel_id = any ($1::uuid[]) and last_event_at >= $2"
 )
-LAW: Final = "as CONTRACT.md; what was answered with 204 or 202 is stored, and nothing else"
+LAW: Final = "as docs/gateways.md says; what was answered with 204 or 202 is stored, and nothing else"
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ ANSWER_LIMIT: Final = 256 * 1024
 ORIGINS_KEPT: Final = 4096
 """Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
 KEPT_FOR: Final = timedelta(seconds=4)
-"""How long an idle connection is kept: Node, which Evolution runs on, closes it after 5 s."""
+"""How long an idle connection is kept, less than Node's 5 s: docs/provider-facts.md#evolution-http."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
 PLAIN: Final = {"User-Agent": "zapwatch", "Accept": "application/json", "Accept-Encoding": "identity"}
 """Sent with each call; uncompressed, for what looks small may be gigabytes."""

@@ -1,7 +1,7 @@
 """All settings of the service, read once at start and frozen; does no I/O but reading `…_FILE` values.
 
-Names, defaults and meaning are public: CONTRACT.md, "Settings". A secret's value never appears in an error or
-a repr.
+Names, defaults and meaning are public: docs/operations.md, "Settings". A secret's value never appears in an
+error or a repr.
 """
 
 import difflib

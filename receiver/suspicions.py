@@ -30,7 +30,7 @@ from statemachine.signals import Answered
 EVERY: Final = timedelta(seconds=1)
 AT_ONCE: Final = 20
 PATIENCE: Final = 2
-"""A deep probe waits so many times as long as a probe (15 s by the facts): WhatsApp has to answer, too."""
+"""A deep probe waits so many times as long as a probe: docs/provider-facts.md#evolution-look-up."""
 
 OnProbe = Callable[[str, Pulse], None]
 """Told of each deep probe: whose provider, and what it showed."""

@@ -1,6 +1,7 @@
 """Reads each gateway's version from `GET /` at first contact, and daily after; never in a webhook's path.
 
-Evolution asks web.whatsapp.com on each such request (2.3.0 and later), so it is no liveness check.
+Evolution asks web.whatsapp.com on each such request (2.3.0 and later), so it is no liveness check:
+docs/provider-facts.md#evolution-version.
 """
 
 import asyncio

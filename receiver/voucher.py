@@ -3,6 +3,7 @@
 True events may come without it: a gateway's global webhook sends no headers, an instance's row keeps old ones
 when somebody sets only the address, and retries carry those of their first attempt. So one that doesn't carry
 it is taken, and what it says of a session is confirmed by a probe at once.
+docs/provider-facts.md#evolution-global-webhook, #evolution-webhook-row
 """
 
 import hmac

@@ -1,7 +1,8 @@
 """Takes gateways' webhooks: finds whose they are, has them read, and answers once they are committed.
 
 Never 400, 403, 404, 422 or 5xx but 503 to a valid token: gateways take those for final and drop the
-event. Nothing of a body is logged; what can't be applied is noted (202).
+event (docs/provider-facts.md#evolution-delivery). Nothing of a body is logged; what can't be applied is
+noted (202).
 
 An ASGI app by itself: nothing is called as often, and routing alone would cost as much as storing the event.
 """

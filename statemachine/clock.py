@@ -1,7 +1,8 @@
 """Learns how far a gateway's clock is from ours; dates nothing and orders nothing itself.
 
-Evolution stamps local wall-clock time and calls it Z, so a gateway is hours behind as a rule. An event
-reaches us after it was stamped, never before: of many differences the largest is the nearest to the truth.
+Evolution stamps local wall-clock time and calls it Z (docs/provider-facts.md#evolution-time), so a gateway is
+hours behind as a rule. An event reaches us after it was stamped, never before: of many differences the
+largest is the nearest to the truth.
 """
 
 from dataclasses import dataclass, replace

@@ -2,6 +2,7 @@
 
 `transitions` declares and checks it; `TABLE` is the same, compiled to one lookup. There are no
 conditions and no callbacks: a condition is a trigger that a provider's parser chose, a callback is an effect.
+What states and triggers mean: docs/states.md.
 """
 
 from collections.abc import Sequence

@@ -178,7 +178,10 @@ def _says_nothing_new(channel: Channel, answer: Answered) -> bool:
 
 
 def _may_lie_closed(channel: Channel, now: datetime) -> bool:
-    """Evolution's memory flips between close and connecting while it retries (facts, part B, 3)."""
+    """Evolution's memory flips between close and connecting while it retries.
+
+    docs/provider-facts.md#evolution-flips
+    """
     if channel.state is State.QR_PENDING:
         return not qr_is_old(channel.evidence, now)
     return channel.state is State.CONNECTING

@@ -20,7 +20,7 @@ EXPIRES_IN: Final = (1, 3, 7)
 CLOCK_TOLERANCE: Final = timedelta(minutes=2)
 """How far from a whole quarter of an hour a gateway's clock may be: deliveries take time, too."""
 WIPING: Final = re.compile(r"v?2\.4\.0-?rc")
-"""Evolution API 2.4.0-rc1 and -rc2: issue 2539 and pull request 2612 of evolution-api."""
+"""Evolution API 2.4.0-rc1 and -rc2: docs/provider-facts.md#evolution-close."""
 
 
 class WatchedChannel(NamedTuple):

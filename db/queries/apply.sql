@@ -54,7 +54,8 @@ cross join lateral (
 ) e;
 
 -- name: count_redeliveries
--- Count webhooks that were stored before: a write, so that even a duplicate waits for a standby.
+-- Count webhooks that were stored before: a write, so that even a duplicate waits for a standby
+-- (docs/postgresql-facts.md#giving-up).
 update zapwatch_events e
 set deliveries = e.deliveries + u.times
 from (select id, count(*)::int as times from unnest($1::bigint[]) as k (id) group by id) u

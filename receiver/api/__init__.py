@@ -1,4 +1,4 @@
-"""The ops API: one module per noun, each with its `operations`; the contract is CONTRACT.md, "Ops API"."""
+"""The ops API: one module per noun, each with its `operations`; what users may rely on is in docs/api.md."""
 
 from typing import Final
 

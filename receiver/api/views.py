@@ -1,4 +1,4 @@
-"""Rows as the JSON that the contract promises; reads no database and changes nothing."""
+"""Rows as the JSON that docs/api.md promises; reads no database and changes nothing."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
 """Twilio: `GET /v2/Channels/Senders/{sid}` only. It pushes no state of a sender, so its webhooks say nothing.
 
-Source: twilio-oai twilio_messaging_v2.json (commit 218b7821).
+The words of a sender's status, with their source: docs/provider-facts.md#twilio.
 """
 
 from base64 import b64encode

@@ -1,6 +1,6 @@
 """WAHA: its `session.status` webhooks and `GET /api/sessions/{session}`.
 
-Source: waha-docs how-to/events and how-to/sessions (commit 1a6f1c4); the passkey states are of 2026.
+What they hold, with sources: docs/provider-facts.md#waha. The passkey states are of 2026.
 """
 
 from datetime import datetime

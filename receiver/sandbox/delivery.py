@@ -1,7 +1,7 @@
 """How gateways deliver webhooks: attempts, their schedule, copies and disorder. Knows no event.
 
-What a gateway's retries do is fact (Evolution's source and a running 2.3.6); copies and disorder are as often
-as the fleet was told.
+What a gateway's retries do is known (docs/provider-facts.md#evolution-delivery); copies and disorder are as
+often as the fleet was told.
 """
 
 import asyncio

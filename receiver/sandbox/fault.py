@@ -8,7 +8,7 @@ class Fault(Enum):
     """What becomes of a request instead of the right answer."""
 
     HANG = auto()
-    """Accepted, and never a byte (W-API, 2026-09-11)."""
+    """Accepted, and never a byte: docs/provider-facts.md#wapi-silence."""
     HANG_BODY = auto()
     """The headers, then silence."""
     REFUSED = auto()

@@ -1,4 +1,4 @@
-"""Twilio: WhatsApp senders that are asked; it pushes nothing. Source: twilio-oai twilio_messaging_v2.json."""
+"""Twilio: WhatsApp senders that are asked; it pushes nothing. docs/provider-facts.md#twilio"""
 
 from base64 import b64encode
 from typing import Any, ClassVar, Final

@@ -1,4 +1,4 @@
-"""W-API: its unsigned webhooks, status-instance, fetch-instance and QRs. Facts are from users' captures.
+"""W-API: its unsigned webhooks, status-instance, fetch-instance and QRs: docs/provider-facts.md#wapi.
 
 Unknown: how it retries, the body of a lost instance's 404, the order of its guards. Here it tries four times,
 and a missing instance is 404 whatever the token. The names in the answers about QRs are from users' code.

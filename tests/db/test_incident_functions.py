@@ -252,7 +252,7 @@ async def test_the_public_function_opens_now_and_is_idempotent(connection: Conne
     assert row["updated_at"] > row["created_at"]
 
 
-async def test_parameters_can_be_named_as_in_the_contract(connection: Connection) -> None:
+async def test_parameters_have_their_documented_names(connection: Connection) -> None:
     channel = await add_channel(connection)
 
     await connection.fetchval(
@@ -275,7 +275,7 @@ async def test_a_missing_or_deleted_channel_is_not_found(connection: Connection,
 
 
 @pytest.mark.parametrize("kind", ["open", "", "DISCONNECTED", "dropped"])
-async def test_a_kind_outside_the_contract_is_refused_by_name(connection: Connection, kind: str) -> None:
+async def test_an_undocumented_kind_is_refused_by_name(connection: Connection, kind: str) -> None:
     channel = await add_channel(connection)
 
     with pytest.raises(asyncpg.RaiseError, match=rf"^invalid_kind: {kind}$"):

@@ -1,4 +1,4 @@
-"""What gateways really do, step by step, over HTTP: the sequences of the facts on Evolution and W-API."""
+"""What gateways really do, step by step, over HTTP: the sequences of docs/provider-facts.md."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

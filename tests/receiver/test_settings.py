@@ -23,7 +23,7 @@ def test_nothing_set_is_the_embedded_service_on_loopback() -> None:
     assert settings.data_dir == Path(".zapwatch")
 
 
-def test_every_setting_of_the_contract_is_known() -> None:
+def test_every_documented_setting_is_known() -> None:
     names = {variable(name).removeprefix("ZAPWATCH_") for name in DECLARED}
 
     assert names == {

@@ -1,7 +1,8 @@
 """Evolution API, v1 and v2: its webhooks and `GET /instance/connectionState/{instance}`.
 
-Facts are from its source (1.8.2 to 2.4.0-rc2) and from running 2.3.6. 2.2.1 to 2.3.7 send `close` only
-for 401, 402, 403 and 406; older ones for every code. `date_time` is local time with a false Z.
+What it sends and answers, with sources: docs/provider-facts.md#evolution. 2.2.1 to 2.3.7 send `close` only
+for 401, 402, 403 and 406; older ones for every code (#evolution-close). `date_time` is local time with a
+false Z (#evolution-time).
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ class Evolution:
         return webhooks.read_head(head)
 
     def ask(self, instance: str, key: str) -> Question:
-        """Return the question connectionState: memory only, without side effects (BS, 1.8.2 to 2.4.0-rc2)."""
+        """Return the question connectionState (docs/provider-facts.md#evolution-connection-state)."""
         return Question(f"/instance/connectionState/{segment(instance)}", {"apikey": key})
 
     def read(self, status: int, body: bytes) -> Answer:

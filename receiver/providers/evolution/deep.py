@@ -3,8 +3,8 @@
 Memory (connectionState) and the database's column (fetchInstances, v2) are kept apart. That the column says
 more than memory is everyday: it stays `open` for days over a lost connection, and `connecting` after a QR.
 That it says `close` while memory says `open` is not: only the end of a session writes that, and every `open`
-overwrites it. A logout that failed leaves it so, by the source (issues 1113, 1153). Reason fields outlive the
-session that they are of.
+overwrites it. A logout that failed leaves it so. Reason fields outlive the session that they are of.
+docs/provider-facts.md#evolution-records, #evolution-look-up
 """
 
 from typing import Any, Final

@@ -2,6 +2,7 @@
 
 On a closed instance each such call opens a new socket, waits 2 s, and makes a QR that counts against
 QRCODE_LIMIT; on a connecting one it shows the QR that there is. So it is asked only for who needs a scan.
+docs/provider-facts.md#evolution-qr
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """What Evolution API can be told to do for an instance, and when: never logout, never delete, never a loop.
 
-Restart frees an instance that is stuck in connecting (seen on 2.3.6), and does no good elsewhere: v2 answers
-with an error when it is closed, v1 opens a second socket beside an open one (its issues 693, 765). Connect
-opens a new socket on a closed instance.
+Restart frees an instance that is stuck in connecting, and does no good elsewhere: v2 answers with an error
+when it is closed, v1 opens a second socket beside an open one. Connect opens a new socket on a closed
+instance. docs/provider-facts.md#evolution-orders
 """
 
 from typing import Final

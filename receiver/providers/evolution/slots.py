@@ -1,4 +1,7 @@
-"""Where Evolution API sends webhooks: one address for each instance, set as its version knows it."""
+"""Where Evolution API sends webhooks: one address for each instance, set as its version knows it.
+
+docs/provider-facts.md#evolution-webhook-row
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,8 +1,8 @@
 r"""Evolution's `/metrics`: the state of every loaded instance in one answer, from the process's memory.
 
-There from 2.3.3 on when PROMETHEUS_METRICS is true (index.router.ts); otherwise Express's 404. It asks for no
-`apikey`. It may want a login of its own (METRICS_AUTH_REQUIRED: 401) or an address of a list
-(METRICS_ALLOWED_IPS: 403). A line for each instance:
+There from 2.3.3 on when PROMETHEUS_METRICS is true; otherwise a 404. It asks for no `apikey`, and may want a
+login of its own (401) or an address of a list (403): docs/provider-facts.md#evolution-metrics. A line for
+each instance:
 
     evolution_instance_state{instance="loja-01",integration="WHATSAPP-BAILEYS",state="open"} 1
 

@@ -1,4 +1,4 @@
-"""What Evolution API sends to webhooks, in the machine's words."""
+"""What Evolution API sends to webhooks, in the machine's words: docs/provider-facts.md#evolution-close."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -38,7 +38,7 @@ CLOSE_REASONS: Final = {
     515: Reason.RESTART_REQUIRED,
 }
 FINAL_CODES: Final = (401, 402, 403, 406)
-"""Codes after which no version of 2.x reconnects (codesToNotReconnect in whatsapp.baileys.service.ts)."""
+"""Codes after which no version of 2.x reconnects (`codesToNotReconnect` in its source)."""
 LOST_IS_FINAL_SINCE: Final = (2, 4)
 """From 2.4.0-rc1 on a 408 wipes the session's credentials."""
 

@@ -1,7 +1,8 @@
 """W-API: its unsigned webhooks and `GET /instance/status-instance`.
 
-Facts are from users' captures. Event names are matched whole: acks carry the words status and connected.
-A disconnect names no reason and may be false, so it asks for a probe. A 404 has no known wording.
+What it sends and answers, as far as is known: docs/provider-facts.md#wapi. Event names are matched whole:
+acks carry the words status and connected. A disconnect names no reason and may be false, so it asks for a
+probe. A 404 has no known wording (#wapi-404).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""W-API's QRs and pairing codes, from users' code. No probe: it calls working sessions disconnected at times.
+"""W-API's QRs and pairing codes. No probe: it calls working sessions disconnected at times.
 
 The answer of `qr-code` names its picture `qrcode`, in some users' code `base64` or `image`; that of
-`pairing-code` names it `pairingCode` or `code`.
+`pairing-code` names it `pairingCode` or `code`. docs/provider-facts.md#wapi-qr
 """
 
 from datetime import timedelta

@@ -1,7 +1,7 @@
 """What W-API can be told to do for an instance: a restart, which renews its session where there still is one.
 
 Its address for webhooks can be set anew, too, which revives one that it no longer sends to; no state of a
-channel asks for that.
+channel asks for that. docs/provider-facts.md#wapi-calls, #wapi-silence
 """
 
 from typing import Final
@@ -29,6 +29,6 @@ def treat(condition: Condition) -> Treatment | Futile:
 
 
 def restart(instance: str, key: str) -> Order:
-    """Return the call: a GET (Postman, and users)."""
+    """Return the call: a GET."""
     path = f"/instance/restart?instanceId={quote(instance, safe='')}"
     return Order("GET", path, {"Authorization": f"Bearer {key}"})

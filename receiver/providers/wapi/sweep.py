@@ -1,6 +1,7 @@
 """W-API's integrator list as a hint: its `connected` is what the panel shows, which can lie for hours.
 
 That it says connected is worth nothing. That it says disconnected is worth a probe.
+docs/provider-facts.md#wapi-calls
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""What differs between Evolution's versions. Facts are from its source (1.8.2 to 2.4.0-rc2)."""
+"""What differs between Evolution's versions: docs/provider-facts.md#evolution."""
 
 import re
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Version:
 
     @property
     def final_codes(self) -> frozenset[int]:
-        """The codes after which it doesn't reconnect (codesToNotReconnect)."""
+        """The codes after which it doesn't reconnect: docs/provider-facts.md#evolution-close."""
         if self.is_v1:
             return frozenset({401})
         return frozenset({401, 402, 403, 406, 408} if self.number >= (2, 4) else {401, 402, 403, 406})

@@ -28,7 +28,7 @@ async def test_registered_channel_is_shown_with_a_webhook_address_of_its_own(api
     assert (str(target.channel_id), target.instance) == (shown["id"], "loja-01")
 
 
-async def test_state_object_of_a_new_channel_has_every_field_of_the_contract(api: Api) -> None:
+async def test_state_object_of_a_new_channel_has_every_documented_field(api: Api) -> None:
     channel = await api.channel(name="Loja Centro")
 
     shown = (await api.client.get(f"/channels/{channel['id']}/state")).json()

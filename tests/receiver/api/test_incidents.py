@@ -8,7 +8,7 @@ from db.connections import Connection
 from tests.receiver.conftest import Api
 
 
-async def test_incident_has_every_field_of_the_contract(api: Api, connection: Connection) -> None:
+async def test_incident_has_every_documented_field(api: Api, connection: Connection) -> None:
     channel = await api.channel()
     incident_id = await _incident(connection, channel["id"], "error", "2026-01-02T03:04:05Z")
 
