@@ -6,12 +6,10 @@ import fcntl
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +19,7 @@ import pytest
 
 from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.postgres_binaries import Account, choose_account, find_binaries
+from tests.conftest import reachable_folder
 from tests.eventually import eventually
 
 # A service under load: it says its server's number, then the number of each row that was committed.
@@ -47,10 +46,8 @@ asyncio.run(main())
 @pytest.fixture
 def reachable() -> Iterator[Path]:
     """A folder that every account may enter: pytest's own are closed to the one that root drops to."""
-    folder = Path(tempfile.mkdtemp(prefix="zapwatch-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with reachable_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
