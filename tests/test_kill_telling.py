@@ -21,9 +21,10 @@ from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.alerts.inbox import Inbox, answering, open_inbox
 from tests.receiver.service import KEY
+from tests.soak import sized
 from tests.test_kill import free_port, serving
 
-TIMES = 3
+TIMES = sized(1, 3)
 """How often the service is killed in each test."""
 SETTINGS = {
     "ZAPWATCH_SECRET_KEYS": urlsafe_b64encode(KEY).decode(),
@@ -31,6 +32,8 @@ SETTINGS = {
     "ZAPWATCH_TERMINAL_GRACE_SECONDS": "0.1",
 }
 numbers = count(1)
+
+pytestmark = pytest.mark.soak
 
 
 @dataclass

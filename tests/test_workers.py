@@ -18,9 +18,11 @@ from tests.conftest import reachable_folder
 from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.test_metrics import value
+from tests.soak import sized
 from tests.test_kill import free_port, serving
 
 WORKERS = 2
+KILLS = sized(2, 3)
 
 
 def workers_of(service: Process) -> set[int]:
@@ -64,6 +66,7 @@ async def post(hook: str, instance: Evolution) -> bool:
         return False
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 async def test_killed_worker_is_replaced_and_its_counters_go_on() -> None:
     with reachable_folder() as folder:
@@ -71,7 +74,7 @@ async def test_killed_worker_is_replaced_and_its_counters_go_on() -> None:
         async with serving(folder / "data", port, ZAPWATCH_WORKERS=str(WORKERS)) as (service, client):
             made = await client.post("/channels", json={"provider": "evolution_api", "instance": "a"})
             hook, counted, answered = made.json()["webhook_url"], [0.0], 0
-            for _ in range(3):
+            for _ in range(KILLS):
                 before = await serving_workers(client, service)
                 answered += sum(await asyncio.gather(*(post(hook, Evolution("a")) for _ in range(40))))
 
@@ -83,7 +86,7 @@ async def test_killed_worker_is_replaced_and_its_counters_go_on() -> None:
                 answers = value(text, "zapwatch_webhook_answers_total", provider="evolution_api", code="204")
                 counted.append(answers or 0.0)
 
-    assert answered > 80
+    assert answered > 40 * KILLS * 2 / 3
     assert counted[-1] == answered
     assert counted == sorted(counted)
 
