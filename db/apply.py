@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -24,6 +24,8 @@ SHOWN_EVERY: Final = timedelta(minutes=1)
 """How often the applications beside us are shown that a channel was probed: the table is theirs, too."""
 
 
+Values = tuple[object, ...]
+"""What a statement takes for one row, in the order of its parameters."""
 Words = Callable[[Reason, str | None], str]
 """What a reason is called in a locale (None: whatever is usual), for people."""
 
@@ -181,7 +183,7 @@ async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
 
 async def _save_states(connection: Connection, tracks: Iterable[Track], words: Words) -> None:
     saved: list[tuple[object, ...]] = []
-    shown: list[tuple[object, ...]] = []
+    shown: list[tuple[UUID, *tuple[object, ...]]] = []
     probed: list[tuple[object, ...]] = []
     owners: list[News] = []
     recovering: list[tuple[object, ...]] = []
@@ -237,7 +239,7 @@ def _is_long_ago(shown_at: datetime | None, probed_at: datetime | None) -> bool:
     return probed_at is not None and (shown_at is None or probed_at - shown_at >= SHOWN_EVERY)
 
 
-def _expect_all(wanted: Iterable[Any], locked: Collection[Any]) -> None:
+def _expect_all(wanted: Iterable[UUID], locked: Collection[UUID]) -> None:
     missing = set(wanted).difference(locked)
     if missing:
         raise Locked(missing)
@@ -331,16 +333,16 @@ def _incident(track: Track, incident: Incident, resolved: str | None = None) -> 
     )
 
 
-async def _run_rows(connection: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+async def _run_rows(connection: Connection, statement: str, rows: Sequence[Values]) -> None:
     """Run a statement that takes its rows whole: with very many columns that is half the work."""
     if rows:
         await connection.execute(statement, rows)
 
 
-async def _run(connection: Connection, statement: str, width: int, rows: Sequence[tuple[Any, ...]]) -> None:
+async def _run(connection: Connection, statement: str, width: int, rows: Sequence[Values]) -> None:
     if rows:
         await connection.fetch(statement, *_columns(rows, width))
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+def _columns(rows: Sequence[Values], width: int) -> list[list[object]]:
     return [[row[i] for row in rows] for i in range(width)]

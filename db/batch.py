@@ -8,7 +8,8 @@ from uuid import UUID
 
 import orjson
 
-from db.codec import Row, channel_of, clock_of, json_of_clock, json_of_rules, text_of
+from db.channel_record import ChannelRecord, Memory
+from db.codec import channel_of, clock_of, json_of_clock, json_of_rules, text_of
 from db.entry import Entry, Noted, Owner, Source, Told
 from db.events import EventRow, clock_data, event_of, newest_of
 from db.qr import SHOWN_FOR, KeptQr
@@ -49,7 +50,7 @@ class Past:
 class Track:
     """One channel's way through a batch."""
 
-    def __init__(self, row: Row, installation: Rules, curable: Curable | None) -> None:
+    def __init__(self, row: ChannelRecord, installation: Rules, curable: Curable | None) -> None:
         monitoring = (
             Monitoring.REMOVED
             if row["removed"]
@@ -58,7 +59,7 @@ class Track:
             else Monitoring.WATCHED
         )
         self.row: Final = row
-        memory = orjson.loads(row["memory"])
+        memory: Memory = orjson.loads(row["memory"])
         self.told: str | None = row["told_rules"]
         """The rules that the channel's events have told the replay last, as JSON."""
         self.before: Final = channel_of(row, memory)
@@ -141,12 +142,14 @@ class Track:
 class Batch:
     """The channels of one transaction, by id, and the clocks of their gateways."""
 
-    def __init__(self, rows: Iterable[Row], installation: Rules, curable: Curable | None = None) -> None:
+    def __init__(
+        self, rows: Iterable[ChannelRecord], installation: Rules, curable: Curable | None = None
+    ) -> None:
         self.tracks: Final = {row["channel_id"]: Track(row, installation, curable) for row in rows}
         self.known_clocks: Final[dict[UUID, str]] = {
-            track.row["gateway_id"]: track.row["clock"]
+            gateway: clock
             for track in self.tracks.values()
-            if track.row["gateway_id"] is not None
+            if (gateway := track.row["gateway_id"]) is not None and (clock := track.row["clock"]) is not None
         }
         self.clocks: Final = {gateway: clock_of(text) for gateway, text in self.known_clocks.items()}
 
@@ -217,7 +220,7 @@ class Batch:
 
     def _clock(self, track: Track, told: Told, received_at: datetime, fresh: bool) -> Clock:
         gateway = track.row["gateway_id"]
-        clock = self.clocks.get(gateway, Clock())
+        clock = Clock() if gateway is None else self.clocks.get(gateway, Clock())
         if fresh and told.at is not None and gateway is not None:
             clock = self.clocks[gateway] = learn(clock, told.at, received_at)
         return clock

@@ -7,11 +7,12 @@ readable at three in the morning: evidence, departures and suspicion. The rules 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Final
 
 import orjson
 
 from db import documents
+from db.channel_record import ChannelRecord, Memory, WrittenEvidence, WrittenSuspicion
 from statemachine.clock import Clock
 from statemachine.model import (
     Ailment,
@@ -30,16 +31,9 @@ from statemachine.model import (
     Witness,
 )
 
-
-class Row(Protocol):
-    """A row by column name: a record of the driver's, or a mapping in a test."""
-
-    def __getitem__(self, name: str, /) -> Any: ...
-
-
 STATES: Final = {state.value: state for state in State}
 TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
-REASONS: Final = {reason.value: reason for reason in Reason}
+REASONS: Final[Mapping[str | None, Reason]] = {reason.value: reason for reason in Reason}
 AILMENTS: Final = {ailment.value: ailment for ailment in Ailment}
 
 
@@ -48,7 +42,7 @@ def when(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def channel_of(row: Row, memory: dict[str, Any]) -> Channel:
+def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
     """Return the channel that a row of `read_channels` holds, under the rules that its events have told.
 
     `memory` is the row's column of that name, read.
@@ -101,7 +95,7 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
     return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
 
 
-def flap_of(document: list[Any] | None) -> Flap | None:
+def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | None:
     """Return the departure that was one too many, if there is one."""
     if document is None:
         return None
@@ -109,7 +103,7 @@ def flap_of(document: list[Any] | None) -> Flap | None:
     return Flap(datetime.fromisoformat(at), Standing(STATES[state], REASONS.get(reason), status))
 
 
-def evidence_of(document: dict[str, Any] | None, standing: Standing) -> Evidence:
+def evidence_of(document: WrittenEvidence | None, standing: Standing) -> Evidence:
     """Return the evidence written by `json_of_evidence`; without one, the standing is all that is known."""
     if document is None:
         return Evidence(standing)
@@ -145,7 +139,7 @@ def json_of_evidence(evidence: Evidence) -> dict[str, object]:
     return {name: value for name, value in document.items() if value}
 
 
-def suspicion_of(document: dict[str, Any]) -> Suspicion:
+def suspicion_of(document: WrittenSuspicion) -> Suspicion:
     """Return the answers counted so far."""
     return Suspicion(
         document["kind"],
@@ -155,7 +149,7 @@ def suspicion_of(document: dict[str, Any]) -> Suspicion:
     )
 
 
-def incident_of(row: Row) -> Incident | None:
+def incident_of(row: ChannelRecord) -> Incident | None:
     """Return the open incident joined to a channel's row, whoever opened it."""
     if row["incident_kind"] is None:
         return None

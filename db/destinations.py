@@ -6,7 +6,7 @@ A reader of one tenant (`reader`; None: of all) neither sees nor changes another
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 from db.connections import Connection, Pool, Record
@@ -20,7 +20,7 @@ from db.vault import Vault, VaultError
 ALERT_URL: Final = "ALERT_URL"
 """The name of the destination that the setting makes, by which it is found again."""
 
-Config = Mapping[str, Any]
+Config = Mapping[str, object]
 
 
 class UnknownDestination(Exception):
@@ -64,8 +64,8 @@ def destination_identity(destination_id: UUID) -> str:
 
 def open_config(vault: Vault, destination_id: UUID, sealed: bytes) -> Config:
     """Return a configuration; raise `VaultError` when no key opens it."""
-    config: Config = load(vault.open(sealed, destination_identity(destination_id))) or {}
-    return config
+    config = load(vault.open(sealed, destination_identity(destination_id)))
+    return config if isinstance(config, dict) else {}
 
 
 def seal_config(vault: Vault, destination_id: UUID, config: Config) -> bytes:
@@ -125,7 +125,7 @@ async def change_destination(
     vault: Vault,
     reader: UUID | None,
     destination_id: UUID,
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     configure: Callable[[Record, Config], Config] | None,
 ) -> None:
     """Write the given fields; `configure` makes the new configuration of the row and the old one.

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, overload
 
 import orjson
 
@@ -11,7 +11,7 @@ DEEPEST: Final = 200
 """Levels that are read: orjson reads 1,024 and writes only 254."""
 
 
-def load(text: str | bytes | None) -> Any:
+def load(text: str | bytes | None) -> object:
     """Return what a JSON column holds; None when it is null or beyond what can be read.
 
     Applications beside us write these columns too: jsonb takes numbers and depths that JSON parsers refuse.
@@ -29,7 +29,11 @@ def dump(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
+@overload
+def merge_patch(target: object, patch: Mapping[str, object]) -> dict[str, object]: ...
+@overload
+def merge_patch(target: object, patch: object) -> object: ...
+def merge_patch(target: object, patch: object) -> object:
     """Return the target with a JSON merge patch applied (RFC 7396): null removes, objects merge."""
     if not isinstance(patch, Mapping):
         return patch
@@ -55,7 +59,7 @@ def _is_too_deep(text: str | bytes) -> bool:
     return False
 
 
-def _load_leniently(text: str | bytes) -> Any:
+def _load_leniently(text: str | bytes) -> object:
     try:
         return json.loads(text, parse_int=_int)
     except (ValueError, RecursionError):

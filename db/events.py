@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
-from db.codec import Row
+from db.channel_record import ChannelRecord
 from db.entry import Entry
 from statemachine.clock import Clock
 from statemachine.model import Reason, Trigger
@@ -21,8 +21,8 @@ class EventRow:
 
     source: str
     name: str
-    trigger: Trigger | None
-    reason: Reason | None
+    trigger: str | None
+    reason: str | None
     status: int | None
     at: datetime | None
     last_at: datetime | None
@@ -30,7 +30,7 @@ class EventRow:
     last_received_at: datetime
     state: str
     key: bytes | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, object] = field(default_factory=dict)
     count: int = 1
     deliveries: int = 1
     id: int | None = None
@@ -64,13 +64,13 @@ def event_of(
     return EventRow(entry.source, entry.name, trigger, reason, status, at, at, now, now, "")
 
 
-def clock_data(clock: Clock) -> dict[str, Any]:
+def clock_data(clock: Clock) -> dict[str, object]:
     """Return what a replay must know of the gateway's clock."""
     offset = (clock.offset or timedelta(0)).total_seconds()
     return {name: value for name, value in (("offset", offset), ("epoch", clock.epoch)) if value}
 
 
-def newest_of(row: Row) -> EventRow | None:
+def newest_of(row: ChannelRecord) -> EventRow | None:
     """Return a channel's newest stored event, to count others like it on."""
     if row["event_id"] is None:
         return None
@@ -90,7 +90,7 @@ def newest_of(row: Row) -> EventRow | None:
     )
 
 
-def json_of(data: dict[str, Any]) -> str | None:
+def json_of(data: dict[str, object]) -> str | None:
     """Return an event's data as JSON, empty fields left out; None when there is nothing."""
     kept = {name: value for name, value in data.items() if value is not None}
     return orjson.dumps(kept).decode() if kept else None

@@ -8,10 +8,11 @@ know it yet: what is written there will be lost. docs/postgresql-facts.md#hosts
 import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, TypedDict, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from db.patience import TRANSIENT
 from db.queries import sql
@@ -23,7 +24,16 @@ HOST_TIMEOUT: Final = timedelta(seconds=1.5)
 READ_ONLY: Final = "default_transaction_read_only"
 
 
-async def connect_to_primary(dsn: str, *, timeout: float, **options: Any) -> Session:
+class Options(TypedDict):
+    """What asyncpg is given for each connection, apart from its address and the time limit for making it."""
+
+    connection_class: type[Session]
+    command_timeout: float | None
+    """In seconds."""
+    server_settings: dict[str, str]
+
+
+async def connect_to_primary(dsn: str, *, timeout: float, **options: Unpack[Options]) -> Session:
     """Return a connection to the host that takes writes, of several to the one on the newest timeline.
 
     `timeout` (in seconds) is for a single host; of several each has `HOST_TIMEOUT`, all at the same time.
@@ -31,10 +41,10 @@ async def connect_to_primary(dsn: str, *, timeout: float, **options: Any) -> Ses
     """
     hosts = list(each_host(dsn))
     if len(hosts) == 1:
-        connection: Session = await asyncpg.connect(dsn, timeout=timeout, **options)
-        return connection
-    wanted = "primary" if options["server_settings"].get(READ_ONLY) == "on" else "read-write"
-    attempts = [asyncio.create_task(_try(host, target_session_attrs=wanted, **options)) for host in hosts]
+        return await asyncpg.connect(dsn, timeout=timeout, **options)
+    read_only = options["server_settings"].get(READ_ONLY) == "on"
+    wanted = SessionAttribute.primary if read_only else SessionAttribute.read_write
+    attempts = [asyncio.create_task(_try(host, wanted, options)) for host in hosts]
     chosen: Session | None = None
     try:
         await asyncio.wait(attempts)
@@ -65,10 +75,10 @@ def each_host(dsn: str) -> Iterator[str]:
         yield parts._replace(query=urlencode({**query, "host": host, "port": port})).geturl()
 
 
-async def _try(dsn: str, **options: Any) -> tuple[str, Session]:
+async def _try(dsn: str, wanted: SessionAttribute, options: Options) -> tuple[str, Session]:
     """Return a host's timeline (eight digits) and a connection to it."""
     async with asyncio.timeout(HOST_TIMEOUT.total_seconds()):
-        connection: Session = await asyncpg.connect(dsn, **options)
+        connection = await asyncpg.connect(dsn, target_session_attrs=wanted, **options)
         try:
             return await connection.fetchval(sql.read_timeline), connection
         except BaseException:

@@ -4,7 +4,7 @@ The claim is committed before anything leaves, so a message leaves once more tha
 it died before it could say so.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -36,6 +36,8 @@ class Claimed(NamedTuple):
     config: bytes
     locale: str | None
     time_zone: str | None
+    facts: str | None
+    """What it says, as JSON; None: it was not tried yet, or by an earlier version."""
     until: datetime
 
 
@@ -80,6 +82,18 @@ async def read_news(connection: Connection, message_ids: Collection[UUID]) -> di
     for row in await connection.fetch(sql.read_news, list(message_ids)):
         news[row["message_id"]].append(row)
     return news
+
+
+async def keep_facts(connection: Connection, facts: Mapping[UUID, str]) -> None:
+    """Keep what messages that are ours say, as JSON, from their first try on."""
+    if facts:
+        await connection.execute(sql.keep_facts, list(facts), list(facts.values()))
+
+
+async def void_empty(connection: Connection, message_ids: Collection[UUID], now: datetime) -> None:
+    """End messages that are ours and say nothing: what they were about was deleted."""
+    if message_ids:
+        await connection.execute(sql.void_empty, list(message_ids), now)
 
 
 async def settle(connection: Connection, claim: Claimed, attempt: Attempt, ending: Ending) -> str | None:

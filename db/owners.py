@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from db.codec import Row
+from db.channel_record import ChannelRecord
 from db.connections import Connection
 from db.entry import Owner
 from db.patience import TRANSIENT
@@ -28,7 +28,7 @@ class News(NamedTuple):
     profile: str | None
 
 
-def news_of(owner: Owner, row: Row) -> News | None:
+def news_of(owner: Owner, row: ChannelRecord) -> News | None:
     """Return what is new of a channel's owner, given its row of `read_channels`; None: nothing is."""
     written = re.sub(r"\D", "", row["phone_number"] or "")
     phone = None if owner.phone == written else owner.phone

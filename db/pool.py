@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
 from db.connections import Connection, Pool
-from db.hosts import connect_to_primary
+from db.hosts import Options, connect_to_primary
 from db.session import Session
 
 if TYPE_CHECKING:
@@ -38,15 +38,18 @@ ABANDONED_FOR: Final = timedelta(milliseconds=500)
 POOL_SIZE: Final = 10
 
 
-def _options(name: str, command_timeout: timedelta | None) -> dict[str, Any]:
+def _options(
+    name: str, command_timeout: timedelta | None, settings: Mapping[str, str] | None = None
+) -> Options:
     return {
-        "timeout": CONNECT_TIMEOUT.total_seconds(),
+        "connection_class": Session,
         "command_timeout": None if command_timeout is None else command_timeout.total_seconds(),
         "server_settings": {
             "application_name": name,
             "timezone": "UTC",
             "search_path": "public",
             "client_connection_check_interval": _milliseconds(ABANDONED_FOR),
+            **(settings or {}),
         },
     }
 
@@ -62,9 +65,8 @@ async def connect(
     settings: Mapping[str, str] | None = None,
 ) -> Connection:
     """Return one connection of its own, for a task that keeps it; `settings` are PostgreSQL's."""
-    options = _options(name, command_timeout)
-    options["server_settings"] |= settings or {}
-    return await connect_to_primary(dsn, connection_class=Session, **options)
+    options = _options(name, command_timeout, settings)
+    return await connect_to_primary(dsn, timeout=CONNECT_TIMEOUT.total_seconds(), **options)
 
 
 async def connect_writer(dsn: str) -> Connection:
@@ -81,6 +83,12 @@ async def open_pool(
     acquire_timeout: timedelta = ACQUIRE_TIMEOUT,
 ) -> Pool:
     """Return a pool; it connects as needed, so the database may come up later."""
+
+    async def connect_one(dsn: str | None = dsn, **_defaults: object) -> Session:
+        assert dsn is not None
+        return await connect_to_primary(dsn, timeout=CONNECT_TIMEOUT.total_seconds(), **options)
+
+    options = _options(name, COMMAND_TIMEOUT)
     pool = _Pool(
         dsn,
         min_size=0,
@@ -88,10 +96,9 @@ async def open_pool(
         max_queries=50_000,
         max_inactive_connection_lifetime=300,
         loop=None,
-        connect=connect_to_primary,  # type: ignore[arg-type]  # it takes what asyncpg gives, as options
+        connect=connect_one,
         connection_class=Session,
         record_class=asyncpg.Record,
-        **_options(name, COMMAND_TIMEOUT),
     )
     pool.acquire_timeout = acquire_timeout.total_seconds()
     return await pool

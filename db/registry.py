@@ -6,7 +6,7 @@ here a change that affects them makes the channel due, and the caller has it app
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 from db.address import normalise
@@ -41,7 +41,7 @@ class NewChannel:
     api_key: str | None = field(default=None, repr=False)
     name: str | None = None
     tenant_id: UUID | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Change:
     name: str | None = None
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
 def channel_identity(channel_id: UUID) -> str:
@@ -249,7 +249,7 @@ async def _make_due(
     await connection.execute(sql.make_channel_due, channel["channel_id"], probed)
 
 
-async def _merge_metadata(connection: Connection, channel_id: UUID, patch: Mapping[str, Any]) -> None:
+async def _merge_metadata(connection: Connection, channel_id: UUID, patch: Mapping[str, object]) -> None:
     before = load(await connection.fetchval(sql.lock_metadata, channel_id))
     merged = merge_patch(before, patch)
     # Only the patched keys travel: numbers that applications keep beside them don't lose digits on the way.

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 import orjson
 
-from db.codec import REASONS, TRIGGERS, Row, channel_of, rules_of_json, when
-from db.connections import Connection
+from db.codec import REASONS, TRIGGERS, channel_of, rules_of_json, when
+from db.connections import Connection, Record
 from db.entry import RECOVERY, Source
 from db.queries import sql
 from statemachine.model import Channel, Trigger
@@ -33,6 +33,22 @@ TIMES: Final = (
 """What is a time in a snapshot."""
 
 
+class EventData(TypedDict, total=False):
+    """What events hold in `data` for their replay, as `db/batch.py` and SQL functions write it."""
+
+    rules: dict[str, object]
+    again_at: str
+    failed: bool
+    held_until: str | None
+    opened: bool
+    kind: str
+    last_state: str | None
+    offset: float
+    epoch: int
+    dated_at: str
+    session_lost: bool
+
+
 async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, list[Effect]]:
     """Return the channel as its stored events alone make it, and every effect on the way.
 
@@ -53,13 +69,14 @@ async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, lis
 
 def channel_in(snapshot: str) -> Channel:
     """Return the channel that a snapshot holds."""
+    # Any as in a record of the driver's: `ChannelRecord` names the types.
     row: dict[str, Any] = {"recovery_due_at": None, **orjson.loads(snapshot)}
     return channel_of(row | {name: when(row[name]) for name in TIMES}, row["memory"])
 
 
-def signals_of(row: Row) -> Iterator[Signal]:
+def signals_of(row: Record) -> Iterator[Signal]:
     """Yield the signals of a row; one that counts many alike stands for the first and the last of them."""
-    data: dict[str, Any] = orjson.loads(row["data"] or "{}")
+    data: EventData = orjson.loads(row["data"] or "{}")
     received_at = row["received_at"]
     if "rules" in data:
         yield Configured(received_at, rules_of_json(data["rules"]))
@@ -86,7 +103,7 @@ def signals_of(row: Row) -> Iterator[Signal]:
                 yield _heard(row, data, row["last_received_at"], row["last_at"])
 
 
-def _heard(row: Row, data: dict[str, Any], received_at: datetime, at: datetime) -> Heard:
+def _heard(row: Record, data: EventData, received_at: datetime, at: datetime) -> Heard:
     return Heard(
         received_at=received_at,
         at=at,
@@ -98,7 +115,7 @@ def _heard(row: Row, data: dict[str, Any], received_at: datetime, at: datetime) 
     )
 
 
-def _verdict(row: Row, data: dict[str, Any], received_at: datetime, began_at: datetime) -> Verdict:
+def _verdict(row: Record, data: EventData, received_at: datetime, began_at: datetime) -> Verdict:
     return Verdict(
         received_at=received_at,
         dated_at=datetime.fromisoformat(data["dated_at"]),

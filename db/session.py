@@ -14,7 +14,8 @@ from asyncpg.transaction import Transaction as AsyncpgTransaction
 if TYPE_CHECKING:
     from asyncpg.transaction import _IsolationLevels
 
-    Base = asyncpg.Connection[asyncpg.Record]
+    class Base(asyncpg.Connection[asyncpg.Record]):
+        def _check_open(self) -> None: ...  # the stubs leave it out
 else:
     Base = asyncpg.Connection
 
@@ -36,7 +37,7 @@ class Session(Base):
         deferrable: bool = False,
     ) -> "Transaction":
         """Return a transaction, to be entered with `async with`."""
-        self._check_open()  # type: ignore[attr-defined]
+        self._check_open()
         return Transaction(self, isolation, readonly, deferrable)
 
 

@@ -9,6 +9,9 @@ from db.connections import Connection
 from db.documents import dump, load, merge_patch
 from db.queries import sql
 
+Patch = Mapping[str, Any]
+"""Changed fields of a tenant. Any: the API has checked each value by its field's own type."""
+
 
 class UnknownTenant(Exception):
     """There is no such tenant."""
@@ -21,7 +24,7 @@ class Tenant:
     name: str
     locale: str
     time_zone: str
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
 
 
 async def create_tenant(connection: Connection, tenant: Tenant) -> UUID:
@@ -30,21 +33,21 @@ async def create_tenant(connection: Connection, tenant: Tenant) -> UUID:
     return tenant_id
 
 
-async def change_tenant(connection: Connection, tenant_id: UUID, patch: Mapping[str, Any]) -> None:
+async def change_tenant(connection: Connection, tenant_id: UUID, patch: Patch) -> None:
     """Merge a patch (RFC 7396) into a tenant; changed defaults make its channels due. `UnknownTenant`."""
     async with connection.transaction():
         row = await connection.fetchrow(sql.lock_tenant, tenant_id)
         if row is None:
             raise UnknownTenant
-        before = Tenant(row["name"], row["locale"], row["time_zone"], load(row["defaults"]))
+        defaults = load(row["defaults"])
         after = Tenant(
-            patch.get("name", before.name),
-            patch.get("locale", before.locale),
-            patch.get("time_zone", before.time_zone),
-            merge_patch(before.defaults, patch.get("defaults", {})),
+            patch.get("name", row["name"]),
+            patch.get("locale", row["locale"]),
+            patch.get("time_zone", row["time_zone"]),
+            merge_patch(defaults, patch.get("defaults", {})),
         )
         await connection.execute(sql.update_tenant, tenant_id, *_columns(after))
-        if after.defaults != before.defaults:
+        if after.defaults != defaults:
             await connection.execute(sql.make_tenant_due, tenant_id)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from db.claims import Claim
 from db.connections import Connection, Pool
@@ -32,7 +32,7 @@ class Claimed:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def begin(self, claim: Claim, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def begin(self, claim: Claim, work: Coroutine[object, None, None]) -> "asyncio.Task[None]":
         """Return the task that does the work, which ends the claim."""
         task = asyncio.create_task(work)
         self._under_way[task] = claim
@@ -56,7 +56,7 @@ class Claimed:
             log.warning("%d channels stay claimed: %r", len(left), error)
 
 
-async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+async def to_the_end(work: Coroutine[object, None, Result]) -> Result:
     """Return what the work returns; a cancellation waits for it: a claim cut short would belong to nobody."""
     task = asyncio.create_task(work)
     try:

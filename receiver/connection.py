@@ -6,9 +6,8 @@ can't read, which gateways take for final. Knows nothing of what is asked.
 
 import asyncio
 from asyncio import TimerHandle
-from collections import deque
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,6 +26,16 @@ RETRY: Final = (
 )
 
 
+class _Unread(list[tuple[bytes, bytes]]):
+    """A list of headers that keeps none."""
+
+    def append(self, _header: tuple[bytes, bytes]) -> None:
+        pass
+
+
+UNREAD: Final = _Unread()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, with a limit on what its sender may take of our time and memory.
 
@@ -40,7 +49,7 @@ class Connection(HttpToolsProtocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
@@ -50,7 +59,7 @@ class Connection(HttpToolsProtocol):
         self._unheard = 0
         self.url = b""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         if self._at_most is not None and len(self.connections) > self._at_most:
             self._refuse()
@@ -82,7 +91,7 @@ class Connection(HttpToolsProtocol):
             raise OverflowError("too many requests at once")
         super().on_headers_complete()
         # What follows the body (trailers) is of any size, and nobody reads it.
-        self.headers = deque(maxlen=0)  # type: ignore[assignment]
+        self.headers = UNREAD
 
     def on_body(self, body: bytes) -> None:
         self._unheard = 0

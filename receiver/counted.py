@@ -4,7 +4,7 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -16,7 +16,8 @@ from receiver.providers import PROVIDERS
 from statemachine.gateway import Health
 from statemachine.model import State
 
-Samples = Mapping[Any, float]
+Labels = tuple[str, ...]
+Samples = Mapping[Labels, float]
 """Values by the values of their labels, in order."""
 STATES: Final = tuple(dict.fromkeys(state.shown for state in State))
 COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -45,19 +46,20 @@ class Figures:
     def samples(self) -> dict[str, Samples]:
         """Return the samples of each of `COUNTED`, nought where there is nothing."""
         # A replica of another version may know words that this one doesn't.
-        states = Tally({(state,): 0 for state in STATES})
-        both = Tally({(provider, state): 0 for provider in PROVIDERS for state in STATES})
-        incidents = Tally({(provider,): 0 for provider in PROVIDERS})
+        states: Tally[Labels] = Tally({(state,): 0 for state in STATES})
+        both: Tally[Labels] = Tally({(provider, state): 0 for provider in PROVIDERS for state in STATES})
+        incidents: Tally[Labels] = Tally({(provider,): 0 for provider in PROVIDERS})
         for provider, state, channels, opened in self.channels:
             states[state,] += channels
             both[provider, state] += channels
             incidents[provider,] += opened
-        due = {
+        due: dict[Labels, float] = {
             (kind,): 0.0 if since is None else (self.at - since).total_seconds()
             for kind, since in self.due._asdict().items()
         }
-        gateways = {(health.value,): self.gateways.get(health, 0) for health in Health}
-        down = {(): gateways[Health.DOWN,]}  # it is down exactly while it has an open incident
+        gateways: dict[Labels, float] = {(health.value,): self.gateways.get(health, 0) for health in Health}
+        # A gateway is down exactly while it has an open incident.
+        down: dict[Labels, float] = {(): gateways[Health.DOWN,]}
         by_metric: tuple[Samples, ...] = states, both, incidents, gateways, down, due
         return dict(zip(COUNTED, by_metric, strict=True))
 

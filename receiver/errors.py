@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from math import ceil
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -38,7 +38,7 @@ class Problem(Exception):
     status: HTTPStatus = HTTPStatus.INTERNAL_SERVER_ERROR
     headers: Mapping[str, str] = {}
 
-    def __init__(self, detail: str, **extra: Any) -> None:
+    def __init__(self, detail: str, **extra: object) -> None:
         super().__init__(detail)
         self.detail: Final = detail
         self.extra: Final = extra
@@ -136,7 +136,7 @@ def answer(problem: Problem) -> Response:
 
 
 def _response(
-    status: HTTPStatus, detail: str, headers: Mapping[str, str], extra: Mapping[str, Any] | None = None
+    status: HTTPStatus, detail: str, headers: Mapping[str, str], extra: Mapping[str, object] | None = None
 ) -> Response:
     body = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
     content = orjson.dumps({**body, **(extra or {})})
@@ -176,7 +176,7 @@ DATABASE_AWAY: Final[tuple[type[Exception], ...]] = (
     NotCommitted,
 )
 
-exception_handlers: Final[dict[Any, ExceptionHandler]] = {
+exception_handlers: Final[dict[type[Exception], ExceptionHandler]] = {
     Problem: _on_problem,
     HTTPException: _on_http_exception,
     # Nobody hears the answer: whoever asked has closed, or was too slow.

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from db import gateways
@@ -118,7 +118,7 @@ class Gateways:
 
     async def _prove(self, failing: Sequence[UUID]) -> None:
         """Ask elsewhere; whatever comes back proves that we are online."""
-        questions: list[Coroutine[Any, Any, object]] = []
+        questions: list[Coroutine[object, None, object]] = []
         try:
             async with self._pool.acquire() as connection:
                 others = await gateways.gateways_elsewhere(connection, failing, ELSEWHERE)

@@ -35,7 +35,7 @@ def share(folder: Path, number: int) -> None:
     Call it before `Metrics` is made. A process that takes over a dead one's number goes on with its counters.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(lambda: number)
 
 
 class Metrics:
@@ -208,5 +208,5 @@ class Metrics:
 
 def _of_all_processes(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, str(folder))
     return registry

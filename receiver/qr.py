@@ -24,7 +24,11 @@ SCANNED_WITHIN: Final = timedelta(seconds=20)
 NOT_YET_AGAIN: Final = timedelta(seconds=5)
 """When to come again for a QR that the gateway has begun to make."""
 NEEDING: Final = frozenset({State.QR_PENDING, State.UNPAIRED})
-"""The states in which only a scan brings a channel back."""
+"""The states without a session that a new QR could end.
+
+Whether a scan helps is another question (`Standing.scan_helps`): an operator may link another number to the
+channel of a banned one.
+"""
 WHY_NOT: Final = {
     State.UNKNOWN: "Nothing is known of the channel yet: it may be connected.",
     State.OPEN: "The channel is connected: there is nothing to scan.",

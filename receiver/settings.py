@@ -139,7 +139,7 @@ def _log_format(value: str) -> LogFormat:
 class Setting:
     """How one setting is read and what it is for."""
 
-    read: Callable[[str], Any]
+    read: Callable[[str], object]
     help: str
     secret: bool = False
     suffix: str = ""
@@ -269,6 +269,7 @@ def _named(given: Mapping[str, str], name: str) -> bool:
 
 
 def _read(name: str, given: Mapping[str, str], problems: list[str]) -> Any:
+    # Any: the annotation of the setting's field tells its type, which is read at run time.
     setting, env = DECLARED[name], variable(name)
     try:
         text = _text_of(env, given)

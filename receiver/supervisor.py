@@ -92,7 +92,7 @@ async def _keep(work: Work) -> None:
     while True:
         began = now()
         code, served = await _run(work)
-        mark_process_dead(work.number, str(work.shared))  # type: ignore[no-untyped-call]
+        mark_process_dead(work.number, str(work.shared))
         if now() - began >= STEADY.total_seconds():
             failures, pause = 0, FIRST_PAUSE
         # Who is killed from outside while it serves has not failed.

@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from db.checks import Check, advance_check, read_check, start_check
@@ -77,7 +77,7 @@ async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_P
 
 
 @asynccontextmanager
-async def _running(loop: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
+async def _running(loop: Coroutine[object, None, None]) -> AsyncIterator["asyncio.Task[None]"]:
     """Yield the running loop; what it failed with is raised at the end."""
     task = asyncio.create_task(loop)
     try:

@@ -77,6 +77,23 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
+_BY_SCAN: Final = frozenset(
+    {
+        Reason.LOGGED_OUT,
+        Reason.LOGGED_OUT_BY_API,
+        # The end of the ban needs time and nobody's action.
+        Reason.BANNED_TEMPORARILY,
+        Reason.QR_LIMIT,
+        Reason.SCAN_NEEDED,
+        Reason.SESSION_MISSING,
+        Reason.QR_SHOWN,
+    }
+)
+"""Reasons that a scan ends, whatever the state is by now."""
+_NOT_BY_SCAN: Final = frozenset({Reason.BANNED, Reason.EXPIRED, Reason.INSTANCE_REMOVED})
+"""Reasons that WhatsApp's review, the subscription or the gateway's operator has to end first."""
+
+
 class Ailment(StrEnum):
     """What an order to the gateway may heal, where the gateway has an order for it."""
 
@@ -109,6 +126,13 @@ class Standing(NamedTuple):
     def terminal(self) -> bool:
         """True when only a person with the phone can bring the channel back."""
         return self.state is State.UNPAIRED or self.reason is Reason.SCAN_NEEDED
+
+    @property
+    def scan_helps(self) -> bool:
+        """True when the scan of a QR brings the channel back, and nobody has to act before it."""
+        if self.reason in _NOT_BY_SCAN:
+            return False
+        return self.reason in _BY_SCAN or self.state in {State.UNPAIRED, State.QR_PENDING}
 
 
 class Witness(NamedTuple):

@@ -57,29 +57,38 @@ cross join lateral (
 join zapwatch_messages m on m.id = d.message_id and m.settled_at is null;
 
 -- name: supersede_changes
--- Take changes out of these messages that newer ones follow, unless they are on their way. A message of nothing else is
--- void.
+-- Take changes out of these messages that newer ones follow, unless they are on their way or were tried: what was tried says
+-- the same in each try. A message of nothing else is void.
 with waiting as (
-  select id
+  select id, facts is not null as was_tried
   from zapwatch_messages
   where id = any ($1::uuid[]) and settled_at is null and (claimed_until is null or claimed_until <= $2)
   order by id
   for no key update skip locked
-), taken as (
-  update zapwatch_decisions d
-  set is_sent = false, why = $3
+), followed as (
+  select d.id, d.message_id, w.was_tried
   from waiting w
-  where d.message_id = w.id and d.is_sent and exists (
+  join zapwatch_decisions d on d.message_id = w.id and d.is_sent
+  where exists (
     select
     from zapwatch_decisions n
     where n.channel_id = d.channel_id and n.destination_id = d.destination_id and n.event = d.event and n.is_sent
       and n.id > d.id
   )
-  returning d.id, d.message_id
+), void as (
+  select distinct f.message_id
+  from followed f
+  where not exists (
+    select from zapwatch_decisions d
+    where d.message_id = f.message_id and d.is_sent and d.id not in (select id from followed)
+  )
+), taken as (
+  update zapwatch_decisions d
+  set is_sent = false, why = $3
+  from followed f
+  where d.id = f.id and (not f.was_tried or f.message_id in (select message_id from void))
 )
 update zapwatch_messages m
 set settled_at = $2, outcome = 'void', claimed_until = null
-where m.id in (select message_id from taken) and not exists (
-  select from zapwatch_decisions d
-  where d.message_id = m.id and d.is_sent and d.id not in (select id from taken)
-);
+from void v
+where m.id = v.message_id;

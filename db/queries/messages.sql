@@ -59,10 +59,11 @@ with recursive waiting as (
     due_at = case when mine.after_at is null then m.due_at else greatest(mine.after_at, $1) + $5::interval end
   from mine
   where m.id = mine.id
-  returning m.id, m.destination_id, m.tenant_id, m.purpose, m.created_at, m.tries, m.claimed_until
+  returning m.id, m.destination_id, m.tenant_id, m.purpose, m.created_at, m.tries, m.claimed_until,
+    m.facts::text as facts
 )
 select c.id, c.destination_id, c.tenant_id, c.purpose, c.created_at, c.tries, d.kind, d.config,
-  t.locale::text as locale, t.time_zone::text as time_zone
+  t.locale::text as locale, t.time_zone::text as time_zone, c.facts
 from claimed c
 join zapwatch_destinations d on d.id = c.destination_id
 left join tenants t on t.id = c.tenant_id
@@ -88,6 +89,18 @@ left join zapwatch_gateways g on g.id = gi.gateway_id
 left join zapwatch_destinations o on o.id = d.about_destination_id
 where d.message_id = any ($1::uuid[]) and d.is_sent
 order by d.id;
+
+-- name: keep_facts
+-- Keep what messages say, from their first try on.
+update zapwatch_messages m
+set facts = u.facts::jsonb
+from unnest($1::uuid[], $2::text[]) as u (id, facts)
+where m.id = u.id;
+
+-- name: void_empty
+-- End messages of which nothing is left.
+update zapwatch_messages set settled_at = $2, outcome = 'void', claimed_until = null
+where id = any ($1::uuid[]) and settled_at is null;
 
 -- name: release_messages
 -- Give claimed messages back, each unless the claim is over.

@@ -1,7 +1,7 @@
 """A destination's configuration as its notifier reads it; knows none of them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    def stored(self) -> Mapping[str, Any]:
+    def stored(self) -> Mapping[str, object]:
         """Return it in its normal form."""
         return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 

@@ -7,7 +7,7 @@ be reached, so that one that hangs delays no other.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -15,26 +15,26 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from db.connections import Pool, Record
-from db.documents import load
+from db.connections import Connection, Pool
 from db.messages import (
     PER_DESTINATION,
     Attempt,
     Claimed,
     Ending,
     claim_messages,
+    keep_facts,
     read_news,
     release_messages,
     settle,
+    void_empty,
 )
 from db.patience import TRANSIENT, persist
 from db.vault import Vault, VaultError
-from receiver.alerts.notice import Event, Item, Message, Notifier, Sent
+from receiver.alerts.facts import MakeLink, freeze, message_of
+from receiver.alerts.notice import Notifier, Sent
 from receiver.claimed import to_the_end
 from receiver.outgoing import Outgoing
 from receiver.rounds import go_round
-from receiver.texts import DEFAULT_LOCALE
-from statemachine.model import Reason, State
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)
@@ -59,22 +59,6 @@ FAREWELL: Final = timedelta(seconds=2)
 """How long, when the service ends, what is on its way may take to be settled."""
 ANSWER: Final = 500
 """Characters of a destination's answer that are kept."""
-TIME_ZONE: Final = "America/Sao_Paulo"
-"""Of operators, who have no tenant's."""
-SCANS: Final = {
-    Reason.LOGGED_OUT,
-    Reason.LOGGED_OUT_BY_API,
-    Reason.QR_LIMIT,
-    Reason.SCAN_NEEDED,
-    Reason.SESSION_MISSING,
-    Reason.QR_SHOWN,
-}
-"""Reasons for which a scan brings a channel back, in whatever state it is."""
-REASONS: Final = {reason.value: reason for reason in Reason}
-
-Link = Callable[[UUID, UUID, datetime], str]
-"""Makes the link by which a channel comes back, of channel, incident and the time it is made."""
-
 log = logging.getLogger(__name__)
 
 
@@ -88,7 +72,7 @@ class Dispatcher:
         notifiers: Mapping[str, Notifier],
         operators: Outgoing,
         tenants: Outgoing,
-        link: Link | None = None,
+        link: MakeLink | None = None,
         on_attempt: Callable[[str, str], None] = lambda kind, outcome: None,
         schedule: Sequence[timedelta] = SCHEDULE,
         send_within: timedelta = SEND_WITHIN,
@@ -117,10 +101,11 @@ class Dispatcher:
         free = AT_ONCE - len(self._under_way)
         if free <= 0:
             return []
+        now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
-            claims = await claim_messages(connection, datetime.now(UTC), LEASE, free, PER_DESTINATION)
-            news = await read_news(connection, [claim.id for claim in claims]) if claims else {}
-        return [self._begin(claim, news[claim.id]) for claim in claims]
+            claims = await claim_messages(connection, now, LEASE, free, PER_DESTINATION)
+            facts = await _facts_of(connection, claims, now)
+        return [self._begin(claim, facts[claim.id]) for claim in claims if claim.id in facts]
 
     async def run(self) -> None:
         """Send for ever. In the end claims are given back."""
@@ -139,16 +124,16 @@ class Dispatcher:
         await asyncio.sleep(BREATH.total_seconds())
         return True
 
-    def _begin(self, claim: Claimed, news: Sequence[Record]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._deliver(claim, news))
+    def _begin(self, claim: Claimed, facts: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._deliver(claim, facts))
         self._under_way[task] = claim
         task.add_done_callback(self._under_way.pop)
         return task
 
-    async def _deliver(self, claim: Claimed, news: Sequence[Record]) -> None:
+    async def _deliver(self, claim: Claimed, facts: str) -> None:
         began, loop = datetime.now(UTC), asyncio.get_running_loop()
         started = loop.time()
-        sent = await self._send(claim, news)
+        sent = await self._send(claim, facts)
         took = timedelta(seconds=loop.time() - started)
         attempt = Attempt(began, took, sent.ok, sent.status, _clean(sent.answer))
         ending = self._end(claim, sent, began + took)
@@ -170,14 +155,14 @@ class Dispatcher:
         if disabled is not None:
             log.error("destination %s is switched off: %s", claim.destination_id, disabled)
 
-    async def _send(self, claim: Claimed, news: Sequence[Record]) -> Sent:
+    async def _send(self, claim: Claimed, facts: str) -> Sent:
         """Have a message sent once; whatever goes wrong is a value."""
         notifier = self._notifiers.get(claim.kind)
         if notifier is None:
             return Sent(False, answer="this version has no notifier of its kind")
         try:
             config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
-            message = self._message(claim, news)
+            message = message_of(claim, facts, self._link, datetime.now(UTC))
             outgoing = self._operators if claim.tenant_id is None else self._tenants
             async with asyncio.timeout(self._send_within.total_seconds()):
                 return await notifier.send(config, message, outgoing)
@@ -189,48 +174,6 @@ class Dispatcher:
             # One notifier's fault must not end all telling; its words may hold a secret.
             log.error("the notifier %s failed: %s", claim.kind, type(error).__name__)
             return Sent(False, answer=f"the notifier failed: {type(error).__name__}")
-
-    def _message(self, claim: Claimed, news: Sequence[Record]) -> Message:
-        return Message(
-            id=claim.id,
-            at=claim.created_at,
-            locale=claim.locale or DEFAULT_LOCALE,
-            time_zone=claim.time_zone or TIME_ZONE,
-            items=tuple(self._item(row, claim.created_at) for row in news),
-            is_test=claim.purpose == "test",
-            is_reminder=claim.purpose == "reminder",
-            tenant_id=claim.tenant_id,
-        )
-
-    def _item(self, row: Record, at: datetime) -> Item:
-        event = Event(row["event"])
-        reason = _reason(row)
-        is_over = event in (Event.INCIDENT_RESOLVED, Event.GATEWAY_RESOLVED)
-        needs_scan = event is Event.INCIDENT_OPENED and (
-            row["state"] in (State.UNPAIRED.value, State.QR_PENDING.value) or reason in SCANS
-        )
-        channel_id, link = row["channel_id"], None
-        if needs_scan and self._link is not None:
-            link = self._link(channel_id, row["subject_id"], at)
-        return Item(
-            event=event,
-            incident_id=row["subject_id"],
-            name=row["name"],
-            kind=row["kind"],
-            reason=reason,
-            started_at=row["started_at"] or at,
-            resolved_at=row["resolved_at"] if is_over else None,
-            channel_id=channel_id,
-            tenant_id=row["tenant_id"],
-            link=link,
-            affected=row["affected"],
-            provider=row["provider"],
-            needs_scan=needs_scan,
-            state=row["changed_to"],
-            previous_state=row["changed_from"],
-            sequence=row["sequence"],
-            expires_at=row["expires_at"],
-        )
 
     def _end(self, claim: Claimed, sent: Sent, now: datetime) -> Ending:
         """Return what becomes of a message after a try."""
@@ -269,10 +212,17 @@ class Dispatcher:
             log.warning("%d messages stay claimed: %r", len(left), error)
 
 
-def _reason(row: Record) -> Reason | None:
-    details = load(row["details"])
-    word = details.get("reason") if isinstance(details, dict) else None
-    return REASONS.get(word) if isinstance(word, str) else None
+async def _facts_of(connection: Connection, claims: Collection[Claimed], now: datetime) -> dict[UUID, str]:
+    """Return what claimed messages say, kept from the first try on; void are those that say nothing."""
+    facts = {claim.id: claim.facts for claim in claims if claim.facts is not None}
+    new = [claim for claim in claims if claim.facts is None]
+    if new:
+        news = await read_news(connection, [claim.id for claim in new])
+        made = {claim.id: freeze(claim, news[claim.id], now) for claim in new if news[claim.id]}
+        await keep_facts(connection, made)
+        await void_empty(connection, [claim.id for claim in new if not news[claim.id]], now)
+        facts |= made
+    return facts
 
 
 def _clean(answer: str) -> str:

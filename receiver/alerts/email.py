@@ -12,7 +12,7 @@ from email.message import EmailMessage
 from email.policy import SMTP as POLICY
 from email.utils import format_datetime, parseaddr
 from html import escape
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal, Protocol, runtime_checkable
 
 from aiosmtplib import (
     SMTP,
@@ -86,6 +86,13 @@ class Email(Config):
         return [b64encode(both.encode()).decode(), b64encode(self.password.encode()).decode(), self.password]
 
 
+@runtime_checkable
+class _Abortable(Protocol):
+    """A transport that writes, as uvloop's do, which are no `asyncio.Transport`."""
+
+    def abort(self) -> None: ...
+
+
 class EmailNotifier:
     """Tells mailboxes."""
 
@@ -136,9 +143,9 @@ async def _deliver(email: Email, mail: EmailMessage, outgoing: Outgoing, hidden:
             await server.quit(timeout=GOODBYE)
     finally:
         # Not by close alone, which waits until a server has read what it may never read.
-        transport = cast(asyncio.Transport | None, server.transport)
+        transport = server.transport
         server.close()
-        if transport is not None:
+        if isinstance(transport, _Abortable):
             transport.abort()
     some = f" (refused: {', '.join(refused)})" if refused else ""
     return Sent(ok=True, status=ACCEPTED, answer=words(answer + some, hidden))

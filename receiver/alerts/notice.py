@@ -40,12 +40,12 @@ class Item(NamedTuple):
     channel_id: UUID | None = None
     tenant_id: UUID | None = None
     link: str | None = None
-    """Where a scan brings the channel back; it lets anybody in who has it."""
+    """Where a scan brings the channel back, if `needs_scan`; it lets anybody in who has it."""
     affected: int | None = None
     """How many channels a gateway's incident stands for."""
     provider: str | None = None
     needs_scan: bool = False
-    """Whether only a person with the phone brings the channel back."""
+    """Whether a scan brings the incident's channel back: then the text asks for one."""
     state: str | None = None
     """What a channel's state is now, by its public name."""
     previous_state: str | None = None

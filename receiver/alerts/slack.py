@@ -4,7 +4,7 @@ The address is the secret. Links aren't unfurled: Slack would open the way back.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -52,7 +52,7 @@ class SlackNotifier:
         return judge(reply, [url, *links(message)])
 
 
-def document(text: Text) -> Mapping[str, Any]:
+def document(text: Text) -> Mapping[str, object]:
     """Return a text as Slack takes it; `text` is for notifications, which show no blocks."""
     return {
         "text": _escaped(text.subject),
@@ -62,7 +62,7 @@ def document(text: Text) -> Mapping[str, Any]:
     }
 
 
-def _blocks(text: Text) -> Iterator[Mapping[str, Any]]:
+def _blocks(text: Text) -> Iterator[Mapping[str, object]]:
     if len(text.news) > 1:
         yield {"type": "header", "text": {"type": "plain_text", "text": text.subject[:HEADER_LIMIT]}}
     for news in text.news:
@@ -78,7 +78,7 @@ def _lines(news: News, label: str) -> Iterator[str]:
         yield f"<{_escaped(news.link)}|{_escaped(label)}>"
 
 
-def _section(words: str) -> Mapping[str, Any]:
+def _section(words: str) -> Mapping[str, object]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": words}}
 
 

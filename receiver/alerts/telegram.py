@@ -5,7 +5,7 @@ The bot's token is in the address of each call. Links aren't previewed: Telegram
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 from pydantic import BeforeValidator, Field
@@ -65,7 +65,7 @@ class TelegramNotifier:
         return _judge(reply, [telegram.token, *links(message)])
 
 
-def document(chat_id: str, message: Message) -> Mapping[str, Any]:
+def document(chat_id: str, message: Message) -> Mapping[str, object]:
     """Return what sendMessage takes; without `parse_mode` nothing in it is markup."""
     text = text_of(message, ITEMS_SHOWN)
     told = text.body if len(text.news) == 1 else f"{text.subject}\n\n{text.body}"

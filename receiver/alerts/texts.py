@@ -17,23 +17,12 @@ from babel.lists import format_list
 from receiver.alerts.notice import Event, Item, Message
 from receiver.texts import N_, catalogue, language, reason_text
 from statemachine.gateway import Cause
-from statemachine.model import Reason, State
+from statemachine.model import State
 
 ITEMS_SHOWN: Final = 20
 """Pieces of news that one message has in words; the others are counted."""
 NAME_SHOWN: Final = 120
 """Characters of a name."""
-SCAN_HELPS: Final = frozenset(
-    {
-        Reason.LOGGED_OUT,
-        Reason.LOGGED_OUT_BY_API,
-        Reason.QR_LIMIT,
-        Reason.QR_SHOWN,
-        Reason.SCAN_NEEDED,
-        Reason.SESSION_MISSING,
-    }
-)
-"""Reasons for which a scan is what brings the channel back."""
 TITLES: Final = {
     Event.INCIDENT_OPENED: N_("WhatsApp of {name} lost its connection"),
     Event.INCIDENT_RESOLVED: N_("WhatsApp of {name} is connected again"),
@@ -101,13 +90,6 @@ def text_of(message: Message, shown: int = ITEMS_SHOWN) -> Text:
     return Text(speaker.subject(), news, speaker.more(more), speaker.say(N_("Reconnect")))
 
 
-def needs_scan(item: Item) -> bool:
-    """Return whether a scan is what brings an incident's channel back."""
-    return item.event is Event.INCIDENT_OPENED and (
-        item.reason in SCAN_HELPS or item.kind == State.QR_PENDING.shown
-    )
-
-
 def _lines(news: News, label: str) -> Iterator[str]:
     yield from (news.head, *news.details)
     if news.link:
@@ -137,7 +119,7 @@ class _Speaker:
 
     def news(self, item: Item) -> News:
         head = self._title(item) + "."
-        if needs_scan(item):
+        if item.needs_scan:
             head += " " + self.say(N_("Reconnect by QR code in Settings."))
         return News(head, tuple(self._details(item)), item.link)
 

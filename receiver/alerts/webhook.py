@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from secrets import token_bytes
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import orjson
 from pydantic import AfterValidator, AwareDatetime
@@ -114,21 +114,21 @@ def _signature(secret: str, content: bytes) -> str:
     return b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
 
 
-def document(message: Message) -> Mapping[str, Any]:
+def document(message: Message) -> Mapping[str, object]:
     """Return the body of a message's one piece of news; a test may have none."""
     (item,) = message.items or (None,)
     name = TEST if message.is_test or item is None else item.event.value
     return {"type": name, "timestamp": _time(message.at), "data": _data(item)}
 
 
-def _data(item: Item | None) -> Mapping[str, Any]:
+def _data(item: Item | None) -> Mapping[str, object]:
     if item is None:
         return dict.fromkeys(FIELDS)
     values = (
         item.incident_id, item.channel_id, item.tenant_id, item.name, item.kind or None, item.reason,
         _time(item.started_at), _time(item.resolved_at), _seconds(item), item.link,
     )  # fmt: skip
-    more: dict[str, Any] = {} if item.affected is None else {"affected": item.affected}
+    more: dict[str, object] = {} if item.affected is None else {"affected": item.affected}
     if item.event is Event.STATE_CHANGED:
         states = {"state": item.state, "previous_state": item.previous_state}
         more |= {**states, "sequence": item.sequence}

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, NoReturn, TypeVar
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from starlette.requests import Request
 
 from receiver.errors import FieldProblem, Invalid, TooLarge
@@ -58,7 +58,7 @@ class Metadata(BaseModel):
     auto_recovery: bool | None = None
     terminal_waits: bool | None = None
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """Return what was sent and nothing else."""
         return self.model_dump(exclude_unset=True)
 
@@ -99,7 +99,7 @@ async def _bytes_of(request: Request) -> bytes:
     return bytes(body)
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes) -> object:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -111,7 +111,7 @@ def _parse(body: bytes) -> Any:
         raise Invalid([FieldProblem("", "The body is not JSON.")]) from None
 
 
-def _refuse(_constant: str) -> Any:
+def _refuse(_constant: str) -> NoReturn:
     raise ValueError("not JSON")
 
 
@@ -122,9 +122,9 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _unstorable(body: Mapping[str, Any]) -> Iterator[FieldProblem]:
+def _unstorable(body: Mapping[str, object]) -> Iterator[FieldProblem]:
     """Yield the fields that no row can hold; a list, for a body may be deeper than the stack."""
-    todo: list[tuple[tuple[object, ...], Any]] = [((), body)]
+    todo: list[tuple[tuple[object, ...], object]] = [((), body)]
     while todo:
         path, value = todo.pop()
         if len(path) > MAX_DEPTH:
@@ -141,6 +141,6 @@ def _unstorable(body: Mapping[str, Any]) -> Iterator[FieldProblem]:
                 yield FieldProblem(pointer(*path), "A name can't hold NUL or half of a surrogate pair.")
 
 
-def _problem(item: Any) -> FieldProblem:
+def _problem(item: ErrorDetails) -> FieldProblem:
     detail = "There is no such field." if item["type"] == "extra_forbidden" else item["msg"] + "."
     return FieldProblem(pointer(*item["loc"]), detail)

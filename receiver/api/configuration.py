@@ -1,7 +1,7 @@
 """A destination's configuration as it comes and as it is shown; each kind's notifier says what it may be."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +20,7 @@ class Configuration(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """Return what was sent and nothing else."""
         return dict(self.model_extra or {})
 

@@ -15,6 +15,8 @@ from starlette.routing import Route
 from receiver.api import channels, destinations, gateways, incidents, maintenance, tenants
 from receiver.api.endpoint import Json, Operation, PublicOperation
 
+Schema = dict[str, Any]
+"""An OpenAPI document or a part of it. Any: it is nested, and read by names that its specification fixes."""
 Described = Operation | PublicOperation
 
 _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
@@ -33,7 +35,7 @@ _PAGE: Final = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
     "cursor": {"type": "string", "description": "`next` of the page before"},
 }
-_QUERIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
+_QUERIES: Final[dict[tuple[str, str], Schema]] = {
     ("GET", "/channels"): {
         "state": {"type": "string", "enum": list(channels.SHOWN_STATES)},
         "incident": {"type": "string", "enum": ["open"]},
@@ -93,12 +95,12 @@ _STYLE: Final = (
 )
 
 
-def document(operations: Sequence[Described]) -> dict[str, Any]:
+def document(operations: Sequence[Described]) -> Schema:
     """Return the OpenAPI 3.1 document of these operations."""
     _, schemas = models_json_schema(
         [(model, "validation") for model in _BODIES.values()], ref_template="#/components/schemas/{model}"
     )
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, Schema] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
@@ -113,9 +115,9 @@ def document(operations: Sequence[Described]) -> dict[str, Any]:
     }
 
 
-def _operation(described: Described) -> dict[str, Any]:
+def _operation(described: Described) -> Schema:
     method, path = described.method, described.path
-    operation: dict[str, Any] = {
+    operation: Schema = {
         "summary": (described.endpoint.__doc__ or "").strip(),
         "parameters": list(_parameters(path, method)),
         "responses": {"2XX": {"description": "Done"}, "default": _PROBLEM},
@@ -131,7 +133,7 @@ def _operation(described: Described) -> dict[str, Any]:
     return operation
 
 
-def _parameters(path: str, method: str) -> Sequence[dict[str, Any]]:
+def _parameters(path: str, method: str) -> Sequence[Schema]:
     found = [
         {"name": name, "in": "path", "required": True, "schema": _ID} for name in re.findall(r"{(\w+)}", path)
     ]
@@ -139,7 +141,7 @@ def _parameters(path: str, method: str) -> Sequence[dict[str, Any]]:
     return found + [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
 
 
-def _page(described: dict[str, Any]) -> str:
+def _page(described: Schema) -> str:
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Zapwatch API</title>",
         f"<style>{_STYLE}</style>",
@@ -155,7 +157,7 @@ def _page(described: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _table(operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+def _table(operation: Schema, schemas: Schema) -> str:
     rows = [(item["name"], item["in"]) for item in operation["parameters"]]
     if "requestBody" in operation:
         reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]

@@ -4,7 +4,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 from uuid import UUID
 
 import orjson
@@ -83,17 +83,17 @@ class Query:
 
     def after_id(self) -> UUID | None:
         """Return where the page begins in a list ordered by id."""
-        return self._cursor(lambda values: UUID(values[0]))
+        return self._cursor(lambda values: _id(values[0]))
 
     def before_number(self) -> int | None:
         """Return where the page begins in a list ordered by number, newest first."""
-        return self._cursor(lambda values: max(0, min(int(values[0]), 2**63 - 1)))
+        return self._cursor(lambda values: max(0, min(_whole(values[0]), 2**63 - 1)))
 
     def before_time(self) -> tuple[datetime, UUID] | None:
         """Return where the page begins in a list ordered by time and id, newest first."""
-        return self._cursor(lambda values: (_aware(values[0]), UUID(values[1])))
+        return self._cursor(lambda values: (_aware(values[0]), _id(values[1])))
 
-    def _cursor(self, read: Callable[[list[Any]], Item]) -> Item | None:
+    def _cursor(self, read: Callable[[list[object]], Item]) -> Item | None:
         value = self._given.get("cursor")
         try:
             return read(orjson.loads(urlsafe_b64decode(value))) if value else None
@@ -110,7 +110,21 @@ def page(
     return {"items": [show(row) for row in shown], "next": _written(key(shown[-1])) if more else None}
 
 
-def _aware(text: str) -> datetime:
+def _id(value: object) -> UUID:
+    if not isinstance(value, str):
+        raise TypeError
+    return UUID(value)
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int | float | str):
+        raise TypeError
+    return int(value)
+
+
+def _aware(text: object) -> datetime:
+    if not isinstance(text, str):
+        raise TypeError
     return datetime.fromisoformat(text).astimezone(UTC)
 
 

@@ -1,6 +1,6 @@
 """Tenants: made and listed by operators of all tenants; a tenant's own operator sees and changes only it."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -46,7 +46,7 @@ class TenantPatch(Body):
     time_zone: TimeZone = "UTC"
     defaults: Metadata = Metadata()
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, object]:
         """Return what was sent and nothing else."""
         return self.model_dump(exclude_unset=True)
 

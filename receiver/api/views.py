@@ -1,7 +1,6 @@
 """Rows as the JSON that docs/api.md promises; reads no database and changes nothing."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from db.connections import Record
 from db.deliveries import Delivery, Tested
@@ -221,7 +220,7 @@ def _flag(name: str, metadata: object, defaults: object) -> bool:
     return True
 
 
-def _reason(row: Record) -> dict[str, Any] | None:
+def _reason(row: Record) -> dict[str, object] | None:
     if row["reason"] is None:
         return None
     reason = Reason(row["reason"])

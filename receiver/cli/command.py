@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import asyncpg
 import click
@@ -31,7 +31,7 @@ from receiver.settings import (
 )
 
 WRONG_SETTINGS: Final = 2
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., object])
 Result = TypeVar("Result")
 
 
@@ -53,7 +53,7 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def settings_of(options: dict[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+def settings_of(options: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings from options and environment, or say all that is wrong and exit with 2.
 
     Names that are no settings are left for `serve` to warn of.
@@ -66,7 +66,7 @@ def settings_of(options: dict[str, Any], environ: Mapping[str, str] = os.environ
         sys.exit(WRONG_SETTINGS)
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
+def run(work: Coroutine[object, None, Result]) -> Result:
     """Run it to its end; what an operator can act on becomes one line and exit 1."""
     try:
         return asyncio.run(work)

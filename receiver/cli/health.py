@@ -1,7 +1,6 @@
 """`zapwatch doctor`: prints what `receiver.doctor` finds."""
 
 import sys
-from typing import Any
 
 import click
 from rich.console import Console
@@ -16,7 +15,7 @@ from receiver.cli.table import print_json
     "database_url", "data_dir", "host", "port", "public_url", "secret_keys", "stale_after", "probe_timeout",
     "events_keep_days",
 )  # fmt: skip
-def doctor(as_json: bool, **options: Any) -> None:
+def doctor(as_json: bool, **options: str | None) -> None:
     """Say what is wrong with this installation, and what to do; change nothing.
 
     It exits with 1 if there is a problem, with 0 if there are only notes.

@@ -4,18 +4,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from receiver.cli.command import open_database, run, settings_of, settings_options, vault_of
 from receiver.settings import Settings, variable
 
 if TYPE_CHECKING:
     from db.connections import Pool
+    from db.imports import Listed
     from db.slots import Found, Place
     from receiver.client import Client
     from receiver.slots import Slotter
@@ -66,7 +67,7 @@ def import_(
     set_webhooks: bool,
     traffic: bool,
     replace: bool,
-    **options: Any,
+    **options: str | None,
 ) -> None:
     """Register a gateway of PROVIDER (evolution_api, ...) and every instance on it.
 
@@ -101,7 +102,7 @@ def webhooks() -> None:
 @webhooks.command()
 @click.option("--gateway", "gateway_id", type=click.UUID, help="only the channels of this gateway")
 @settings_options("database_url", "data_dir", "secret_keys", "host", "port", "public_url")
-def restore(gateway_id: UUID | None, **options: Any) -> None:
+def restore(gateway_id: UUID | None, **options: str | None) -> None:
     """Put back what other systems had in the places that --replace-webhooks took."""
 
     async def work() -> tuple[int, int]:
@@ -165,7 +166,7 @@ async def _import(settings: Settings, wish: _Wish) -> None:
 
 
 async def _register(
-    tools: _Tools, wish: _Wish, base_url: str, listed: Sequence[Any], bar: Any
+    tools: _Tools, wish: _Wish, base_url: str, listed: "Sequence[Listed]", bar: TaskID
 ) -> tuple[UUID, int, str | None]:
     from db.notices import notify
     from db.registry import ensure_gateway

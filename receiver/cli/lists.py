@@ -1,6 +1,7 @@
 """`zapwatch channels` and `incidents`: tables of what the database holds; they change nothing."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 from uuid import UUID
 
 import click
@@ -21,12 +22,12 @@ PAGE: Final = 500
 @click.option("--tenant", "tenant_id", type=click.UUID, help="only channels of this tenant")
 @click.option("--json", "as_json", is_flag=True, help="print JSON, as the API gives it")
 @settings_options("database_url", "data_dir")
-def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options: Any) -> None:
+def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options: str | None) -> None:
     """Show the channels and their states."""
     wanted = reads.ChannelFilter(state=state, tenant_id=tenant_id)
 
-    async def work(pool: Pool) -> list[dict[str, Any]]:
-        shown: list[dict[str, Any]] = []
+    async def work(pool: Pool) -> list[dict[str, object]]:
+        shown: list[dict[str, object]] = []
         after = None
         while rows := await reads.list_channels(pool, None, wanted, after, PAGE):
             shown += [views.channel_in_list(row) for row in rows]
@@ -39,7 +40,7 @@ def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options
         return
     table = Table("Channel", "Name", "Instance", "Provider", "State", "Since (UTC)", "Reason", "Incident")
     for item in sorted(shown, key=lambda item: (item["name"] or "", item["instance"] or "")):
-        reason, incident = item["reason"] or {}, item["incident"] or {}
+        reason, incident = _part(item["reason"]), _part(item["incident"])
         add_row(
             table,
             item["channel_id"],
@@ -54,17 +55,21 @@ def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options
     print_table(table)
 
 
+def _part(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
 @click.command()
 @click.option("--status", type=click.Choice(("open", "resolved", "all")), default="all", show_default=True)
 @click.option("--tenant", "tenant_id", type=click.UUID, help="only incidents of this tenant")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="print JSON, as the API gives it")
 @settings_options("database_url", "data_dir")
-def incidents(status: str, tenant_id: UUID | None, limit: int, as_json: bool, **options: Any) -> None:
+def incidents(status: str, tenant_id: UUID | None, limit: int, as_json: bool, **options: str | None) -> None:
     """Show incidents, newest first."""
     wanted = reads.IncidentFilter(open={"open": True, "resolved": False}.get(status), tenant_id=tenant_id)
 
-    async def work(pool: Pool) -> list[dict[str, Any]]:
+    async def work(pool: Pool) -> list[dict[str, object]]:
         return [views.incident(row) for row in await reads.list_incidents(pool, None, wanted, None, limit)]
 
     shown = run(with_pool(settings_of(options), work))

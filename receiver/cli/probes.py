@@ -1,7 +1,7 @@
 """`zapwatch check`: probes one channel, or all of them, now."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
@@ -11,13 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from receiver.cli.command import open_database, run, settings_of, settings_options, vault_of
 from receiver.settings import Settings
 
+if TYPE_CHECKING:
+    from db.checks import Check
+
 
 @click.command()
 @click.argument("channel", required=False, type=click.UUID)
 @settings_options(
     "database_url", "data_dir", "secret_keys", "stale_after", "retry_after", "terminal_grace", "probe_timeout"
 )
-def check(channel: UUID | None, **options: Any) -> None:
+def check(channel: UUID | None, **options: str | None) -> None:
     """Probe one channel, or all of them, now.
 
     One answer still needs others like it before it changes much: run it again, or let the service go on.
@@ -31,10 +34,10 @@ def check(channel: UUID | None, **options: Any) -> None:
 
 
 def _check_channel(settings: Settings, channel: UUID) -> None:
-    from receiver.probe import Unaskable
+    from receiver.probe import Probed, Unaskable
     from receiver.sweep import check_channel
 
-    async def work() -> Any:
+    async def work() -> Probed | None:
         async with open_database(settings) as dsn:
             return await check_channel(dsn, vault_of(settings), settings, channel)
 
@@ -55,7 +58,7 @@ def _check_all(settings: Settings) -> None:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("Probing channels", total=None)
 
-        async def work() -> Any:
+        async def work() -> "Check":
             async with open_database(settings) as dsn:
                 return await check_all(
                     dsn,

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -18,7 +18,7 @@ OWN_DATABASE: Final = variable("database_url")
 
 @click.command()
 @settings_options()
-def serve(**options: Any) -> None:
+def serve(**options: str | None) -> None:
     """Run the service."""
     settings = settings_of(options)
     # Not needed by the other commands, and slow to import.
@@ -29,7 +29,7 @@ def serve(**options: Any) -> None:
 
 @click.command()
 @settings_options("database_url", "data_dir")
-def migrate(**options: Any) -> None:
+def migrate(**options: str | None) -> None:
     """Apply migrations and print what was applied."""
     names = run(with_connection(settings_of(options), apply_migrations))
     click.echo("\n".join(names) if names else "up to date")
@@ -38,7 +38,7 @@ def migrate(**options: Any) -> None:
 @click.command()
 @click.option("--seconds", type=click.FloatRange(min=1), help="end by itself after so long")
 @settings_options(*HEEDED)
-def demo(seconds: float | None, **options: Any) -> None:
+def demo(seconds: float | None, **options: str | None) -> None:
     """Run the service beside gateways that misbehave; nothing of it is real, or lasts."""
     heeded = {variable(name) + suffix for name in HEEDED for suffix in ("", FILE_SUFFIX)}
     settings = settings_of(options, {name: value for name, value in os.environ.items() if name in heeded})

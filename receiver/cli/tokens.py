@@ -1,6 +1,5 @@
 """`zapwatch token create`: tokens of operators, and webhook addresses."""
 
-from typing import Any
 from uuid import UUID
 
 import click
@@ -30,7 +29,7 @@ def create(
     channel_id: UUID | None,
     gateway_id: UUID | None,
     revoke_others: bool,
-    **options: Any,
+    **options: str | None,
 ) -> None:
     """Make a token; it is printed now and never again."""
     given = [item for item in (tenant_id or name, channel_id, gateway_id) if item is not None]

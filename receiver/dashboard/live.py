@@ -14,7 +14,7 @@ from receiver.application import App
 from receiver.dashboard.pages import render
 from receiver.dashboard.visits import Visits
 from receiver.qr import NEEDING, NotShown, NotTold, Shown, TooSoon, show_qr
-from statemachine.model import State
+from statemachine.model import Standing, State
 
 EVERY: Final = timedelta(seconds=1)
 """Between two looks at the channel's row, for all that look together."""
@@ -51,6 +51,14 @@ class View(NamedTuple):
 
 
 PREPARING: Final = View("preparing")
+REFUSED: Final = View("refused")
+
+
+def view_without_qr(channel: Stranded) -> View | None:
+    """Return what is seen of a channel that a QR doesn't help; None: it needs one."""
+    if channel.state not in NEEDING:
+        return View(CALM[channel.state])
+    return None if Standing(channel.state, channel.reason).scan_helps else REFUSED
 
 
 class Look:
@@ -68,9 +76,10 @@ class Look:
         """Return what is to be seen now."""
         if channel.state is not State.OPEN:
             await self._probe(channel, now)
-        if channel.state not in NEEDING:
+        without_qr = view_without_qr(channel)
+        if without_qr is not None:
             self._shown = None
-            return View(CALM[channel.state])
+            return without_qr
         if now >= self._ask_at and not self._holds(channel, now):
             self._view = await self._ask(channel, now)
         return self._view
@@ -99,7 +108,7 @@ class Look:
             case NotShown(is_connected=True):
                 return View("connecting")
             case NotShown():
-                return View("refused")
+                return REFUSED
             case NotTold(_, again_in):
                 self._ask_at = now + (again_in or ASKED_AGAIN)
                 return View("down") if again_in is None else PREPARING

@@ -23,7 +23,7 @@ from db.patience import persist
 from db.queue import PATIENCE
 from db.reconnects import Stranded
 from receiver.application import App
-from receiver.dashboard.live import PREPARING, Look, events, views
+from receiver.dashboard.live import PREPARING, REFUSED, Look, View, events, view_without_qr, views
 from receiver.dashboard.pages import FOLDER, UNKEPT, moment, page, render
 from receiver.dashboard.texts import language_of, reason_in
 from receiver.dashboard.visits import Visits
@@ -131,7 +131,7 @@ def _plain(request: Request, refused: Refused) -> Response:
 
 async def show(visit: Visit) -> Response:
     """Show the page; the QR comes by its stream, or with the page where `qr` asks for it (no JavaScript)."""
-    view = PREPARING
+    view = _first_view(visit.channel)
     if visit.request.method == "GET":
         await visit.note("reconnect_opened")
         if "qr" in visit.request.query_params:
@@ -139,13 +139,18 @@ async def show(visit: Visit) -> Response:
     return _page(visit, view=view, code=None, problem=None)
 
 
+def _first_view(channel: Stranded) -> View:
+    """Return what is seen until the stream tells more: without JavaScript nothing ever does."""
+    return REFUSED if view_without_qr(channel) is REFUSED else PREPARING
+
+
 def _page(visit: Visit, **values: object) -> Response:
     channel, locale = visit.channel, visit.locale
     still, token = "qr" in visit.request.query_params, visit.request.path_params["token"]
     until = moment(visit.link.expires_at, locale, channel.time_zone)
     about = {"channel": channel, "token": token, "again": token, "until": until, "still": still}
-    reason = reason_in(locale, channel.reason)
-    return page(render("reconnect.html", locale, reason=reason, **about, **values))
+    reason, is_refused = reason_in(locale, channel.reason), view_without_qr(channel) is REFUSED
+    return page(render("reconnect.html", locale, reason=reason, is_refused=is_refused, **about, **values))
 
 
 def _look(visit: Visit) -> Look:
@@ -175,7 +180,7 @@ async def give_code(visit: Visit) -> Response:
     code, problem = await _code(visit)
     if "hx-request" in visit.request.headers:
         return page(render("code.html", visit.locale, code=code, problem=problem))
-    return _page(visit, view=PREPARING, code=code, problem=problem)
+    return _page(visit, view=_first_view(visit.channel), code=code, problem=problem)
 
 
 async def _code(visit: Visit) -> tuple[str | None, str | None]:
@@ -183,6 +188,8 @@ async def _code(visit: Visit) -> tuple[str | None, str | None]:
     number, app, channel = await _number(visit.request), visit.app, visit.channel
     if number is None:
         return None, "code_wrong"
+    if view_without_qr(channel) is REFUSED:
+        return None, "code_none"
     if visit.visits.wait_for_code(channel.channel_id):
         return None, "code_often"
     outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, number)

@@ -60,6 +60,7 @@ _TEXTS: Final[dict[str, str]] = {
         "This WhatsApp has lost its connection. Scan the QR code with this number's phone to send and "
         "receive messages again."
     ),
+    "lost_only": N_("This WhatsApp has lost its connection."),
     "step_open": N_("Open <b>WhatsApp</b> on this number's phone."),
     "step_menu": N_("Tap <b>More options</b> or <b>Settings</b>, then <b>Linked devices</b>."),
     "step_scan": N_("Tap <b>Link a device</b> and point the camera at this code."),

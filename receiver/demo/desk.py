@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, NotRequired, TypedDict
 
 import httpx
 
@@ -18,6 +18,25 @@ ASKED_EVERY: Final = 0.5
 """Seconds between two looks at the incidents."""
 
 Say = Callable[[str], None]
+
+
+class Created(TypedDict):
+    """What the API answers to a tenant or a channel that was made, as far as it is read here."""
+
+    id: str
+    webhook_url: NotRequired[str]
+    """Of a channel."""
+
+
+class ListedIncident(TypedDict):
+    """An incident as the API lists it, as far as it is read here."""
+
+    id: str
+    channel_id: str
+    kind: str
+    details: dict[str, object]
+    resolved_at: str | None
+    duration_seconds: int | None
 
 
 class Desk:
@@ -40,7 +59,7 @@ class Desk:
                 "/channels",
                 provider=part.provider,
                 instance=part.channel.name,
-                api_url=part.host.url,
+                api_url=part.url,
                 api_key=part.channel.key,
                 name=part.name,
                 tenant_id=tenants[part.tenant],
@@ -66,16 +85,16 @@ class Desk:
                     self._say(f"{at}  {name:<16} resolved after {incident['duration_seconds']} s")
             await asyncio.sleep(ASKED_EVERY)
 
-    async def _incidents(self) -> list[dict[str, Any]]:
+    async def _incidents(self) -> list[ListedIncident]:
         answer = await self._client.get("/incidents", params={"limit": "500"})
         answer.raise_for_status()
-        items: list[dict[str, Any]] = answer.json()["items"]
+        items: list[ListedIncident] = answer.json()["items"]
         return items
 
-    async def _post(self, path: str, **body: Any) -> dict[str, Any]:
+    async def _post(self, path: str, **body: object) -> Created:
         answer = await self._client.post(path, json=body)
         answer.raise_for_status()
-        made: dict[str, Any] = answer.json()
+        made: Created = answer.json()
         return made
 
 
@@ -91,6 +110,6 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60:02}:{int(seconds) % 60:02}"
 
 
-def _why(incident: dict[str, Any]) -> str:
+def _why(incident: ListedIncident) -> str:
     details = incident["details"]
     return "flapping" if details.get("flapping") else str(details.get("reason") or "?")

@@ -4,11 +4,17 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from receiver.sandbox import Fault, Fleet
+from receiver.sandbox.channel import Channel
+from receiver.sandbox.evolution.host import EvolutionHost
+from receiver.sandbox.evolution.instance import Instance
+from receiver.sandbox.twilio import Sender
+from receiver.sandbox.wapi import WapiInstance
 
-Script = Callable[[Fleet, Any], Awaitable[None]]
+InstanceScript = Callable[[Fleet, Instance], Awaitable[None]]
 
 FIRST_REST: Final = (20.0, 560.0)
 """Seconds, of real time, between a channel's first trouble and its second; each takes another time."""
@@ -22,14 +28,15 @@ SHOPS: Final = "Lojas Aurora"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One channel of the demo: whose it is, its name for people, its gateway, and what befalls it."""
+    """One channel of the demo: its tenant, its name for people, its gateway and what befalls it."""
 
     tenant: str
     name: str
     provider: str
-    host: Any
-    channel: Any
-    script: Script
+    url: str
+    """The address of its gateway."""
+    channel: Channel
+    script: Callable[[], Awaitable[None]]
 
 
 async def build(fleet: Fleet) -> list[Part]:
@@ -41,7 +48,7 @@ async def build(fleet: Fleet) -> list[Part]:
     )
     wapi, twilio = await fleet.wapi(), await fleet.twilio()
     return [
-        *_evolution(shops, SHOPS, {
+        *_evolution(fleet, shops, SHOPS, {
             "Loja Centro": unlinked,
             "Loja Norte": dropped,
             "Loja Sul": flooding,
@@ -50,23 +57,35 @@ async def build(fleet: Fleet) -> list[Part]:
             "Loja Shopping": flapping,
             "Loja Online": unscanned,
         }),
-        *_evolution(old, CARE, {"Recepção": chatting, "Agendamento": logged_out}),
-        *_evolution(hanging, CARE, {"Unidade Jardins": chatting, "Unidade Moema": hanging_host}),
+        *_evolution(fleet, old, CARE, {"Recepção": chatting, "Agendamento": logged_out}),
+        *_evolution(fleet, hanging, CARE, {
+            "Unidade Jardins": chatting,
+            "Unidade Moema": partial(hanging_host, hanging),
+        }),
         *(
-            Part(SHOPS, name, "wapi", wapi, wapi.add(), script)
-            for name, script in (("Vendas", disconnected), ("Suporte", chatting), ("Cobrança", vanished))
+            Part(SHOPS, name, "wapi", wapi.url, channel, partial(script, fleet, channel))
+            for name, script, channel in (
+                ("Vendas", disconnected, wapi.add()),
+                ("Suporte", chatting, wapi.add()),
+                ("Cobrança", vanished, wapi.add()),
+            )
         ),
         *(
-            Part(CARE, name, "twilio", twilio, twilio.add(), script)
-            for name, script in (("Lembretes", offline), ("Pesquisas", resting))
+            Part(CARE, name, "twilio", twilio.url, channel, partial(script, fleet, channel))
+            for name, script, channel in (
+                ("Lembretes", offline, twilio.add()),
+                ("Pesquisas", resting, twilio.add()),
+            )
         ),
     ]  # fmt: skip
 
 
-def _evolution(host: Any, tenant: str, scripts: dict[str, Script]) -> Iterator[Part]:
+def _evolution(
+    fleet: Fleet, host: EvolutionHost, tenant: str, scripts: dict[str, InstanceScript]
+) -> Iterator[Part]:
     for name, script in scripts.items():
-        instance = name.lower().replace(" ", "-")
-        yield Part(tenant, name, "evolution_api", host, host.add(instance), script)
+        channel = host.add(name.lower().replace(" ", "-"))
+        yield Part(tenant, name, "evolution_api", host.url, channel, partial(script, fleet, channel))
 
 
 async def play(fleet: Fleet, part: Part) -> None:
@@ -74,12 +93,12 @@ async def play(fleet: Fleet, part: Part) -> None:
     await fleet.pause(random.uniform(0, 60))
     rest = FIRST_REST
     while True:
-        await part.script(fleet, part if part.script is hanging_host else part.channel)
+        await part.script()
         await asyncio.sleep(random.uniform(*rest))
         rest = REST
 
 
-async def unlinked(fleet: Fleet, channel: Any) -> None:
+async def unlinked(fleet: Fleet, channel: Instance) -> None:
     """Somebody removes the device on the phone; later somebody scans again."""
     await fleet.pause(120)
     channel.unlink()
@@ -87,7 +106,7 @@ async def unlinked(fleet: Fleet, channel: Any) -> None:
     await channel.scan()
 
 
-async def logged_out(fleet: Fleet, channel: Any) -> None:
+async def logged_out(fleet: Fleet, channel: Instance) -> None:
     """Somebody logs the instance out by API."""
     await fleet.pause(400)
     channel.logout()
@@ -95,20 +114,20 @@ async def logged_out(fleet: Fleet, channel: Any) -> None:
     await channel.scan()
 
 
-async def dropped(fleet: Fleet, channel: Any) -> None:
+async def dropped(fleet: Fleet, channel: Instance) -> None:
     """The connection is lost for longer than the grace, then heals."""
     await fleet.pause(60)
     await channel.drop(500)
 
 
-async def flooding(fleet: Fleet, channel: Any) -> None:
+async def flooding(fleet: Fleet, channel: Instance) -> None:
     """WhatsApp can't be reached for a moment: a flood of connecting with a false close. No incident."""
     await fleet.pause(300)
     await channel.flood(60, pace=1, false_close=True)
     await channel.connect()
 
 
-async def vanished(fleet: Fleet, channel: Any) -> None:
+async def vanished(fleet: Fleet, channel: Channel) -> None:
     """The session is gone without a word; only a probe finds out."""
     await fleet.pause(200)
     channel.vanish()
@@ -116,14 +135,14 @@ async def vanished(fleet: Fleet, channel: Any) -> None:
     channel.come_back()
 
 
-async def flapping(fleet: Fleet, channel: Any) -> None:
+async def flapping(fleet: Fleet, channel: Instance) -> None:
     """Two systems fight for one session."""
     await fleet.pause(400)
     await channel.flap(8, gap=20)
     await asyncio.sleep(SETTLED)
 
 
-async def unscanned(fleet: Fleet, channel: Any) -> None:
+async def unscanned(fleet: Fleet, channel: Instance) -> None:
     """A QR is shown, and nobody scans it."""
     await fleet.pause(500)
     await channel.unlink()
@@ -132,7 +151,7 @@ async def unscanned(fleet: Fleet, channel: Any) -> None:
     await channel.scan()
 
 
-async def disconnected(fleet: Fleet, channel: Any) -> None:
+async def disconnected(fleet: Fleet, channel: WapiInstance) -> None:
     """W-API says that a session is lost, and it is."""
     await fleet.pause(150)
     channel.disconnect()
@@ -140,7 +159,7 @@ async def disconnected(fleet: Fleet, channel: Any) -> None:
     channel.connect()
 
 
-async def offline(fleet: Fleet, channel: Any) -> None:
+async def offline(fleet: Fleet, channel: Sender) -> None:
     """Twilio takes a sender offline."""
     await fleet.pause(100)
     channel.become("OFFLINE")
@@ -148,21 +167,21 @@ async def offline(fleet: Fleet, channel: Any) -> None:
     channel.become("ONLINE")
 
 
-async def hanging_host(fleet: Fleet, part: Part) -> None:
+async def hanging_host(host: EvolutionHost, fleet: Fleet, _channel: Channel) -> None:
     """A gateway accepts connections and never answers."""
     await fleet.pause(500)
-    part.host.fault = Fault.HANG
+    host.fault = Fault.HANG
     await fleet.pause(600)
-    part.host.fault = None
+    host.fault = None
 
 
-async def chatting(fleet: Fleet, channel: Any) -> None:
+async def chatting(fleet: Fleet, channel: Instance | WapiInstance) -> None:
     """Customers write."""
     while True:
         channel.message()
         await fleet.pause(random.uniform(20, 90))
 
 
-async def resting(fleet: Fleet, channel: Any) -> None:
+async def resting(_fleet: Fleet, _channel: Channel) -> None:
     """Nothing happens, which is fine."""
     await asyncio.Event().wait()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from db.qr import Qr
 from receiver.providers.evolution import Evolution
@@ -126,7 +126,7 @@ class Managed(Provider, Protocol):
         """
 
     def put_back(
-        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+        self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
         """Return how to have the places as the row of `read_slots` says."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
@@ -140,7 +140,7 @@ class Slots(NamedTuple):
     """A channel's places for webhooks: the address in each, empty when it is free; their row and secret."""
 
     addresses: Mapping[str, str]
-    row: Mapping[str, Any]
+    row: Mapping[str, object]
     secret: str | None = None
     """What is sent in `SECRET_HEADER`."""
 
@@ -169,7 +169,7 @@ class Sweep(NamedTuple):
     pages: int = 1
 
 
-def decode(body: bytes) -> dict[str, Any]:
+def decode(body: bytes) -> dict[str, object]:
     """Return the JSON object in a webhook's body; lone surrogates, a BOM and stray bytes lose nothing."""
     try:
         document = orjson.loads(body)
@@ -180,7 +180,7 @@ def decode(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _decode_leniently(body: bytes) -> Any:
+def _decode_leniently(body: bytes) -> object:
     if not body.strip():
         raise Unreadable("empty body")
     try:
@@ -189,7 +189,7 @@ def _decode_leniently(body: bytes) -> Any:
         raise Unreadable("not JSON") from None
 
 
-def document_of(body: bytes) -> dict[str, Any] | None:
+def document_of(body: bytes) -> dict[str, object] | None:
     """Return the JSON object in a probe's answer, or None when it isn't one (HTML, a proxy's page)."""
     try:
         document = orjson.loads(body)
@@ -198,7 +198,7 @@ def document_of(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def list_of(body: bytes) -> list[dict[str, Any]] | None:
+def list_of(body: bytes) -> list[dict[str, object]] | None:
     """Return the objects of the JSON list in an answer, or None when it isn't one."""
     try:
         rows = orjson.loads(body)

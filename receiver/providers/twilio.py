@@ -5,7 +5,7 @@ The words of a sender's status, with their source: docs/provider-facts.md#twilio
 
 from base64 import b64encode
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from receiver.providers.report import Answer, Question, Report, by_status, clean, document_of, segment
 from statemachine.model import Reason, Trigger
@@ -68,7 +68,7 @@ class Twilio:
         """Return None, as nothing was asked."""
 
 
-def _why(document: dict[str, Any]) -> dict[str, object]:
+def _why(document: dict[str, object]) -> dict[str, object]:
     """Return the reasons that a sender's record gives, as many and as long as people read."""
     given = document.get("offline_reasons")
     reasons = [

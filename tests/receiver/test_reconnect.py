@@ -392,6 +392,39 @@ async def test_page_says_why_where_the_reader_can_do_something(
         assert f'<p class="happened reason">{words}' in page.text
 
 
+async def test_page_of_a_banned_number_asks_for_no_scan_and_asks_no_gateway(dsn: str) -> None:
+    async with waiting(dsn) as told, browser() as client:
+        instance, channel, link = await stranded(told)
+        await told.z.hear(channel, Evolution().update("close", 403))
+        await told.becomes(channel, "disconnected", "banned")
+        english = {"lang": "en"}
+
+        page = await client.get(link, params=english)
+        with_qr = await client.get(link, params={**english, "qr": "1"})
+        async with aclosing(panels(client, link, **english)) as stream:
+            panel = await seen(stream, "refused")
+        code = await client.post(link, params=english, data={"number": "5511999990000"})
+
+        for shown in (page.text, with_qr.text, code.text):
+            assert "This channel shows no QR code" in shown
+            assert "Scan the QR code" not in shown
+            assert "Linked devices" not in shown
+        assert "Talk to whoever looks after your WhatsApp" in panel
+        assert instance.connects == 0
+
+
+async def test_page_of_a_number_that_is_banned_for_a_while_shows_the_qr_for_when_that_is_over(
+    dsn: str,
+) -> None:
+    async with waiting(dsn) as told, browser() as client:
+        _, channel, link = await stranded(told)
+        await told.z.hear(channel, Evolution().update("close", 402))
+        await told.becomes(channel, "disconnected", "banned_temporarily")
+
+        async with aclosing(panels(client, link)) as stream:
+            await seen(stream, "qr")
+
+
 async def test_page_keeps_to_itself_what_only_operators_understand(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
         _, channel, link = await stranded(told)

@@ -7,7 +7,7 @@ false Z (#evolution-time).
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from db.imports import Listed
 from db.qr import SHOWN_FOR, Qr
@@ -142,7 +142,7 @@ class Evolution:
         return set_webhook(row, instance, key, version)
 
     def put_back(
-        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+        self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
         """Return webhook/set with what was there."""
         return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
@@ -183,7 +183,7 @@ class Evolution:
         return sweep.read(status, body)
 
 
-def _listed(row: dict[str, Any]) -> Listed | None:
+def _listed(row: dict[str, object]) -> Listed | None:
     """Return an instance; the owner's number is known from its first connection on."""
     about = row.get("instance", row)
     if not isinstance(about, dict):
@@ -200,7 +200,7 @@ def _listed(row: dict[str, Any]) -> Listed | None:
     )
 
 
-def _read_state(document: dict[str, Any] | None) -> Answer:
+def _read_state(document: dict[str, object] | None) -> Answer:
     if document is None or document.get("error") is True:
         return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, 200)
     instance = document.get("instance")
@@ -215,7 +215,7 @@ def _read_state(document: dict[str, Any] | None) -> Answer:
             return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, 200)
 
 
-def _message(document: dict[str, Any]) -> str:
+def _message(document: dict[str, object]) -> str:
     response = document.get("response")
     message = response.get("message") if isinstance(response, dict) else None
     words = message if isinstance(message, list) else [message]

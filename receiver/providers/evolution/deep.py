@@ -7,7 +7,7 @@ overwrites it. A logout that failed leaves it so. Reason fields outlive the sess
 docs/provider-facts.md#evolution-records, #evolution-look-up
 """
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -72,7 +72,7 @@ class Deep:
                 return Pulse.UNANSWERED
 
 
-def _sign(row: dict[str, Any]) -> str | None:
+def _sign(row: dict[str, object]) -> str | None:
     """Return the end that is on record: with its code and time, so that another end is another sign."""
     if row.get("connectionStatus") != "close":
         return None
@@ -80,14 +80,14 @@ def _sign(row: dict[str, Any]) -> str | None:
     return " ".join(["close", *(str(it) for it in (code, at) if it is not None)])
 
 
-def _of_list(rows: list[dict[str, Any]] | None) -> Pulse:
+def _of_list(rows: list[dict[str, object]] | None) -> Pulse:
     """A number that exists may have been answered from the cache of seven days, without WhatsApp."""
     if rows is None or any(row.get("exists") is True for row in rows):
         return Pulse.UNANSWERED
     return Pulse.ALIVE
 
 
-def _of_error(document: dict[str, Any] | None) -> Pulse:
+def _of_error(document: dict[str, object] | None) -> Pulse:
     """From 2.3.0 on it is the error itself as JSON; of one that isn't Baileys' own only `{}` is left."""
     if document == {}:
         return Pulse.DOUBTFUL
@@ -98,6 +98,6 @@ def _of_error(document: dict[str, Any] | None) -> Pulse:
     return {CLOSED: Pulse.DEAD, TIMED_OUT: Pulse.DOUBTFUL}.get(number(code) or 0, Pulse.UNANSWERED)
 
 
-def _words(document: dict[str, Any] | None) -> str:
+def _words(document: dict[str, object] | None) -> str:
     response = (document or {}).get("response")
     return orjson.dumps(response).decode() if isinstance(response, dict) else ""

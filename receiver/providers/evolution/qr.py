@@ -6,7 +6,6 @@ docs/provider-facts.md#evolution-qr
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from db.qr import Qr
 from receiver.providers.qr import NoQr, by_status, qr_of
@@ -34,6 +33,6 @@ def read(status: int, body: bytes) -> Qr | NoQr:
     return told(document) or NoQr.NOT_YET
 
 
-def told(document: Mapping[str, Any]) -> Qr | None:
+def told(document: Mapping[str, object]) -> Qr | None:
     """Return the QR as an answer or a webhook gives it."""
     return qr_of(document.get("code"), document.get("base64"), document.get("pairingCode"))

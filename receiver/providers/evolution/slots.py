@@ -4,7 +4,7 @@ docs/provider-facts.md#evolution-webhook-row
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from receiver.providers.evolution.versions import is_at_least, is_v1
 from receiver.providers.report import SECRET_HEADER, Order, segment
@@ -21,7 +21,7 @@ HEADERS_SINCE: Final = (2, 2)
 """From 2.1.2 on a row has headers; 2.1 as a whole is left alone."""
 
 
-def set_webhook(row: Mapping[str, Any], instance: str, key: str, version: str | None) -> Order:
+def set_webhook(row: Mapping[str, object], instance: str, key: str, version: str | None) -> Order:
     """Return webhook/set with a row as webhook/find tells it: flat in v1, nested and renamed in v2."""
     wish = {"enabled": row["enabled"], "url": row.get("url"), "events": row.get("events") or []}
     names = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("byEvents", "base64")
@@ -41,7 +41,7 @@ def events_of(version: str | None, traffic: bool) -> list[str]:
     return events + [*TRAFFIC_EVENTS] * traffic
 
 
-def secret_in(row: Mapping[str, Any]) -> str | None:
+def secret_in(row: Mapping[str, object]) -> str | None:
     """Return the secret in the headers of a row."""
     headers = row.get("headers")
     secret = headers.get(SECRET_HEADER) if isinstance(headers, Mapping) else None

@@ -1,7 +1,7 @@
 """What Evolution API sends to webhooks, in the machine's words: docs/provider-facts.md#evolution-close."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -109,7 +109,7 @@ def _event_name(value: object) -> str:
 
 
 def _said(
-    event: str, data: dict[str, Any], at: datetime | None, version: str | None
+    event: str, data: dict[str, object], at: datetime | None, version: str | None
 ) -> tuple[Told, str | None]:
     match event:
         case "connection.update":
@@ -130,7 +130,7 @@ def _said(
             return Told(None, at=at), None
 
 
-def _connection(data: dict[str, Any], at: datetime | None, version: str | None) -> tuple[Told, str]:
+def _connection(data: dict[str, object], at: datetime | None, version: str | None) -> tuple[Told, str]:
     code = number(data.get("statusReason"))
     match data.get("state"):
         case "open":
@@ -157,7 +157,7 @@ def _close_reason(code: int | None) -> Reason:
     return Reason.DISCONNECTED if code is None else CLOSE_REASONS.get(code, Reason.DISCONNECTED)
 
 
-def _status(data: dict[str, Any], at: datetime | None) -> Told:
+def _status(data: dict[str, object], at: datetime | None) -> Told:
     if data.get("status") != "closed":
         raise Unreadable("status.instance with an unknown status")
     code = number(data.get("disconnectionReasonCode"))
@@ -167,10 +167,13 @@ def _status(data: dict[str, Any], at: datetime | None) -> Told:
     return Told(Trigger.UNPAIRED, reason, code, at)
 
 
-def _disconnection(data: dict[str, Any]) -> str:
+def _disconnection(data: dict[str, object]) -> str:
     """Return the words inside `disconnectionObject`, a JSON document in a string."""
+    words = data.get("disconnectionObject")
+    if not isinstance(words, str):
+        return ""
     try:
-        message = orjson.loads(data["disconnectionObject"])["error"]["output"]["payload"]["message"]
+        message = orjson.loads(words)["error"]["output"]["payload"]["message"]
     except (KeyError, TypeError, ValueError):
         return ""
     return message if isinstance(message, str) else ""

@@ -7,7 +7,7 @@ probe. A 404 has no known wording (#wapi-404).
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from db.entry import Owner, Told
@@ -174,15 +174,14 @@ class Wapi:
         secret: str | None = None,
     ) -> Order:
         """Return the call for one event; other bodies than `value` are answered "updated" and not saved."""
-        path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
-        return Order("PUT", path, {"Authorization": f"Bearer {key}"}, {"value": address})
+        return _set_webhook(slot, instance, key, address)
 
     def put_back(
-        self, row: Mapping[str, Any], instance: str, key: str, version: str | None
+        self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
         """Return a call for each place."""
         slots = (STATE_SLOTS | TRAFFIC_SLOTS).items()
-        return [self.fill(slot, instance, key, row.get(name, ""), version, True) for slot, name in slots]
+        return [_set_webhook(slot, instance, key, row.get(name, "")) for slot, name in slots]
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
         """Return what fetch-instance tells: `expires` in epoch milliseconds, and `paymentStatus`."""
@@ -229,7 +228,13 @@ class Wapi:
         return sweep.read(status, body)
 
 
-def _listed(row: dict[str, Any]) -> Listed | None:
+def _set_webhook(slot: str, instance: str, key: str, address: object) -> Order:
+    """Return the call for one event; an address of before goes back as it was, whatever it was."""
+    path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
+    return Order("PUT", path, {"Authorization": f"Bearer {key}"}, {"value": address})
+
+
+def _listed(row: dict[str, object]) -> Listed | None:
     instance = instance_of(row.get("instanceId"))
     if instance is None:
         return None
@@ -255,7 +260,7 @@ def _moment(value: object, now: datetime) -> datetime | None:
     return min(at + timedelta(milliseconds=999), now)
 
 
-def _said(event: str, body: dict[str, Any], at: datetime | None) -> tuple[Told, str | None]:
+def _said(event: str, body: dict[str, object], at: datetime | None) -> tuple[Told, str | None]:
     data = body.get("data")
     match event:
         case "webhookConnected" if body.get("connected") is not False:
@@ -268,7 +273,7 @@ def _said(event: str, body: dict[str, Any], at: datetime | None) -> tuple[Told, 
             return Told(None, at=at), None
 
 
-def _owner(said: Told, body: dict[str, Any]) -> Owner | None:
+def _owner(said: Told, body: dict[str, object]) -> Owner | None:
     """Return whose session was opened."""
     data = body.get("data")
     told = body.get("connectedPhone", data.get("phone") if isinstance(data, dict) else None)

@@ -15,6 +15,7 @@ from db.claims import settle_subscription
 from db.connections import Connection, Pool
 from db.pool import open_pool
 from db.vault import Vault
+from receiver.alerts import NOTIFIERS
 from receiver.alerts.dispatch import Dispatcher
 from receiver.alerts.in_app import InApp
 from receiver.alerts.notice import Message, Notifier, Sent
@@ -113,10 +114,18 @@ class Desk:
         )
         return id
 
-    async def destination(self, tenant: UUID | None, name: str, kind: str = "sink", **columns: Any) -> UUID:
-        """Add a destination; the sink knows it by its name."""
+    async def destination(
+        self,
+        tenant: UUID | None,
+        name: str,
+        kind: str = "sink",
+        config: Mapping[str, object] | None = None,
+        **columns: Any,
+    ) -> UUID:
+        """Add a destination; without a configuration the sink knows it by its name."""
         id = uuid4()
-        config = {"recipients": name} if kind == "in_app" else {"name": name}
+        if config is None:
+            config = {"recipients": name} if kind == "in_app" else {"name": name}
         sealed = Vault([KEY]).seal(orjson.dumps(config), f"destination:{id}")
         values = {"id": id, "tenant_id": tenant, "kind": kind, "name": name, "config": sealed, **columns}
         names, marks = ", ".join(values), ", ".join(f"${n}" for n in range(1, len(values) + 1))
@@ -201,6 +210,7 @@ async def open_desk(dsn: str, connection: Connection, **options: Any) -> AsyncIt
             "sink": sink,
             "letters": letters,
             "in_app": InApp(pool),
+            **NOTIFIERS,
         }
         vault, anywhere = Vault([KEY]), Outgoing(allow=None)
         routing = Routing(pool, vault, notifiers)

@@ -21,6 +21,8 @@ class Post:
 
     port: int = 0
     got: list[EmailMessage] = field(default_factory=list)
+    offered: list[EmailMessage] = field(default_factory=list)
+    """What it got, and what it refused."""
     recipients: list[str] = field(default_factory=list)
     users: list[str] = field(default_factory=list)
     refusing: dict[str, str] = field(default_factory=dict)
@@ -36,9 +38,10 @@ class Post:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        content = cast(bytes, envelope.content)
+        mail = message_from_bytes(cast(bytes, envelope.content), policy=default)
+        self.offered.append(mail)
         if self.answer.startswith("250"):
-            self.got.append(message_from_bytes(content, policy=default))
+            self.got.append(mail)
             self.recipients += envelope.rcpt_tos
         return self.answer
 

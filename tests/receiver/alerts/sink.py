@@ -115,7 +115,9 @@ def item(**fields: Any) -> Item:
         "tenant_id": TENANT,
         "link": LINK,
     }
-    return Item(**{**given, **fields})
+    values = {**given, **fields}
+    values.setdefault("needs_scan", values["event"] is Event.INCIDENT_OPENED and values["link"] is not None)
+    return Item(**values)
 
 
 def resolved(after: timedelta = timedelta(hours=2), **fields: Any) -> Item:

@@ -183,6 +183,32 @@ async def test_people_read_the_newest_state_of_each_channel_in_one_message(desk:
     assert (await desk.whys(destination_id=ana)).count("superseded") == 1
 
 
+async def test_message_of_several_that_was_tried_keeps_what_newer_changes_follow(desk: Desk) -> None:
+    first, ana = await one_wishing(desk, kind="letters")
+    tenant = await desk.connection.fetchval("select tenant_id from zapwatch_channels")
+    praia, serra = await desk.channel(tenant, "Praia"), await desk.channel(tenant, "Serra")
+    for one in (first, praia, serra):
+        await desk.moves(one, "unknown", "open")
+    await desk.tell()
+    desk.letters.answers["ana"] = [DOWN, DOWN, DOWN]
+    await desk.later(timedelta(minutes=1))
+    await desk.tell()
+
+    await desk.moves(praia, "open", "error", version=2)
+    await desk.tell()
+    await desk.connection.execute("update zapwatch_messages set due_at = now() where tries > 0")
+    await desk.dispatch()
+    one_is_followed = await desk.whys(destination_id=ana)
+    await desk.moves(serra, "open", "error", version=2)
+    await desk.route()
+
+    told = [[(item.name, item.state) for item in message.items] for _, message in desk.letters.told]
+    assert told[1:3] == [[("Praia", "open"), ("Serra", "open")]] * 2
+    assert one_is_followed == ["state_changed"] * 4
+    assert (await desk.whys(destination_id=ana))[1:3] == ["superseded", "superseded"]
+    assert (await outcomes(desk)).count("void") == 1
+
+
 async def test_change_that_the_database_refuses_keeps_no_other_and_is_not_overtaken(desk: Desk) -> None:
     bad, ana = await one_wishing(desk)
     good = await desk.channel(await desk.connection.fetchval("select tenant_id from zapwatch_channels"))

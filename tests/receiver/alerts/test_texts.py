@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from receiver.alerts.notice import Event
-from receiver.alerts.texts import ITEMS_SHOWN, NAME_SHOWN, needs_scan, text_of
+from receiver.alerts.texts import ITEMS_SHOWN, NAME_SHOWN, text_of
 from receiver.texts import LOCALES
 from statemachine.gateway import Cause
 from statemachine.model import Reason, State
@@ -213,10 +213,3 @@ def test_whatever_happens_there_are_other_words_in_each_language() -> None:
 
     assert all(len({*texts}) == 3 for texts in zip(*told, strict=True))
     assert not any("{" in text for texts in told for text in texts)
-
-
-def test_only_what_a_scan_mends_asks_for_one() -> None:
-    assert needs_scan(item(kind="qr_pending", reason=None))
-    assert needs_scan(item(reason=Reason.SCAN_NEEDED))
-    assert not needs_scan(item(reason=Reason.BANNED))
-    assert not needs_scan(resolved())
