@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q
 
-.PHONY: run demo bench faults test check format docs texts lock clean
+.PHONY: run demo bench faults test soak check format docs texts lock clean
 .DEFAULT_GOAL := run
 
 $(BIN)/python:
@@ -39,6 +39,9 @@ faults: $(VENV)/run.stamp        ## the service killed, cut off and attacked, in
 
 test: $(VENV)/dev.stamp          ## every test, on a real PostgreSQL that the tests start
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/dev.stamp          ## the long form of tests that are long by nature, one by one, in some seven minutes
+	SOAK=1 $(BIN)/python -m pytest -p tests.no_skips -m soak $(ARGS)
 
 check: $(VENV)/dev.stamp         ## formatting, lint, types, import contracts, stale docs
 	$(BIN)/ruff format --check .

@@ -58,7 +58,10 @@ class Server:
         """Make a database and return its name."""
         name = f"test_{next(self.numbers)}"
         async with connected(self.admin_dsn("postgres")) as admin:
-            await admin.execute(f"create database {name} template {template} owner {owner}")
+            # In memory copying files takes half the work of copying blocks through the log.
+            await admin.execute(
+                f"create database {name} template {template} owner {owner} strategy file_copy"
+            )
         return name
 
     def drop(self, name: str) -> None:

@@ -4,9 +4,7 @@ import asyncio
 import base64
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from db.registry import NewChannel, register_channel, register_gateway
 from db.tokens import hash_token
 from db.vault import Vault
 from receiver.auth import Tokens
-from tests.conftest import connected
+from tests.conftest import connected, reachable_folder
 
 VAULT = Vault([bytes(32)])
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()
@@ -69,10 +67,8 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A folder that the account of the embedded server can reach, also when the tests run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="zapwatch-cli-"))
-    folder.chmod(0o755)
-    yield folder / "data"
-    shutil.rmtree(folder)
+    with reachable_folder() as folder:
+        yield folder / "data"
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ import pytest
 from db.running import embedded_or_running
 from tests.conftest import connected, reachable_folder
 from tests.factories import Evolution
+from tests.soak import sized
 
 OPERATOR = "an-operator-of-the-tests"
 CHANNELS = 20
-TIMES = 10
+TIMES = sized(3, 10)
 
 
 def free_port() -> int:
@@ -87,6 +88,7 @@ async def stored_times(data_dir: Path, channel_id: str) -> set[str]:
     return {at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z" for at in times}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 async def test_nothing_that_was_answered_is_lost_however_often_the_service_is_killed() -> None:
     with reachable_folder() as folder:

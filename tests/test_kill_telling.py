@@ -17,12 +17,14 @@ from standardwebhooks import Webhook
 
 from db.connections import Connection
 from tests.conftest import connected
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.alerts.inbox import Inbox, answering, open_inbox
 from tests.receiver.service import KEY
+from tests.soak import sized
 from tests.test_kill import free_port, serving
 
-TIMES = 3
+TIMES = sized(1, 3)
 """How often the service is killed in each test."""
 SETTINGS = {
     "ZAPWATCH_SECRET_KEYS": urlsafe_b64encode(KEY).decode(),
@@ -30,6 +32,8 @@ SETTINGS = {
     "ZAPWATCH_TERMINAL_GRACE_SECONDS": "0.1",
 }
 numbers = count(1)
+
+pytestmark = pytest.mark.soak
 
 
 @dataclass
@@ -67,16 +71,16 @@ class Life:
 
     async def told(self, channel: str) -> tuple[Any, Any]:
         """Return a channel's incident and the one message that was sent of it, once that is settled."""
-        async with asyncio.timeout(60):
-            [incident] = await self.get(f"/channels/{channel}/incidents")
-            while True:
-                log = await self.get("/deliveries", incident_id=incident["id"])
-                [sent] = [it for it in log if it["decision"] == "send"]
-                if sent["outcome"] is not None:
-                    break
-                await asyncio.sleep(0.05)  # the service tells nobody that it has settled
         [incident] = await self.get(f"/channels/{channel}/incidents")
-        return incident, sent
+
+        async def sent() -> Any:
+            log = await self.get("/deliveries", incident_id=incident["id"])
+            [sending] = [it for it in log if it["decision"] == "send"]
+            return sending
+
+        settled = await eventually(sent, lambda it: it["outcome"] is not None, within=60)
+        [incident] = await self.get(f"/channels/{channel}/incidents")
+        return incident, settled
 
 
 @asynccontextmanager
@@ -96,9 +100,7 @@ async def barred(dsn: str, table: str) -> AsyncIterator[Callable[[], Awaitable[N
             asks = (
                 "select count(*) from pg_stat_activity where pg_backend_pid() = any (pg_blocking_pids(pid))"
             )
-            async with asyncio.timeout(30):
-                while not await connection.fetchval(asks):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)  # whoever waits for a lock tells nobody
+            await eventually(lambda: connection.fetchval(asks))
 
         yield wanted
 

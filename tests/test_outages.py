@@ -21,6 +21,7 @@ from db.embedded import Embedded, run_embedded
 from db.pool import POOL_SIZE
 from receiver.sandbox import open_fleet
 from tests.conftest import connected, reachable_folder, superuser_dsn
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.test_kill import free_port, serving
 
@@ -145,9 +146,7 @@ async def flip(client: httpx.AsyncClient, hook: str, instance: Evolution) -> htt
 async def until(is_so: Callable[[], Awaitable[object]], within: float = 20) -> float:
     """Wait until it is so and return how many seconds that took."""
     began = time.monotonic()
-    async with asyncio.timeout(within):
-        while not await is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # another process sets no event
+    await eventually(is_so, within=within)
     return time.monotonic() - began
 
 

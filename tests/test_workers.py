@@ -15,11 +15,14 @@ from receiver.serving import bind
 from receiver.settings import Settings
 from receiver.supervisor import WorkerFails, supervise
 from tests.conftest import reachable_folder
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.test_metrics import value
+from tests.soak import sized
 from tests.test_kill import free_port, serving
 
 WORKERS = 2
+KILLS = sized(2, 3)
 
 
 def workers_of(service: Process) -> set[int]:
@@ -38,9 +41,7 @@ def command_of(pid: int) -> bytes:
 
 async def serving_workers(client: httpx.AsyncClient, service: Process) -> set[int]:
     """Return the workers once all of them are there and one of them serves."""
-    async with asyncio.timeout(60):
-        while len(workers_of(service)) < WORKERS:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # a process tells nobody that it has begun
+    await eventually(lambda: len(workers_of(service)) == WORKERS, within=60)
     assert (await client.get("/readyz")).status_code == 200
     return workers_of(service)
 
@@ -53,9 +54,7 @@ def metrics_of(pids: set[int]) -> set[Path]:
 
 async def gone(*pids: int) -> None:
     """Return once all these processes have ended."""
-    async with asyncio.timeout(60):
-        while any(command_of(pid) for pid in pids):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # they aren't ours to wait for
+    await eventually(lambda: not any(command_of(pid) for pid in pids), within=60)
 
 
 async def post(hook: str, instance: Evolution) -> bool:
@@ -67,6 +66,7 @@ async def post(hook: str, instance: Evolution) -> bool:
         return False
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(240)
 async def test_killed_worker_is_replaced_and_its_counters_go_on() -> None:
     with reachable_folder() as folder:
@@ -74,7 +74,7 @@ async def test_killed_worker_is_replaced_and_its_counters_go_on() -> None:
         async with serving(folder / "data", port, ZAPWATCH_WORKERS=str(WORKERS)) as (service, client):
             made = await client.post("/channels", json={"provider": "evolution_api", "instance": "a"})
             hook, counted, answered = made.json()["webhook_url"], [0.0], 0
-            for _ in range(3):
+            for _ in range(KILLS):
                 before = await serving_workers(client, service)
                 answered += sum(await asyncio.gather(*(post(hook, Evolution("a")) for _ in range(40))))
 
@@ -86,7 +86,7 @@ async def test_killed_worker_is_replaced_and_its_counters_go_on() -> None:
                 answers = value(text, "zapwatch_webhook_answers_total", provider="evolution_api", code="204")
                 counted.append(answers or 0.0)
 
-    assert answered > 80
+    assert answered > 40 * KILLS * 2 / 3
     assert counted[-1] == answered
     assert counted == sorted(counted)
 
@@ -107,9 +107,7 @@ async def test_workers_end_when_their_supervisor_is_killed_and_leave_nothing_beh
     with reachable_folder() as folder:
         async with serving(folder / "data", free_port(), ZAPWATCH_WORKERS=str(WORKERS)) as (service, client):
             workers = await serving_workers(client, service)
-            async with asyncio.timeout(60):
-                while not (mapped := metrics_of(workers)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)  # only one of them serves for certain
+            mapped = await eventually(lambda: metrics_of(workers), within=60)
             (folder_of_metrics,) = {file.parent for file in mapped}
 
             service.kill()

@@ -14,6 +14,7 @@ from statemachine.model import Reason, Trigger
 from tests.conftest import connected
 from tests.db.conftest import add_tenant
 from tests.db.entries import RULES, Of, at, register
+from tests.eventually import eventually
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -140,12 +141,11 @@ async def test_replicas_that_settle_at_once_warn_once(dsn: str, connection: Conn
         async with one.transaction():
             await settle(one, channel, NOW, NOW - 2 * DAY)
             second = asyncio.create_task(settle(other, channel, NOW, NOW - 2 * DAY))
-            async with asyncio.timeout(20):
-                while not await connection.fetchval(  # noqa: ASYNC110
-                    "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-                    " and datname = current_database()"
-                ):
-                    await asyncio.sleep(0.02)  # a lock tells nobody that it is waited for
+            waiting = (
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+                " and datname = current_database()"
+            )
+            await eventually(lambda: connection.fetchval(waiting))
         await second
 
     assert await connection.fetchval("select count(*) from zapwatch_changes") == 1

@@ -6,13 +6,11 @@ import fcntl
 import importlib.util
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +19,8 @@ import pytest
 
 from db.embedded import Embedded, EmbeddedError, run_embedded
 from db.postgres_binaries import Account, choose_account, find_binaries
+from tests.conftest import reachable_folder
+from tests.eventually import eventually
 
 # A service under load: it says its server's number, then the number of each row that was committed.
 SERVICE = """
@@ -46,10 +46,8 @@ asyncio.run(main())
 @pytest.fixture
 def reachable() -> Iterator[Path]:
     """A folder that every account may enter: pytest's own are closed to the one that root drops to."""
-    folder = Path(tempfile.mkdtemp(prefix="zapwatch-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with reachable_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -72,12 +70,6 @@ async def superuser(server: Embedded, data_dir: Path) -> AsyncIterator[asyncpg.C
     dsn = re.sub(r"//zapwatch:.*@/zapwatch", f"//postgres:{password}@/postgres", server.dsn)
     async with connected(dsn) as connection:
         yield connection
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  other processes set no event
-            await asyncio.sleep(0.005)
 
 
 def state(pid: int) -> str:
@@ -224,7 +216,7 @@ async def test_server_of_a_killed_service_ends_though_no_service_follows(data_di
     service.kill()
     await service.communicate()
 
-    await until(lambda: not runs(pid))
+    await eventually(lambda: not runs(pid))
 
 
 async def test_next_service_waits_for_the_server_of_a_killed_one(data_dir: Path) -> None:
@@ -234,12 +226,12 @@ async def test_next_service_waits_for_the_server_of_a_killed_one(data_dir: Path)
     assert service.stdout is not None
     pid = int(await service.stdout.readline())
     os.kill(pid, signal.SIGSTOP)
-    await until(lambda: state(pid) == "T")
+    await eventually(lambda: state(pid) == "T")
     service.kill()
     await service.communicate()
 
     following = asyncio.create_task(start_once(data_dir))
-    await until(lambda: is_locked(data_dir))
+    await eventually(lambda: is_locked(data_dir))
     os.kill(pid, signal.SIGCONT)
 
     server = await following
@@ -256,7 +248,7 @@ async def test_next_server_waits_for_the_orphans_of_a_killed_one(data_dir: Path)
         connection.terminate()
 
     following = asyncio.create_task(start_once(data_dir))
-    await until(lambda: "shared memory block" in server.log.read_text())
+    await eventually(lambda: "shared memory block" in server.log.read_text())
     os.kill(orphan, signal.SIGCONT)
 
     await following
@@ -451,14 +443,14 @@ async def test_second_cancel_cuts_a_stop_short_and_leaves_no_server(data_dir: Pa
     service = asyncio.create_task(serve())
     server = await serving
     os.kill(server.pid, signal.SIGSTOP)
-    await until(lambda: state(server.pid) == "T")
+    await eventually(lambda: state(server.pid) == "T")
     service.cancel()
-    await until(lambda: was_sent(server.pid, signal.SIGINT))
+    await eventually(lambda: was_sent(server.pid, signal.SIGINT))
     service.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await service
-    await until(lambda: not runs(server.pid))
+    await eventually(lambda: not runs(server.pid))
 
 
 async def test_folder_closed_to_the_servers_account_says_what_to_do(reachable: Path) -> None:

@@ -21,6 +21,7 @@ from db.postgres_binaries import bring_within_reach, choose_account, find_binari
 from receiver.cli.command import with_connection
 from receiver.settings import Settings
 from tests.conftest import connected, reachable_folder, superuser_dsn
+from tests.eventually import eventually
 
 
 def several(dsn: str, *hosts: str) -> str:
@@ -122,9 +123,7 @@ async def following(cluster: Path) -> AsyncIterator[Path]:
         variables={},
     )
     try:
-        async with asyncio.timeout(20):
-            while not (sockets / ".s.PGSQL.5432").exists():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)  # the server tells nobody
+        await eventually((sockets / ".s.PGSQL.5432").exists)
         yield sockets
     finally:
         child.process.send_signal(signal.SIGQUIT)
@@ -221,6 +220,4 @@ async def test_of_two_that_take_writes_the_one_on_the_newest_timeline_is_taken(p
 async def until_none(connection: Connection, name: str) -> None:
     """Wait until no session of this name is left on the server."""
     count = "select count(*) from pg_stat_activity where application_name = $1"
-    async with asyncio.timeout(15):
-        while await connection.fetchval(count, name):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # the server tells nobody
+    await eventually(lambda: connection.fetchval(count, name), lambda left: left == 0)

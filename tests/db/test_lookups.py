@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from db.lookups import TOGETHER, Lookups
+from tests.eventually import let_tasks_run
 
 
 class Library:
@@ -30,10 +31,9 @@ async def test_what_is_asked_while_a_statement_runs_is_asked_together() -> None:
     library = Library()
     library.opened.clear()
     first = asyncio.ensure_future(library.lookups.find("a"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await let_tasks_run(2)
     others = [asyncio.ensure_future(library.lookups.find(word)) for word in ("bb", "ccc", "bb", "")]
-    await asyncio.sleep(0)
+    await let_tasks_run()
 
     library.opened.set()
 
@@ -64,7 +64,7 @@ async def test_one_who_goes_away_takes_no_other_along() -> None:
     library = Library()
     library.opened.clear()
     leaves, stays = (asyncio.ensure_future(library.lookups.find("a")) for _ in range(2))
-    await asyncio.sleep(0)
+    await let_tasks_run()
 
     leaves.cancel()
     library.opened.set()

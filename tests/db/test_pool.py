@@ -14,6 +14,7 @@ import pytest
 from db.connections import Connection, Pool
 from db.pool import connect_writer, open_pool
 from db.session import Session
+from tests.eventually import eventually
 
 HANGS = "select pg_sleep(600)"
 
@@ -52,9 +53,8 @@ GIVEN_UP: list[tuple[Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]],
 
 async def until_gone(connection: Connection, pid: int) -> None:
     """Wait until the server has ended the process behind a connection."""
-    async with asyncio.timeout(15):
-        while await connection.fetchval("select true from pg_stat_activity where pid = $1", pid):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # the server tells nobody
+    there = "select count(*) from pg_stat_activity where pid = $1"
+    await eventually(lambda: connection.fetchval(there, pid), lambda left: left == 0)
 
 
 @contextmanager
@@ -121,9 +121,8 @@ async def test_statement_that_was_given_up_waits_for_no_lock_any_more(
         with pytest.raises(TimeoutError):
             await pool.execute("select 1 from zapwatch_states", timeout=0.1)
 
-        async with asyncio.timeout(15):
-            while await connection.fetchval("select count(*) from pg_locks where not granted"):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)  # the server tells nobody
+        waiting = "select count(*) from pg_locks where not granted"
+        await eventually(lambda: connection.fetchval(waiting), lambda left: left == 0)
 
 
 async def test_failed_commit_is_told(pool: Pool, connection: Connection) -> None:

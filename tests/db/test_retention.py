@@ -18,6 +18,7 @@ from statemachine.signals import Effect
 from tests.conftest import connected
 from tests.db.entries import RULES, T0, Of, register
 from tests.db.test_apply import story
+from tests.eventually import eventually
 
 KEEP = timedelta(days=10)
 DAY = timedelta(days=1)
@@ -379,7 +380,4 @@ async def _ripe(connection: Connection) -> datetime:
 
 async def _waiting(connection: Connection, pid: int) -> None:
     """Return when that backend waits for a lock."""
-    async with asyncio.timeout(30):
-        blocked = "select cardinality(pg_blocking_pids($1)) > 0"
-        while not await connection.fetchval(blocked, pid):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # PostgreSQL tells nobody that one waits
+    await eventually(lambda: connection.fetchval("select cardinality(pg_blocking_pids($1)) > 0", pid))

@@ -22,6 +22,7 @@ from db.writer import Writer
 from statemachine.model import Reason, State, Trigger
 from tests.conftest import Server, connected, reachable_folder
 from tests.db.entries import RULES, Of, at, register
+from tests.eventually import eventually, let_tasks_run
 
 
 @asynccontextmanager
@@ -79,8 +80,7 @@ async def test_slow_batch_holds_up_no_other(dsn: str, connection: Connection) ->
     async with running(dsn) as writer:
         waits = writer.submit([slow.told(0, Trigger.OPENED)])
         again = writer.submit([slow.told(1, Trigger.CONNECTING)])
-        while writer.depth:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # its batch begins by itself
+        await eventually(lambda: not writer.depth)
 
         await asyncio.gather(*(writer.submit([of.told(0, Trigger.OPENED)]) for of in others))
 
@@ -273,7 +273,7 @@ async def test_too_many_waiting_are_refused_at_once(dsn: str, connection: Connec
     writer = Writer(partial(connect_writer, dsn), RULES)
     flood = [of.told(number, Trigger.CONNECTING) for number in range(HIGH_WATER)]
     waiting = asyncio.ensure_future(writer.submit(flood))
-    await asyncio.sleep(0)  # lets it queue
+    await let_tasks_run()  # it queues
     assert writer.depth == HIGH_WATER
 
     with pytest.raises(Unavailable, match="too many"):

@@ -1,6 +1,5 @@
 """The whole service on a database of its own, asked as gateways and operators ask it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,7 @@ from receiver.application import App
 from receiver.composition import http_app
 from receiver.settings import Settings
 from receiver.timings import Timings
+from tests.eventually import eventually
 from tests.receiver.serving import address, listening, serving
 
 KEY = bytes(range(32))
@@ -87,10 +87,7 @@ class Zapwatch:
         self, ask: Callable[[], Awaitable[Answer]], is_so: Callable[[Answer], Any], within: float = 30
     ) -> Answer:
         """Ask until the answer is so, and return it; fail after so many seconds."""
-        async with asyncio.timeout(within):
-            while not is_so(answer := await ask()):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)  # the service tells nobody that it has changed
-        return answer
+        return await eventually(ask, is_so, within)
 
 
 @asynccontextmanager

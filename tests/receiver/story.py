@@ -1,6 +1,5 @@
 """A fleet of gateways and the service that watches it, in compressed time, asked over HTTP."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from receiver.sandbox import Fleet, open_fleet
+from tests.eventually import eventually
 from tests.receiver.service import Zapwatch, served
 
 SPEED = 100.0
@@ -74,9 +74,7 @@ class Story:
     async def asked(self, instance: Any, more: int = 1) -> None:
         """Wait until the gateway was asked about an instance so often, and the answers were kept."""
         wanted = len(instance.probed) + more
-        async with asyncio.timeout(20):
-            while len(instance.probed) < wanted:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # the sandbox tells nobody that it was asked
+        await eventually(lambda: len(instance.probed) >= wanted)
         await self.z.app.writer.drain()
 
 

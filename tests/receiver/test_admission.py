@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.admission import CONNECTIONS, DESCRIPTORS, Admission, Load, connections_within
+from tests.eventually import eventually
 
 AT_MOST = 3
 
@@ -49,9 +50,7 @@ async def full() -> AsyncIterator[Desk]:
     async with desk.client, asyncio.TaskGroup() as tasks:
         for _ in range(AT_MOST):
             tasks.create_task(desk.client.post("/webhooks/x", content=b"ab"))
-        async with asyncio.timeout(10):
-            while desk.read < 2 * AT_MOST:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # the desk tells nobody
+        await eventually(lambda: desk.read == 2 * AT_MOST)
         yield desk
         desk.open.set()
 
@@ -71,9 +70,7 @@ async def test_service_is_alive_however_busy(full: Desk) -> None:
 
 async def test_what_is_answered_makes_room(full: Desk) -> None:
     full.open.set()
-    async with asyncio.timeout(10):
-        while full.load.requests:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the desk tells nobody
+    await eventually(lambda: not full.load.requests)
 
     assert (await full.client.post("/webhooks/x")).status_code == 204
 

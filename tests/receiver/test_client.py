@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from receiver.client import ANSWER_LIMIT, ORIGINS_KEPT, Client, Reply, Unanswered, open_client
+from tests.eventually import eventually, let_tasks_run
 
 Answering = Callable[["Exchange"], Awaitable[None]]
 PATIENT = timedelta(seconds=20)
@@ -57,9 +58,7 @@ class Gateway:
 
     async def until(self, is_so: Callable[["Gateway"], Any]) -> None:
         """Wait until it is so."""
-        async with asyncio.timeout(15):
-            while not is_so(self):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)  # the sockets tell nobody
+        await eventually(lambda: is_so(self))
 
 
 @asynccontextmanager
@@ -399,8 +398,7 @@ async def test_connections_that_idled_too_long_are_closed_though_the_next_calls_
                     await asyncio.gather(*(calling.get(told.url) for _ in range(20)))
                     await asyncio.sleep(0.06)  # it is the passing of time that they must not survive
                     tasks = [asyncio.create_task(calling.get(told.url)) for _ in range(20)]
-                    for _ in range(ticks):
-                        await asyncio.sleep(0)  # to another place in the call
+                    await let_tasks_run(ticks)  # to another place in the call
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,6 +18,7 @@ from receiver.admission import raise_descriptor_limit
 from receiver.connection import PIPELINED, UNHEARD_LIMIT, Connection
 from receiver.errors import exception_handlers
 from receiver.serving import Server, bind, server_config
+from tests.eventually import eventually
 
 HEAD = b"POST /webhooks/x HTTP/1.1\r\nHost: x\r\n"
 WHOLE = HEAD + b"Content-Length: 2\r\n\r\nok"
@@ -275,9 +276,7 @@ async def test_stopping_closes_idle_connections_at_once_and_answers_the_others()
         assert await idle.status() == 200
         served.held.clear()
         await busy.send(WHOLE)
-        async with asyncio.timeout(10):
-            while not served.server.server_state.tasks:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # the server tells nobody
+        await eventually(lambda: served.server.server_state.tasks)
 
         served.server.should_exit = True
 
@@ -293,9 +292,7 @@ async def test_stopping_leaves_a_request_that_still_arrives_little_time() -> Non
     async with serving(Stopping) as served:
         half = HEAD + b"Content-Length: 4\r\n\r\nha"
         async with served.call(half) as quick, served.call(half) as slow:
-            async with asyncio.timeout(10):
-                while len(served.server.server_state.tasks) < 2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)  # the server tells nobody
+            await eventually(lambda: len(served.server.server_state.tasks) == 2)
 
             served.server.should_exit = True
             await quick.send(b"lf")

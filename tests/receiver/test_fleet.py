@@ -14,14 +14,19 @@ from db.connections import Connection
 from receiver.sandbox import Fault, open_fleet
 from tests.receiver.service import Zapwatch, served, time
 from tests.receiver.story import Story, compressed, story
+from tests.soak import sized
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
-CHANNELS = 500
+CHANNELS = sized(80, 500)
 MINUTES = 20
-SPEED = 30.0
-"""Twenty minutes are forty seconds."""
+SPEED = sized(100.0, 30.0)
+"""Twenty minutes are forty seconds for many channels, which take work, and twelve for few."""
 QUICK_SPEED = 100.0
+STOPPED = sized(120, 1000)
+"""Channels over which nobody watches for a while."""
+SHARED = sized(30, 100)
+"""Channels that two services share."""
 NOT_COMPRESSED = timedelta(seconds=3)
 """Pauses of the service's loops, and a busy machine; they don't shrink with the sandbox's time."""
 
@@ -81,7 +86,9 @@ async def test_exactly_the_lost_and_the_flapping_have_an_incident_in_time(dsn: s
         channels = await add_channels(told, CHANNELS, hosts)
         await all_stand(told, open=CHANNELS)
         mixed = chance.sample(list(channels), CHANNELS)
-        lost, flapping, healthy = mixed[:25], mixed[25:50], mixed[50:]
+        twentieth = CHANNELS // 20
+        lost, flapping = mixed[:twentieth], mixed[twentieth : 2 * twentieth]
+        healthy = mixed[2 * twentieth :]
 
         until = asyncio.get_running_loop().time() + MINUTES * 60 / SPEED
         ways = ["vanish", "close", "connecting"]
@@ -115,7 +122,7 @@ async def flap(told: Story, instance: Any, chance: random.Random) -> None:
 
 
 async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -> None:
-    """A thousand channels drop; while nobody watches all but one come back, and every grace ends."""
+    """All channels drop; while nobody watches all but one come back, and every grace ends."""
     unhurried = {
         **compressed(QUICK_SPEED),
         "stale_after": timedelta(minutes=5),
@@ -128,11 +135,13 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         hosts = [await fleet.evolution() for _ in range(4)]
         async with served(dsn, **unhurried) as z:
             before = Story(z, fleet)
-            channels = await add_channels(before, 1000, hosts, metadata={"heartbeat_threshold_minutes": 60})
-            await all_stand(before, open=1000)
+            channels = await add_channels(
+                before, STOPPED, hosts, metadata={"heartbeat_threshold_minutes": 60}
+            )
+            await all_stand(before, open=STOPPED)
             for instance in channels.values():
                 instance.say_late(0, "connecting")
-            await all_stand(before, connecting=1000)
+            await all_stand(before, connecting=STOPPED)
         down, instance = next(iter(channels.items()))
         instance.order_fault = Fault.ERROR_200
         instance.lose("close")
@@ -144,7 +153,7 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         quick = {**compressed(QUICK_SPEED), "stale_after": timedelta(seconds=2), "recovery_speed": 1.0}
         async with served(dsn, **quick) as z:
             after = Story(z, fleet)
-            await all_stand(after, open=999, disconnected=1)
+            await all_stand(after, open=STOPPED - 1, disconnected=1)
             await after.z.incident(down)
 
             assert [incident["channel_id"] for incident in await after.all_incidents()] == [down]
@@ -161,8 +170,8 @@ async def test_replicas_share_the_probes_and_open_an_incident_once(dsn: str) -> 
     ):
         told = Story(one, fleet)
         host = await fleet.evolution()
-        channels = await add_channels(told, 100, [host])
-        await all_stand(told, open=100)
+        channels = await add_channels(told, SHARED, [host])
+        await all_stand(told, open=SHARED)
         lost = next(iter(channels))
         others = [instance for id, instance in channels.items() if id != lost]
 

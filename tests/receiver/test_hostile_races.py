@@ -9,6 +9,7 @@ import httpx
 
 from db.connections import Connection
 from receiver.composition import http_app
+from tests.eventually import let_tasks_run
 from tests.factories import Evolution
 from tests.receiver.conftest import client_of
 from tests.receiver.hostile import (
@@ -186,7 +187,7 @@ async def test_channel_whose_row_somebody_holds_keeps_no_other_waiting(
                 """update notification_channels set metadata = '{"x": 1}' where id = $1::text::uuid""", held
             )
             waiting = asyncio.create_task(z.post(held, Evolution().update("open")))
-            await asyncio.sleep(0)
+            await let_tasks_run()
             began = clocks.monotonic()
             answers = await asyncio.gather(*(z.post(free, other.update("open")) for _ in range(3)))
             took = clocks.monotonic() - began

@@ -15,6 +15,7 @@ from db.registry import NewChannel, register_channel
 from db.vault import Vault
 from receiver.metrics import COUNTED_FOR, LAG_EVERY, Metrics
 from receiver.sandbox import Fault
+from tests.eventually import eventually, let_tasks_run
 from tests.factories import Evolution
 from tests.receiver.service import SOON, zapwatch
 from tests.receiver.story import story
@@ -162,9 +163,9 @@ async def test_scrape_does_not_wait_for_a_slow_count(pool: Pool, connection: Con
         scrapes = await asyncio.gather(metrics.expose(pool), metrics.expose(pool))
 
     assert [value(text, "zapwatch_channels", state="unknown") for text in scrapes] == [0, 0]
-    async with asyncio.timeout(10):
-        while value(await metrics.expose(pool), "zapwatch_channels", state="unknown") != 1:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the count tells nobody
+    await eventually(
+        lambda: metrics.expose(pool), lambda text: value(text, "zapwatch_channels", state="unknown") == 1
+    )
 
 
 async def test_figures_are_left_out_while_the_database_is_away(pool: Pool, connection: Connection) -> None:
@@ -189,13 +190,11 @@ async def test_blocked_event_loop_shows_as_lag() -> None:
     lag = "zapwatch_event_loop_lag_seconds"
     read = metrics.registry.get_sample_value
 
-    await asyncio.sleep(0)
+    await let_tasks_run()
     blocked_until = loop.time() + 2 * LAG_EVERY.total_seconds()
     while loop.time() < blocked_until:
         pass
-    async with asyncio.timeout(10):
-        while not read(f"{lag}_count"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the measuring task tells nobody
+    await eventually(lambda: read(f"{lag}_count"))
     measuring.cancel()
 
     assert read(f"{lag}_bucket", {"le": "0.1"}) == 0

@@ -14,6 +14,7 @@ from db.registry import register_gateway, remove_channel
 from db.vault import Vault
 from receiver.auth import Tokens
 from receiver.sandbox import open_fleet
+from tests.eventually import let_tasks_run
 from tests.factories import Evolution
 from tests.receiver.gateway import gateway
 from tests.receiver.service import KEY, Zapwatch, zapwatch
@@ -217,8 +218,7 @@ async def test_what_was_read_before_it_was_to_be_forgotten_is_not_remembered(
         await tokens.resolve("wapi", token)
         tokens.forget(gateway_id)
         reading = asyncio.create_task(tokens.resolve("wapi", token))
-        for _ in range(3):
-            await asyncio.sleep(0)  # lets it begin, and the lookup that it shares with others
+        await let_tasks_run(3)  # it, and the lookup that it shares with others
 
         tokens.forget(gateway_id)
         assert await reading is not None

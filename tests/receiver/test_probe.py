@@ -27,6 +27,7 @@ from receiver.probe import Probed, Prober
 from receiver.providers import PROVIDERS
 from receiver.sandbox import Fault, Fleet, open_fleet
 from tests.conftest import Server, connected
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.service import KEY, Zapwatch
 from tests.receiver.service import served as service
@@ -240,9 +241,7 @@ async def test_no_control_outlives_its_prober(probing: Probing) -> None:
         instance.fault = Fault.HANG
 
     asking = asyncio.create_task(probing.outcomes(channels[:1]))
-    async with asyncio.timeout(15):
-        while not instances[1].probed and not instances[2].probed:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the sandbox tells nobody that it was asked
+    await eventually(lambda: instances[1].probed or instances[2].probed)
     await probing.prober.aclose()
 
     with pytest.raises(asyncio.CancelledError):
@@ -273,9 +272,7 @@ async def test_hanging_gateway_holds_up_no_other(dsn: str) -> None:
         stuck = [hanging.add(f"loja-{n}") for n in range(2 * PER_GATEWAY)]
         for instance in stuck:
             await told.watch(hanging, instance, state=None)
-        async with asyncio.timeout(15):
-            while sum(len(instance.probed) for instance in stuck) < PER_GATEWAY:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # the sandbox tells nobody that it was asked
+        await eventually(lambda: sum(len(instance.probed) for instance in stuck) >= PER_GATEWAY)
 
         instances = [healthy.add(f"loja-{n}") for n in range(5)]
         for instance in instances:
@@ -318,9 +315,7 @@ async def test_probing_goes_on_when_the_database_is_back(
         await admin.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database
         )
-        async with asyncio.timeout(15):
-            while not _warned(caplog, "receiver.reconciler"):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)  # the loop tells only the log
+        await eventually(lambda: _warned(caplog, "receiver.reconciler"))
         await admin.execute(f"alter database {database} connection limit -1")
 
         await told.asked(instance, 3)
@@ -384,9 +379,7 @@ async def asking(dsn: str) -> AsyncIterator[tuple[Zapwatch, Slow, str]]:
 
 async def until_settled(z: Zapwatch) -> None:
     """Wait until no probe is under way and what came of it is committed."""
-    async with asyncio.timeout(15):
-        while z.app.prober.in_flight:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # the prober tells nobody
+    await eventually(lambda: not z.app.prober.in_flight)
     await z.app.writer.drain()
 
 

@@ -18,6 +18,7 @@ from receiver.dashboard.rate import KEPT, Rate
 from receiver.dashboard.visits import BY_LINK, CODES, STREAMS_OF_LINK
 from receiver.links import LIFE, Links
 from receiver.sandbox import Fault
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.service import KEY, OPERATOR, SOON, Zapwatch, zapwatch
 from tests.receiver.story import Story, story
@@ -553,9 +554,11 @@ async def test_process_that_stops_keeps_no_page_waiting() -> None:
         registered = (await client.post("/channels", json=body)).json()
         for said in (Evolution().update("open"), Evolution().update("close", 401)):
             await client.post(httpx.URL(registered["webhook_url"]).path, json=said)
-        async with asyncio.timeout(60):
-            while not (found := (await client.get("/incidents")).json()["items"]):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)  # the service tells nobody that it has opened one
+
+        async def incidents() -> list[Any]:
+            return list((await client.get("/incidents")).json()["items"])
+
+        found = await eventually(incidents, within=60)
         link = Links((KEY,), service.base).link_for(
             UUID(registered["id"]), UUID(found[0]["id"]), datetime.now(UTC)
         )

@@ -13,8 +13,8 @@ from receiver.sandbox import Fault, open_fleet
 from tests.receiver.service import served, time
 from tests.receiver.story import Story, compressed, story
 
-SPEED = 10.0
-"""How fast time runs: a lost session has 6 s for its recovery, and orders are half a second apart."""
+SPEED = 20.0
+"""How fast time runs: a lost session has 3 s for its recovery, and orders are a quarter of a second apart."""
 LONG = 40
 """Seconds that a story may take for what it tells."""
 AUTO_OFF: dict[str, Any] = {"metadata": {"auto_recovery": False, "heartbeat_threshold_minutes": 5 / SPEED}}
@@ -286,7 +286,7 @@ async def test_by_hand_it_is_tried_three_times_and_then_refused_for_half_an_hour
         answers: list[httpx.Response] = []
         while len(answers) < 3:
             answer = await restart(told, channel)
-            if answer.status_code != 429:  # its gap of half a second may not be over
+            if answer.status_code != 429:  # its gap may not be over
                 answers.append(answer)
         refused = await restart(told, channel)
 

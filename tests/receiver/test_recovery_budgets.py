@@ -18,6 +18,7 @@ from db.recoveries import Budget
 from receiver.sandbox import Fault, open_fleet
 from tests.receiver.service import Zapwatch, served
 from tests.receiver.story import Story, compressed
+from tests.soak import sized
 
 SPEED = 100.0
 """How fast time runs: a channel rests 18 s, and a minute of a gateway's is 0.6 s."""
@@ -162,8 +163,9 @@ BUSY: Final[list[tuple[str, Any, Any]]] = [
 """A sequence in which much is ordered, so that it isn't left to chance that anything is."""
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(400)
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@settings(max_examples=sized(2, 12), suppress_health_check=list(HealthCheck))
 @given(script=steps)
 @example(script=BUSY)
 async def test_no_sequence_breaks_a_budget(rig: Rig, script: list[tuple[str, Any, Any]]) -> None:

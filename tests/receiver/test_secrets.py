@@ -30,6 +30,7 @@ from receiver.composition import http_app
 from receiver.logs import configure
 from receiver.sandbox import open_fleet
 from tests.conftest import connected, reachable_folder
+from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.alerts.sink import open_sink
 from tests.receiver.service import KEY, OPERATOR, Zapwatch, zapwatch
@@ -422,14 +423,16 @@ async def serving(**environ: str) -> AsyncIterator[Process]:
             sys.executable, "-m", "receiver", "serve", env={**kept, **settings}, stdout=out, stderr=out
         )
         try:
-            async with asyncio.timeout(60), httpx.AsyncClient() as client:
-                while True:
+            async with httpx.AsyncClient() as client:
+
+                async def is_ready() -> bool:
                     try:
-                        if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
-                            break
+                        return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
                     except httpx.TransportError:
                         assert process.returncode is None, (folder / "out").read_text()
-                    await asyncio.sleep(0.1)
+                        return False
+
+                await eventually(is_ready, within=60)
             yield Process(process, port, folder)
         finally:
             if process.returncode is None:

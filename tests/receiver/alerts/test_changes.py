@@ -10,6 +10,7 @@ import pytest
 from db.changes import release_held_changes
 from db.connections import Connection
 from receiver.alerts.notice import Item, Sent
+from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk, open_desk
 
 WISH: dict[str, Any] = {"events": ["channel.state_changed"]}
@@ -218,9 +219,7 @@ async def test_change_that_the_database_refuses_keeps_no_other_and_is_not_overta
     await desk.moves(good, "unknown", "open")
 
     deciding = asyncio.create_task(desk.routing.run())
-    async with asyncio.timeout(60):
-        while not await desk.connection.fetchval("select count(*) from zapwatch_messages"):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # a row tells nobody that it is there
+    await eventually(lambda: desk.connection.fetchval("select count(*) from zapwatch_messages"))
     deciding.cancel()
     await asyncio.wait([deciding])
     await desk.connection.execute("alter table zapwatch_decisions drop constraint refuses")

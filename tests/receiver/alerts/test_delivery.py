@@ -11,6 +11,7 @@ from db.connections import Connection
 from db.telling import prune_telling
 from receiver.alerts.dispatch import SCHEDULE
 from receiver.alerts.notice import Event, Sent
+from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk, Sink, open_desk
 from tests.receiver.conftest import running_api
 from tests.receiver.service import zapwatch
@@ -26,9 +27,7 @@ async def due_in(desk: Desk) -> float:
 
 async def reached(desk: Desk, sends: int, within: float = 60) -> None:
     """Wait until the sink was told so often."""
-    async with asyncio.timeout(within):
-        while len(desk.sink.told) < sends:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # the sink tells nobody
+    await eventually(lambda: len(desk.sink.told) >= sends, within=within)
 
 
 async def one_open(desk: Desk, name: str = "ana", **columns: Any) -> tuple[UUID, UUID]:
@@ -290,10 +289,11 @@ async def test_a_destination_that_hangs_delays_no_other(desk: Desk) -> None:
         await desk.open(await desk.channel(tenant, f"Loja {n}"))
     await desk.route()
 
-    async with asyncio.timeout(60):
-        while len(desk.sink.events("ana")) < 30:
-            await desk.dispatcher.send_due()
-            await asyncio.sleep(0.02)  # what was sent is settled meanwhile
+    async def sent() -> int:
+        await desk.dispatcher.send_due()
+        return len(desk.sink.events("ana"))
+
+    await eventually(sent, lambda count: count >= 30)
 
     # One that can't be reached has no more than its places.
     assert 1 <= len(desk.sink.events("stuck")) <= 5
@@ -373,11 +373,8 @@ async def test_two_replicas_send_what_one_sends(dsn: str, connection: Connection
         for channel in channels:
             await one.resolve(channel)
         await reached(one, 40)
-        async with asyncio.timeout(60):
-            while await connection.fetchval(  # noqa: ASYNC110
-                "select count(*) from zapwatch_alerts where settled_at is null"
-            ):
-                await asyncio.sleep(0.05)  # a row tells nobody
+        unsettled = "select count(*) from zapwatch_alerts where settled_at is null"
+        await eventually(lambda: connection.fetchval(unsettled), lambda left: left == 0)
         for task in running:
             task.cancel()
         await asyncio.wait(running)

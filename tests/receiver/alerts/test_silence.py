@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from receiver.alerts.notice import Sent
+from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk
 
 HOUR = timedelta(hours=1)
@@ -163,9 +164,7 @@ async def decided(desk: Desk, incident: UUID) -> None:
     """Have alerts decided as the service does, until it is about this incident."""
     deciding = asyncio.create_task(desk.routing.run())
     count = "select count(*) from zapwatch_decisions where incident_id = $1 and message_id is not null"
-    async with asyncio.timeout(20):
-        while not await desk.connection.fetchval(count, incident):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # a row tells nobody that it is there
+    await eventually(lambda: desk.connection.fetchval(count, incident))
     deciding.cancel()
     await asyncio.wait([deciding])
 

@@ -9,6 +9,7 @@ from receiver.sandbox import Fleet, open_fleet
 from receiver.sandbox.delivery import IN_FLIGHT, Retry
 from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.evolution.version import Version
+from tests.eventually import eventually
 from tests.receiver.sandbox.inbox import Inbox
 
 
@@ -96,8 +97,7 @@ async def test_unreachable_receiver_is_tried_again(inbox: Inbox) -> None:
         channel = await add(fleet, inbox)
         inbox.server.refuse()
         channel.presence()
-        while fleet.attempts < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # the fleet tells nobody
+        await eventually(lambda: fleet.attempts >= 2)
         inbox.server.listen()
         await inbox.server.serve()
         await channel.said()

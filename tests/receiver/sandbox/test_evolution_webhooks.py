@@ -11,6 +11,7 @@ from receiver.providers import PROVIDERS
 from receiver.sandbox import Fleet, open_fleet
 from receiver.sandbox.evolution.instance import Instance
 from statemachine.model import Reason, Trigger
+from tests.eventually import let_tasks_run
 from tests.receiver.sandbox.inbox import Inbox
 from tests.receiver.sandbox.shape import keys, sample
 
@@ -321,7 +322,7 @@ async def test_outage_flips_memory_and_ends_open(inbox: Inbox) -> None:
         task = channel.drop(20, pace=2)
         while not task.done():
             seen.add(channel.state)
-            await asyncio.sleep(0)
+            await let_tasks_run()
         await channel.said()
 
     assert seen >= {"close", "connecting"}

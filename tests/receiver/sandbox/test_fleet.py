@@ -12,6 +12,7 @@ import pytest
 import receiver.sandbox
 from receiver.sandbox import Fault, open_fleet
 from receiver.sandbox.host import Host
+from tests.eventually import eventually
 from tests.receiver.sandbox.inbox import Inbox, caller
 
 SOURCES = sorted(Path(receiver.sandbox.__file__).parent.rglob("*.py"))
@@ -58,8 +59,7 @@ async def test_everything_ends_with_the_fleet(inbox: Inbox) -> None:
                 host.fault = Fault.HANG
             asked = [asyncio.create_task(client.get(host.url)) for host in hosts]
             await inbox.until(lambda letters: len(letters) > 5)
-            while any(host.most_at_once == 0 for host in hosts):  # noqa: ASYNC110
-                await asyncio.sleep(0)  # hosts tell nobody
+            await eventually(lambda: all(host.most_at_once for host in hosts))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         letters = len(inbox.letters)
 
