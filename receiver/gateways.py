@@ -154,9 +154,9 @@ class Gateways:
             await self._writer.submit([probed.entry])
         except (Unaskable, Unavailable) as reason:
             log.warning("the trial of gateway %s came to nothing: %s", trial.gateway_id, reason)
-        except Exception as error:
-            # Whatever one gateway answers must not end the trying of all; nothing of the answer may be told.
-            log.error("the trial of gateway %s failed: %s", trial.gateway_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the trying of all.
+            log.exception("the trial of gateway %s failed", trial.gateway_id)
         await self._end(trial)
 
     async def _end(self, trial: Trial) -> None:

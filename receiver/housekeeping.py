@@ -33,8 +33,8 @@ async def keep(connection: Connection, vault: Vault) -> None:
         await prune_recoveries(connection, datetime.now(UTC))
         await release_held(connection, datetime.now(UTC))
         await release_held_changes(connection, datetime.now(UTC))
-    except asyncpg.PostgresError as error:
-        log.error("housekeeping did not finish: %s", error)
+    except asyncpg.PostgresError:
+        log.exception("housekeeping did not finish")
 
 
 async def run(pool: Pool, vault: Vault) -> None:

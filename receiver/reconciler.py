@@ -100,9 +100,9 @@ class Reconciler:
             await self._put_off(target)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("the probe of channel %s was not kept: %r", target.channel_id, error)
-        except Exception as error:
-            # Whatever one gateway answers must not end the probing of all; nothing of the answer may be told.
-            log.error("the probe of channel %s failed: %s", target.channel_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the probing of all.
+            log.exception("the probe of channel %s failed", target.channel_id)
 
     async def _put_off(self, target: Target) -> None:
         try:

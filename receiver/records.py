@@ -67,9 +67,9 @@ async def _read(
         except Unanswered as reason:
             log.info("gateway %s told no records: %s", gateway.id, reason)
             break
-        except Exception as error:
-            # Whatever one gateway answers must not end the looking at all; nothing of the answer may be told.
-            log.error("the records of gateway %s: %s", gateway.id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the looking at all.
+            log.exception("the records of gateway %s could not be read", gateway.id)
             break
         for instance in unheard.keys() & records.keys():
             signs[unheard.pop(instance).channel_id] = records[instance]

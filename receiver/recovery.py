@@ -169,9 +169,9 @@ class Recovery:
             await self._episode(claim)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("the recovery of channel %s waits: %r", claim.channel_id, error)
-        except Exception as error:
-            # Whatever one gateway answers must not end all recovery; nothing of the answer may be told.
-            log.error("the recovery of channel %s failed: %s", claim.channel_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end all recovery.
+            log.exception("the recovery of channel %s failed", claim.channel_id)
 
     async def _episode(self, claim: Claim) -> None:
         """Try as often as the budget allows, until a probe says open or no order would help."""

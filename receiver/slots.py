@@ -250,9 +250,9 @@ async def _look_again(slotter: Slotter, place: Place) -> None:
         await slotter.look_again(place)
     except TRANSIENT:
         raise
-    except Exception as error:
-        # Whatever one gateway answers must not end the looking at all; nothing of the answer may be told.
-        log.error("the webhooks of channel %s: %s", place.channel_id, type(error).__name__)
+    except Exception:
+        # Whatever one gateway answers must not end the looking at all.
+        log.exception("the webhooks of channel %s were not looked at", place.channel_id)
 
 
 async def run(pool: Pool, slotter: Slotter) -> None:

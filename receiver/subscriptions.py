@@ -44,9 +44,9 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> Non
     except (Unaskable, Unanswered) as reason:
         log.info("channel %s told nothing of its subscription: %s", target.channel_id, reason)
         return
-    except Exception as error:
-        # Whatever one gateway answers must not end the asking of all; nothing of the answer may be told.
-        log.error("the subscription of channel %s: %s", target.channel_id, type(error).__name__)
+    except Exception:
+        # Whatever one gateway answers must not end the asking of all.
+        log.exception("the subscription of channel %s could not be read", target.channel_id)
         return
     if subscription is not None:
         now = datetime.now(UTC)

@@ -68,9 +68,9 @@ class Suspicions:
             log.info("channel %s is not probed deeply: %s", target.channel_id, reason)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("the deep probe of channel %s was not kept: %r", target.channel_id, error)
-        except Exception as error:
-            # Whatever one gateway answers must not end the probing of all; nothing of the answer may be told.
-            log.error("the deep probe of channel %s failed: %s", target.channel_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the probing of all.
+            log.exception("the deep probe of channel %s failed", target.channel_id)
 
     async def _is_said_open(self, target: Target) -> bool:
         """Return whether its gateway answers, and still says open; any other answer is evidence by itself."""

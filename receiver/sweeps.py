@@ -136,9 +136,9 @@ class Sweeper:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
             with contextlib.suppress(*TRANSIENT):
                 await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
-        except Exception as error:
-            # Whatever one gateway answers must not end the sweeps of all; nothing of the answer may be told.
-            log.error("a sweep of gateway %s failed: %s", gateway.id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the sweeps of all.
+            log.exception("a sweep of gateway %s failed", gateway.id)
         finally:
             self._under_way -= 1
 

@@ -154,8 +154,11 @@ class Dispatcher:
         ending = self._end(claim, sent, began + took)
         try:
             disabled = await self._settle(claim, attempt, ending)
-        except (*TRANSIENT, asyncpg.PostgresError) as error:
+        except TRANSIENT as error:
             log.warning("what became of message %s is not kept: %s", claim.id, type(error).__name__)
+            return
+        except asyncpg.PostgresError:
+            log.exception("the database refuses what became of message %s", claim.id)
             return
         outcome = ending.outcome or "retried"
         log.info(
@@ -186,8 +189,8 @@ class Dispatcher:
         except (VaultError, orjson.JSONDecodeError):
             return Sent(False, answer="its configuration can't be opened")
         except Exception as error:
-            # One notifier's fault must not end all telling; its words may hold a secret.
-            log.error("the notifier %s failed: %s", claim.kind, type(error).__name__)
+            # One notifier's fault must not end all telling.
+            log.exception("the notifier %s failed", claim.kind)
             return Sent(False, answer=f"the notifier failed: {type(error).__name__}")
 
     def _message(self, claim: Claimed, news: Sequence[Record]) -> Message:

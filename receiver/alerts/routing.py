@@ -105,13 +105,13 @@ class Routing:
             if self._at_once > 1:
                 self._at_once = 1
                 return True
-            if not await self._put_aside(type(error).__name__):
+            if not await self._put_aside(error):
                 raise
             return False
         self._at_once = min(2 * self._at_once, AT_ONCE)
         return routed > 0
 
-    async def _put_aside(self, why: str) -> bool:
+    async def _put_aside(self, why: asyncpg.PostgresError) -> bool:
         """Have the one that is refused wait; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -125,7 +125,7 @@ class Routing:
             about = (
                 one.channel_id if isinstance(one, DueChange) else one.incident_id or one.gateway_incident_id
             )
-            log.error("the database refuses what is decided of %s, which waits: %s", about, why)
+            log.error("the database refuses what is decided of %s, which waits", about, exc_info=why)
         return bool(put_aside)
 
     async def _open_desk(
