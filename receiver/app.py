@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
 
@@ -24,7 +24,6 @@ from receiver import (
     retention,
     slots,
     subscriptions,
-    suspicions,
     versions,
 )
 from receiver.alerts import NOTIFIERS
@@ -32,6 +31,7 @@ from receiver.alerts.first import keep_alert_url
 from receiver.auth import first_token
 from receiver.composition import compose
 from receiver.deadlines import Deadlines
+from receiver.jobs.loop import Loop, LoopRunner
 from receiver.metrics import Metrics
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
@@ -63,7 +63,8 @@ class Foundation:
 async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str | None]]:
     """Yield the app with its loops running, and the operator's token if this start made the first one.
 
-    When a loop dies the body is cancelled and its error raised: the process should end, loudly.
+    When the writer, the deadlines or the embedded PostgreSQL fail, the body is cancelled and their error
+    raised: the process should end, loudly.
     """
     async with founded(settings) as foundation, working(foundation.settings) as app:
         yield app, foundation.token
@@ -99,8 +100,10 @@ async def working(settings: Settings, shared: Path | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         app = await compose(stack, settings, Metrics(shared))
         async with asyncio.TaskGroup() as tasks:
-            kept = [tasks.create_task(loop, name=name) for name, loop in _keeping(app)]
-            claiming = [tasks.create_task(loop, name=name) for name, loop in _claiming(app)]
+            runner = LoopRunner()
+            kept = [tasks.create_task(app.state.writer.run(), name="writer")]
+            kept += [tasks.create_task(runner.run(loop), name=loop.name) for loop in _keeping(app)]
+            claiming = [tasks.create_task(runner.run(loop), name=loop.name) for loop in _claiming(app)]
             try:
                 yield app
                 await _settle(app, claiming)
@@ -132,7 +135,7 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
     try:
         for name in await migrate(connection):
             log.info("applied migration %s", name)
-        await housekeeping.keep(connection, vault)
+        await housekeeping.keep_at_start(connection, vault)
         if settings.alert_url is not None:
             await keep_alert_url(connection, vault, NOTIFIERS, settings.alert_url)
         return await first_token(connection, settings)
@@ -140,38 +143,34 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
         connection.terminate()
 
 
-def _keeping(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-    """Yield the loops that keep what comes in, and so end last."""
-    state = app.state
-    yield "writer", state.writer.run()
-    yield "freshness", state.freshness.run()
-    yield "event loop lag", state.metrics.watch_event_loop()
+def _keeping(app: Starlette) -> Iterator[Loop]:
+    """Yield the loops that end last, as the writer does: they keep what comes in."""
+    yield app.state.freshness.loop()
+    yield app.state.metrics.loop()
 
 
-def _claiming(app: Starlette) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+def _claiming(app: Starlette) -> Iterator[Loop]:
     """Yield the loops that claim what is due."""
     state = app.state
     settings, lag = state.settings, state.metrics.deadline_lag_seconds
-    yield "deadlines", Deadlines(state.pool, state.writer, lag.set, settings.verdict_within).run()
-    yield "gateways", state.gateways.run()
-    yield "reconciler", Reconciler(state.pool, state.writer, state.prober, state.settings.probe_timeout).run()
-    yield "sweeps", state.sweeper.run()
-    yield "recovery", state.recovery.run()
-    yield "alerts", state.routing.run()
-    yield "messages", state.dispatcher.run()
-    yield "checks", checks.run(state.pool)
-    yield "versions", versions.run(state.pool, state.client, state.tokens)
-    yield "subscriptions", subscriptions.run(state.pool, state.vault, state.client)
-    yield "slots", slots.run(state.pool, state.slotter)
-    yield "records", records.run(state.pool, state.vault)
-    timeout, told = state.settings.probe_timeout, state.metrics.deeply_probed
-    deep = suspicions.run(state.pool, state.vault, state.writer, state.prober, timeout, told)
-    yield "suspicions", deep
-    yield "notices", state.listen()
-    if (url := state.settings.heartbeat_url) is not None:
-        yield "heartbeat", heartbeat.run(state.pool, state.client, url, state.settings.heartbeat_every)
-    yield "housekeeping", housekeeping.run(state.pool, state.vault)
-    yield "retention", retention.run(state.pool, timedelta(days=state.settings.events_keep_days))
+    yield Deadlines(state.pool, state.writer, lag.set, settings.verdict_within).loop()
+    yield state.gateways.loop()
+    yield Reconciler(state.pool, state.writer, state.prober, settings.probe_timeout).loop()
+    yield state.sweeper.loop()
+    yield state.recovery.loop()
+    yield state.routing.loop()
+    yield state.dispatcher.loop()
+    yield checks.loop(state.pool)
+    yield versions.loop(state.pool, state.client, state.tokens)
+    yield subscriptions.loop(state.pool, state.vault, state.client)
+    yield slots.loop(state.pool, state.slotter)
+    yield records.loop(state.pool, state.vault, state.list_client)
+    yield state.suspicions.loop()
+    yield Loop("notices", state.notices.listen, timedelta(seconds=1), state.notices.close)
+    if (url := settings.heartbeat_url) is not None:
+        yield heartbeat.loop(state.pool, state.client, url, settings.heartbeat_every)
+    yield housekeeping.loop(state.pool, state.vault)
+    yield retention.loop(state.pool, timedelta(days=settings.events_keep_days))
 
 
 async def _watch(embedded: Embedded) -> None:

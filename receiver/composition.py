@@ -14,7 +14,7 @@ from db.claims import Target
 from db.connections import Pool
 from db.entry import Entry, Noted, Source
 from db.lookups import Lookups
-from db.notices import listen
+from db.notices import Notices
 from db.pool import connect, connect_writer, open_pool
 from db.queue import Unavailable as NotCommitted
 from db.reads import find_channels
@@ -37,6 +37,7 @@ from receiver.dashboard.visits import Visits
 from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
 from receiver.gateways import Gateways
+from receiver.imports import LISTED_WITHIN
 from receiver.links import Links
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
@@ -45,6 +46,7 @@ from receiver.probe import Probed, Prober
 from receiver.providers import CURABLE
 from receiver.recovery import Recovery
 from receiver.settings import Settings
+from receiver.suspicions import PATIENCE, Suspicions
 from receiver.sweeps import Sweeper
 from receiver.tally import Tally
 from receiver.texts import reason_text
@@ -97,7 +99,7 @@ def _hear(app: Zapwatch, dsn: str, rules: Rules) -> None:
     state.tokens, state.freshness = Tokens(state.pool), Freshness(state.pool, state.writer, rules)
     state.channels = Lookups(partial(find_channels, state.pool))
     hear = partial(connect, dsn, "zapwatch notices")
-    state.listen = partial(listen, hear, state.tokens.forget, state.tokens.forget_all)
+    state.notices = Notices(hear, state.tokens.forget, state.tokens.forget_all)
 
 
 async def _ask(stack: AsyncExitStack, app: Zapwatch, rules: Rules) -> None:
@@ -112,6 +114,10 @@ async def _ask(stack: AsyncExitStack, app: Zapwatch, rules: Rules) -> None:
     metrics.measure(metrics.probes_in_flight, lambda: prober.in_flight)
     state.check_now = partial(_check_now, prober, writer)
     state.gateways = Gateways(pool, writer, prober, client, tally, settings)
+    patient = PATIENCE * settings.probe_timeout
+    deep_client = await stack.enter_async_context(open_client(patient, localhost()))
+    state.suspicions = Suspicions(pool, vault, writer, prober, deep_client, metrics.deeply_probed)
+    state.list_client = await stack.enter_async_context(open_client(LISTED_WITHIN, localhost()))
     state.sweeper = Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered)
     state.slotter = slots.Slotter(pool, vault, client, settings.base_url)
     verify, budget = partial(_probe_and_keep, prober, writer), Budget().faster(settings.recovery_speed)

@@ -19,8 +19,8 @@ from db.queue import PATIENCE, Unavailable
 from db.writer import Writer
 from receiver.claimed import to_the_end
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import Prober, Unaskable
-from receiver.rounds import go_round
 from receiver.settings import Settings
 from receiver.tally import Tally
 from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Gateways:
-    """The gateways as one process looks after them; `run` in one task."""
+    """The gateways as one process looks after them; `loop` in one task."""
 
     def __init__(
         self, pool: Pool, writer: Writer, prober: Prober, client: Client, tally: Tally, settings: Settings
@@ -55,12 +55,9 @@ class Gateways:
         self._trials: dict[asyncio.Task[None], Trial] = {}
         self._proving: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
-        """Look for ever. In the end trials are given back."""
-        try:
-            await go_round("gateways", self.look, self._every)
-        finally:
-            await self._give_back()
+    def loop(self) -> Loop:
+        """Return the loop that looks after gateways."""
+        return Loop("gateways", self.look, self._every, self._give_back)
 
     async def look(self) -> bool:
         """Tell what was noted, judge every gateway in question, and try those that are down."""

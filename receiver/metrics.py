@@ -18,6 +18,7 @@ from db.connections import Pool
 from db.patience import TRANSIENT
 from db.recoveries import Outcome
 from receiver.counted import Counted, read_figures
+from receiver.jobs.loop import Loop
 from receiver.probe import Probed
 from receiver.providers.report import Pulse
 
@@ -183,14 +184,18 @@ class Metrics:
         self._measure()
         return generate_latest(self._exposed)
 
-    async def watch_event_loop(self) -> None:
-        """Measure how late the event loop is, and what gauges follow, for ever."""
+    def loop(self) -> Loop:
+        """Return the loop that measures."""
+        return Loop("event_loop_lag", self.watch_event_loop, LAG_EVERY)
+
+    async def watch_event_loop(self) -> bool:
+        """Measure once how late the event loop is, and what gauges follow; takes `LAG_EVERY`."""
         loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + LAG_EVERY.total_seconds()
-            await asyncio.sleep(LAG_EVERY.total_seconds())
-            self.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
-            self._measure()
+        due = loop.time() + LAG_EVERY.total_seconds()
+        await asyncio.sleep(LAG_EVERY.total_seconds())
+        self.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
+        self._measure()
+        return True
 
     def _measure(self) -> None:
         for gauge, read in self._measured:

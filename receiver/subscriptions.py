@@ -7,16 +7,17 @@ noted with it.
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from db.claims import WARNED_BEFORE, Target, claim_subscriptions, settle_subscription
 from db.connections import Pool
 from db.vault import Vault
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import Subscription
-from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)
@@ -73,6 +74,6 @@ async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | N
     return provider.read_subscription(reply.status, reply.body)
 
 
-async def run(pool: Pool, vault: Vault, client: Client) -> None:
-    """Ask for ever."""
-    await go_round("subscriptions", lambda: read_subscriptions(pool, vault, client), EVERY)
+def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
+    """Return the loop that asks about subscriptions."""
+    return Loop("subscriptions", partial(read_subscriptions, pool, vault, client), EVERY)

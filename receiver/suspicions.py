@@ -18,12 +18,11 @@ from db.queue import Unavailable
 from db.suspicions import Suspect, claim_suspicions, settle_suspicion
 from db.vault import Vault
 from db.writer import Writer
-from receiver.client import Client, Unanswered, open_client
-from receiver.container import localhost
+from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import JITTER, Prober, Unaskable, key_of
 from receiver.providers import DEEP
 from receiver.providers.report import Pulse
-from receiver.rounds import go_round
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
 
@@ -50,6 +49,10 @@ class Suspicions:
         self._prober = prober
         self._client = client
         self._on_probe = on_probe
+
+    def loop(self) -> Loop:
+        """Return the loop that makes deep probes."""
+        return Loop("suspicions", self.confirm_due, EVERY)
 
     async def confirm_due(self) -> bool:
         """Probe the channels that are due, side by side; return whether more may be due."""
@@ -134,12 +137,3 @@ class Suspicions:
         )
         entry = Entry(target.channel_id, Source.PROBE, "deep_probe", now, said, gateway_id=target.gateway_id)
         await self._writer.submit([entry])
-
-
-async def run(
-    pool: Pool, vault: Vault, writer: Writer, prober: Prober, timeout: timedelta, on_probe: OnProbe
-) -> None:
-    """Probe for ever; `timeout` is a probe's."""
-    async with open_client(PATIENCE * timeout, localhost()) as client:
-        suspicions = Suspicions(pool, vault, writer, prober, client, on_probe)
-        await go_round("suspicions", suspicions.confirm_due, EVERY)

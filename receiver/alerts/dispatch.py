@@ -31,8 +31,8 @@ from db.patience import TRANSIENT, persist
 from db.vault import Vault, VaultError
 from receiver.alerts.notice import Event, Item, Message, Notifier, Sent
 from receiver.claimed import to_the_end
+from receiver.jobs.loop import Loop
 from receiver.outgoing import Outgoing
-from receiver.rounds import go_round
 from receiver.texts import DEFAULT_LOCALE
 from statemachine.model import Reason, State
 
@@ -79,7 +79,7 @@ log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """The deliveries of one process; `run` in one task."""
+    """The deliveries of one process; `loop` in one task."""
 
     def __init__(
         self,
@@ -122,12 +122,9 @@ class Dispatcher:
             news = await read_news(connection, [claim.id for claim in claims]) if claims else {}
         return [self._begin(claim, news[claim.id]) for claim in claims]
 
-    async def run(self) -> None:
-        """Send for ever. In the end claims are given back."""
-        try:
-            await go_round("messages", self._round, EVERY)
-        finally:
-            await self._give_back()
+    def loop(self) -> Loop:
+        """Return the loop that sends."""
+        return Loop("messages", self._round, EVERY, self._give_back)
 
     async def _round(self) -> bool:
         await to_the_end(self.send_due())

@@ -29,7 +29,7 @@ from receiver.alerts.rules import (
     Why,
 )
 from receiver.claimed import to_the_end
-from receiver.rounds import go_round
+from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing is due."""
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Routing:
-    """The decisions of one process; `run` in one task."""
+    """The decisions of one process; `loop` in one task."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Routing:
         is_one = is_one or (limit == 1 and bool(reminders))
         return alerts, reminders, [] if is_one else await due_changes(connection, now, limit)
 
-    async def run(self) -> None:
-        """Decide for ever."""
-        await go_round("alerts", self._round, EVERY)
+    def loop(self) -> Loop:
+        """Return the loop that decides."""
+        return Loop("alerts", self._round, EVERY)
 
     async def _round(self) -> bool:
         try:

@@ -11,6 +11,7 @@ import pytest
 
 from db.connections import Connection
 from receiver.gateways import Gateways
+from receiver.jobs.loop import LoopRunner
 from receiver.sandbox import Fault, open_fleet
 from receiver.tally import Tally
 from tests.receiver.service import served, time, zapwatch
@@ -398,6 +399,6 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
         looking = Counting(state.pool, state.writer, state.prober, state.client, tally, settings)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
-                await looking.run()
+                await LoopRunner().run(looking.loop())
 
     assert 1 <= looks <= 6
