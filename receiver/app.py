@@ -31,7 +31,7 @@ from receiver.alerts.first import keep_alert_url
 from receiver.auth import first_token
 from receiver.composition import compose
 from receiver.deadlines import Deadlines
-from receiver.jobs.loop import Loop, LoopRunner
+from receiver.jobs.loop import TIMING, Loop, Timing
 from receiver.metrics import Metrics
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
@@ -60,13 +60,13 @@ class Foundation:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str | None]]:
+async def running(settings: Settings, timing: Timing = TIMING) -> AsyncIterator[tuple[Starlette, str | None]]:
     """Yield the app with its loops running, and the operator's token if this start made the first one.
 
     When the writer, the deadlines or the embedded PostgreSQL fail, the body is cancelled and their error
     raised: the process should end, loudly.
     """
-    async with founded(settings) as foundation, working(foundation.settings) as app:
+    async with founded(settings) as foundation, working(foundation.settings, timing=timing) as app:
         yield app, foundation.token
 
 
@@ -92,24 +92,31 @@ async def founded(settings: Settings) -> AsyncIterator[Foundation]:
 
 
 @asynccontextmanager
-async def working(settings: Settings, shared: Path | None = None) -> AsyncIterator[Starlette]:
+async def working(
+    settings: Settings, shared: Path | None = None, timing: Timing = TIMING
+) -> AsyncIterator[Starlette]:
     """Yield the app of one process on a foundation, with its loops running; raises as `running` does.
 
-    `shared` is the folder of the metrics of all processes, when there are several.
+    `shared` is the folder of the metrics of all processes, when there are several. `timing`: when background
+    loops that fail do what.
     """
     async with AsyncExitStack() as stack:
-        app = await compose(stack, settings, Metrics(shared))
+        app = await compose(stack, settings, Metrics(shared), timing)
         async with asyncio.TaskGroup() as tasks:
-            runner = LoopRunner()
             kept = [tasks.create_task(app.state.writer.run(), name="writer")]
-            kept += [tasks.create_task(runner.run(loop), name=loop.name) for loop in _keeping(app)]
-            claiming = [tasks.create_task(runner.run(loop), name=loop.name) for loop in _claiming(app)]
+            kept += [_start(tasks, app, loop) for loop in _keeping(app)]
+            claiming = [_start(tasks, app, loop) for loop in _claiming(app)]
             try:
                 yield app
                 await _settle(app, claiming)
             finally:
                 for loop in (*claiming, *kept):
                     loop.cancel()
+
+
+def _start(tasks: asyncio.TaskGroup, app: Starlette, loop: Loop) -> "asyncio.Task[None]":
+    app.state.metrics.follow(loop.name, app.state.loops.is_failing)
+    return tasks.create_task(app.state.loops.run(loop), name=loop.name)
 
 
 async def _settle(app: Starlette, claiming: Sequence["asyncio.Task[None]"]) -> None:

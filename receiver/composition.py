@@ -3,7 +3,8 @@
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime
 from functools import partial
-from uuid import UUID
+from socket import gethostname
+from uuid import UUID, uuid4
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,6 +14,7 @@ from db.apply import acknowledge
 from db.claims import Target
 from db.connections import Pool
 from db.entry import Entry, Noted, Source
+from db.failing_loops import note_failing_loop, withdraw_failing_loop
 from db.lookups import Lookups
 from db.notices import Notices
 from db.pool import connect, connect_writer, open_pool
@@ -38,6 +40,7 @@ from receiver.errors import Unavailable, exception_handlers
 from receiver.freshness import Freshness
 from receiver.gateways import Gateways
 from receiver.imports import LISTED_WITHIN
+from receiver.jobs.loop import TIMING, Failing, LoopRunner, Timing
 from receiver.links import Links
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
@@ -64,8 +67,13 @@ class Zapwatch(Starlette):
         await (self.webhooks if is_webhook(scope) else super().__call__)(scope, receive, send)
 
 
-async def compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Zapwatch:
-    """Return the app with its parts in `app.state`, none running; the stack closes what they opened."""
+async def compose(
+    stack: AsyncExitStack, settings: Settings, metrics: Metrics, timing: Timing = TIMING
+) -> Zapwatch:
+    """Return the app with its parts in `app.state`, none running; the stack closes what they opened.
+
+    `timing`: when background loops that fail do what.
+    """
     assert settings.database_url is not None
     dsn, vault, rules = settings.database_url, Vault(settings.secret_keys), installation_rules(settings)
     load = Load()
@@ -78,6 +86,8 @@ async def compose(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -
     state = app.state
     state.settings, state.vault, state.metrics = settings, vault, metrics
     state.pool = pool = await stack.enter_async_context(await open_pool(dsn))
+    report = partial(_report_loop, pool, uuid4(), gethostname())
+    state.loops = LoopRunner(metrics.loop_failed, report, timing)
     state.client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
     state.writer = writer = Writer(
         partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, curable=CURABLE
@@ -142,6 +152,13 @@ def _tell(app: Zapwatch) -> None:
     )
     metrics.measure(metrics.messages_in_flight, lambda: dispatcher.in_flight)
     state.try_destination = Trial(pool, notifiers, operators, tenants).send
+
+
+async def _report_loop(pool: Pool, process: UUID, host: str, name: str, failing: Failing | None) -> None:
+    if failing is None:
+        await withdraw_failing_loop(pool, process, name)
+    else:
+        await note_failing_loop(pool, process, host, name, *failing)
 
 
 def installation_rules(settings: Settings) -> Rules:

@@ -9,6 +9,7 @@ from db.adopt import adopt
 from db.changes import release_held_changes
 from db.checks import prune_checks
 from db.connections import Connection, Pool
+from db.failing_loops import forget_failing_loops
 from db.intake import prune
 from db.patience import passes
 from db.qr import forget_qrs
@@ -26,6 +27,7 @@ FORGETTING: Final[tuple[Callable[[Connection, datetime], Awaitable[None]], ...]]
     prune_recoveries,
     release_held,
     release_held_changes,
+    forget_failing_loops,
 )
 
 log = logging.getLogger(__name__)

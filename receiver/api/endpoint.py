@@ -23,6 +23,7 @@ from receiver.alerts.notice import Notifier
 from receiver.auth import Operator, Tokens, require_operator
 from receiver.client import Client
 from receiver.errors import Forbidden, NotFound
+from receiver.jobs.loop import LoopRunner
 from receiver.metrics import Metrics
 from receiver.probe import Probed
 from receiver.recovery import Tried
@@ -40,6 +41,7 @@ class Services:
     settings: Settings
     tokens: Tokens
     metrics: Metrics
+    loops: LoopRunner
     channels: Lookups[ChannelKey, ChannelRow]
     apply_now: Callable[[UUID], Awaitable[None]]
     """Applies what is due on a channel at once: its rules changed."""

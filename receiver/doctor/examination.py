@@ -117,6 +117,7 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "channels and gateways", seen.read
     yield "the secret keys", seen.read_keys
     yield "functions", partial(diagnosis.check_functions, connection)
+    yield "background loops", partial(diagnosis.check_loops, connection)
     yield "due probes", partial(diagnosis.check_overdue, connection, patience)
     yield "credentials", partial(check_credentials, seen)
     yield "registrations", seen.judge

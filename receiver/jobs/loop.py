@@ -18,10 +18,6 @@ import asyncpg
 
 from db.patience import passes
 
-FAILING_AFTER: Final = timedelta(minutes=5)
-"""Time since the first failure without one good round, after which a loop is failing."""
-REPORTED_EVERY: Final = timedelta(minutes=1)
-"""How often a failing loop is reported again, at most."""
 REPORTED_WITHIN: Final = timedelta(seconds=5)
 
 log = logging.getLogger(__name__)
@@ -49,7 +45,17 @@ class Backoff(NamedTuple):
         return min(doubled, self.longest)
 
 
-BACKOFF: Final = Backoff()
+class Timing(NamedTuple):
+    """When a loop that fails does what."""
+
+    failing_after: timedelta = timedelta(minutes=5)
+    """Time since the first failure without one good round, after which a loop is failing."""
+    reported_every: timedelta = timedelta(minutes=1)
+    """How often a failing loop is reported again, at most."""
+    backoff: Backoff = Backoff()
+
+
+TIMING: Final = Timing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +106,15 @@ class LoopRunner:
         self,
         on_failure: OnFailure = lambda name, failure: None,
         report: Report | None = None,
-        failing_after: timedelta = FAILING_AFTER,
-        reported_every: timedelta = REPORTED_EVERY,
-        backoff: Backoff = BACKOFF,
+        timing: Timing = TIMING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock` returns seconds."""
         self._on_failure = on_failure
         self._report_to = report
-        self._failing_after = failing_after.total_seconds()
-        self._reported_every = reported_every.total_seconds()
-        self._backoff = backoff
+        self._failing_after = timing.failing_after.total_seconds()
+        self._reported_every = timing.reported_every.total_seconds()
+        self._backoff = timing.backoff
         self._clock = clock
         self._streaks: dict[str, _Streak] = {}
         self._reported_at: dict[str, float] = {}

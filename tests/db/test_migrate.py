@@ -32,6 +32,7 @@ OURS = [
     "0017_changes.sql",
     "0018_acknowledged_gateways.sql",
     "0019_quiet_until.sql",
+    "0021_failing_loops.sql",
 ]
 
 

@@ -25,6 +25,7 @@ from receiver.alerts.trial import Trial
 from receiver.api import routes
 from receiver.auth import Tokens
 from receiver.errors import exception_handlers
+from receiver.jobs.loop import LoopRunner
 from receiver.metrics import Metrics
 from receiver.outgoing import Outgoing
 from receiver.providers import PROVIDERS
@@ -85,6 +86,7 @@ def build_app(pool: Pool, apply_now: Callable[[UUID], Awaitable[None]]) -> Starl
     app.state.tokens = Tokens(pool)
     app.state.channels = Lookups(partial(find_channels, pool))
     app.state.metrics = Metrics()
+    app.state.loops = LoopRunner()
     app.state.apply_now = apply_now
     app.state.notifiers = notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
     app.state.try_destination = Trial(pool, notifiers, Outgoing(allow=None), Outgoing()).send

@@ -12,6 +12,7 @@ import orjson
 from starlette.applications import Starlette
 
 from receiver.app import running
+from receiver.jobs.loop import TIMING, Timing
 from receiver.settings import Settings
 from tests.receiver.serving import address, listening, serving
 
@@ -93,9 +94,10 @@ class Zapwatch:
 
 @asynccontextmanager
 async def zapwatch(dsn: str, **settings: Any) -> AsyncIterator[Zapwatch]:
-    """Yield a running service with these settings."""
+    """Yield a running service with these settings; `timing` is none: when its loops that fail do what."""
+    timing: Timing = settings.pop("timing", TIMING)
     chosen = {**QUICK, "public_url": "http://zapwatch", **settings}
-    async with running(Settings(**_common(dsn), **chosen)) as (app, _), _asking(app) as z:
+    async with running(Settings(**_common(dsn), **chosen), timing) as (app, _), _asking(app) as z:
         yield z
 
 

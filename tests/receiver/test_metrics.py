@@ -20,7 +20,7 @@ from tests.receiver.service import SOON, zapwatch
 from tests.receiver.story import story
 
 VAULT = Vault([bytes(32)])
-LABELS = {"code", "kind", "le", "outcome", "provider", "state"}
+LABELS = {"code", "kind", "le", "loop", "outcome", "provider", "state"}
 
 
 @pytest.fixture

@@ -14,14 +14,15 @@ from asyncpg.exceptions import _base
 from prometheus_client import CollectorRegistry, Gauge
 
 from db.connections import Connection
-from receiver.jobs.loop import Backoff, Failing, Failure, Loop, LoopRunner
+from receiver.jobs.loop import Backoff, Failing, Failure, Loop, LoopRunner, Timing
 from tests.factories import Evolution
 from tests.receiver.service import zapwatch
 from tests.receiver.test_secrets import lines  # noqa: F401
 
 PHONE = "+5511999990000"
-QUICK = Backoff(timedelta(milliseconds=1), timedelta(milliseconds=2))
 NOW = timedelta(0)
+QUICK = Timing(backoff=Backoff(timedelta(milliseconds=1), timedelta(milliseconds=2)))
+AT_ONCE = QUICK._replace(failing_after=NOW, reported_every=NOW)
 
 
 @dataclass
@@ -66,7 +67,7 @@ async def failures_of(errors: Iterable[Exception]) -> list[tuple[str, Failure]]:
     """Return what the runner tells of rounds that fail so."""
     told: list[tuple[str, Failure]] = []
     work = Work(list(errors))
-    async with running(LoopRunner(lambda *it: told.append(it), backoff=QUICK), work.loop()):
+    async with running(LoopRunner(lambda *it: told.append(it), timing=QUICK), work.loop()):
         await work.done.wait()
     return told
 
@@ -166,7 +167,7 @@ async def test_loop_is_failing_after_a_while_without_a_good_round_and_no_longer_
             return await work.round()
         raise KeyError(PHONE)
 
-    runner = LoopRunner(report=report, backoff=QUICK, clock=lambda: now)
+    runner = LoopRunner(report=report, timing=QUICK, clock=lambda: now)
     async with running(runner, Loop("versions", fail, timedelta(milliseconds=1))):
         await withdrawn.wait()
 
@@ -189,7 +190,7 @@ async def test_report_that_fails_ends_no_loop_and_is_made_again(lines: StringIO)
         taken.append("good" if failing is None else failing.error)
         is_taken.set()
 
-    runner = LoopRunner(report=report, failing_after=NOW, reported_every=NOW, backoff=QUICK)
+    runner = LoopRunner(report=report, timing=AT_ONCE)
     async with running(runner, work.loop(timedelta(milliseconds=1))):
         await is_taken.wait()
 
