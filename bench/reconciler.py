@@ -32,6 +32,7 @@ from db.vault import KEY_BYTES, Vault
 from db.writer import Writer
 from receiver.client import KEPT_FOR, Client, open_client
 from receiver.composition import installation_rules
+from receiver.jobs.loop import LoopRunner
 from receiver.metrics import Metrics
 from receiver.probe import Prober
 from receiver.providers import PROVIDERS
@@ -174,7 +175,7 @@ class _Service:
                 tasks.create_task(self._client.get(question.path, question.headers))
         gc.collect()
         began = perf_counter()
-        probing = asyncio.create_task(self._reconciler.run())
+        probing = asyncio.create_task(LoopRunner().run(self._reconciler.loop()))
         async with asyncio.timeout(LONGEST.total_seconds()):
             await self._done.wait()
         took = perf_counter() - began

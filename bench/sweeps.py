@@ -26,6 +26,7 @@ from db.vault import KEY_BYTES, Vault
 from db.writer import Writer
 from receiver.client import open_client
 from receiver.composition import installation_rules
+from receiver.jobs.loop import LoopRunner
 from receiver.probe import Prober
 from receiver.reconciler import Reconciler
 from receiver.settings import Settings
@@ -129,7 +130,8 @@ class _Service:
         await self._connection.execute(DUE)
         await self._connection.execute("vacuum analyze")
         began_at, began = datetime.now(UTC), perf_counter()
-        asking = [asyncio.create_task(it.run()) for it in (self._sweeper, self._reconciler)]
+        loops = self._sweeper.loop(), self._reconciler.loop()
+        asking = [asyncio.create_task(LoopRunner().run(loop)) for loop in loops]
         try:
             async with asyncio.timeout(LONGEST.total_seconds()):
                 while await self._connection.fetchval(STALE, began_at):  # noqa: ASYNC110

@@ -24,11 +24,12 @@ from bench.population import BYTES_EACH, open_to_webhooks, populate
 from bench.table import Figure, at_most
 from db.connections import Connection, Pool
 from db.lookups import TOGETHER
-from db.notices import listen
+from db.notices import Notices
 from db.patience import persist
 from db.pool import connect, open_pool
 from receiver.auth import Tokens
 from receiver.client import Client, open_client
+from receiver.jobs.loop import Loop, LoopRunner
 from receiver.serving import GC_THRESHOLDS
 from receiver.settings import Settings
 from receiver.versions import read_versions
@@ -149,8 +150,9 @@ async def _open_service(dsn: str, gateways: list[Gateway]) -> AsyncIterator[_Ser
     try:
         async with await open_pool(dsn) as pool, open_client(Settings().probe_timeout) as client:
             tokens = Tokens(pool, known_for=KNOWN_FOR)
-            hear = partial(connect, dsn, "zapwatch notices")
-            listening = asyncio.create_task(listen(hear, tokens.on_notice, tokens.forget_all))
+            notices = Notices(partial(connect, dsn, "zapwatch notices"), tokens.on_notice, tokens.forget_all)
+            hearing = Loop("notices", notices.listen, timedelta(seconds=1), notices.close)
+            listening = asyncio.create_task(LoopRunner().run(hearing))
             try:
                 yield _Service(connection, pool, client, tokens)
             finally:

@@ -6,14 +6,12 @@ and what is remembered must end by itself besides.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, NoReturn
+from typing import Final
 from uuid import UUID
 
 from db.connections import Connection, Pool
-from db.patience import TRANSIENT, persist
 from db.queries import sql
 
 CHANNEL: Final = "zapwatch_forget"
@@ -21,50 +19,68 @@ CHANNEL: Final = "zapwatch_forget"
 USED_EVERY: Final = timedelta(seconds=10)
 """How often the listening connection is used: only then is it known that a server is gone without a word."""
 
-log = logging.getLogger(__name__)
-
 
 async def notify(database: Connection | Pool, identity: UUID) -> None:
     """Have all processes forget a channel or a gateway. After COMMIT: docs/postgresql-facts.md#notify."""
     await database.execute(sql.notify, CHANNEL, str(identity))
 
 
-async def listen(
-    connect: Callable[[], Awaitable[Connection]],
-    on_notice: Callable[[UUID], None],
-    on_gap: Callable[[], None],
-) -> None:
-    """Pass on notices for ever; `on_gap` each time that some may have been missed."""
-    await persist(lambda: _listen(connect, on_notice, on_gap))
+class Notices:
+    """The notices that one process hears, on a connection of its own."""
 
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        on_notice: Callable[[UUID], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        """`on_gap` is called each time that notices may have been missed."""
+        self._connect = connect
+        self._on_notice = on_notice
+        self._on_gap = on_gap
+        self._connection: Connection | None = None
+        self._lost = asyncio.Event()
 
-async def _listen(
-    connect: Callable[[], Awaitable[Connection]],
-    on_notice: Callable[[UUID], None],
-    on_gap: Callable[[], None],
-) -> NoReturn:
-    """Pass on notices until the connection is lost; raise that it is."""
+    async def listen(self) -> bool:
+        """Pass on notices for `USED_EVERY`, and return True: the next call is due at once.
 
-    def pass_on(*notice: object) -> None:
+        It goes on with the same connection. Raises what asyncpg raises when that is lost; then the next call
+        makes a new one.
+        """
         try:
-            on_notice(UUID(str(notice[-1])))
+            if self._connection is None:
+                await self._begin()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), USED_EVERY.total_seconds())
+            assert self._connection is not None
+            await self._connection.execute(sql.answer)
+        except BaseException:
+            self._drop()
+            raise
+        return True
+
+    async def close(self) -> None:
+        """End the connection."""
+        self._drop()
+
+    async def _begin(self) -> None:
+        self._lost.clear()
+        self._connection = connection = await self._connect()
+        connection.add_termination_listener(lambda _: self._lost.set())
+        await connection.add_listener(CHANNEL, self._pass_on)
+        # What changed before this moment was told to nobody here.
+        self._on_gap()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _pass_on(self, *notice: object) -> None:
+        try:
+            identity = UUID(str(notice[-1]))
         except ValueError:
             # Of a later version, perhaps.
-            on_gap()
-
-    connection = await connect()
-    lost = asyncio.Event()
-    connection.add_termination_listener(lambda _: lost.set())
-    try:
-        await connection.add_listener(CHANNEL, pass_on)
-        # What changed before this moment was told to nobody here.
-        on_gap()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), USED_EVERY.total_seconds())
-            await connection.execute(sql.answer)
-    except TRANSIENT as error:
-        log.warning("notices of other processes are missed until there is a connection again: %r", error)
-        raise
-    finally:
-        connection.terminate()
+            self._on_gap()
+        else:
+            self._on_notice(identity)

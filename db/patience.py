@@ -41,6 +41,12 @@ docs/postgresql-facts.md#passing-failures
 """
 
 
+def passes(error: BaseException) -> bool:
+    """Return whether a failure passes by itself, so that the same work may be tried again."""
+    # asyncpg's word for an argument that doesn't fit is an InterfaceError, too, but never passes.
+    return isinstance(error, TRANSIENT) and not isinstance(error, ValueError)
+
+
 def pauses() -> Iterator[float]:
     """Yield how many seconds to wait before each next try; jittered, so that clients don't march in step."""
     pause = FIRST_PAUSE
@@ -57,9 +63,8 @@ async def persist(work: Callable[[], Awaitable[Result]]) -> Result:
     for pause in pauses():
         try:
             return await work()
-        except ValueError:
-            # asyncpg's word for an argument that doesn't fit is an InterfaceError, too, but never passes.
-            raise
-        except TRANSIENT:
+        except TRANSIENT as error:
+            if not passes(error):
+                raise
             await asyncio.sleep(pause)
     raise AssertionError("unreachable")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,7 +22,6 @@ from receiver import (
     retention,
     slots,
     subscriptions,
-    suspicions,
     versions,
 )
 from receiver.alerts import NOTIFIERS
@@ -31,6 +30,7 @@ from receiver.application import App
 from receiver.auth import first_token
 from receiver.composition import compose
 from receiver.deadlines import Deadlines
+from receiver.jobs.loop import Loop
 from receiver.metrics import Metrics
 from receiver.reconciler import Reconciler
 from receiver.settings import DEFAULT_DATA_DIR, Settings
@@ -42,8 +42,6 @@ SETTLED_WITHIN: Final = timedelta(seconds=6)
 """Of that: to give claims back and write what is left, once the last request is answered."""
 CONNECTIONS: Final = 25
 """To the embedded PostgreSQL, for each process that serves and for the commands beside them together."""
-
-Loop = Coroutine[object, None, None]
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,8 @@ class Foundation:
 async def running(settings: Settings, timings: Timings = NORMAL) -> AsyncIterator[tuple[App, str | None]]:
     """Yield the app with its loops running, and the operator's token if this start made the first one.
 
-    When a loop dies the body is cancelled and its error raised: the process should end, loudly.
+    When the writer, the deadlines or the embedded PostgreSQL fail, the body is cancelled and their error
+    raised: the process should end, loudly.
     """
     async with founded(settings) as foundation, working(foundation.settings, timings=timings) as app:
         yield app, foundation.token
@@ -103,14 +102,20 @@ async def working(
     async with AsyncExitStack() as stack:
         app = await compose(stack, settings, timings, Metrics(shared))
         async with asyncio.TaskGroup() as tasks:
-            kept = [tasks.create_task(loop, name=name) for name, loop in _keeping(app)]
-            claiming = [tasks.create_task(loop, name=name) for name, loop in _claiming(app)]
+            kept = [tasks.create_task(app.writer.run(), name="writer")]
+            kept += [_start(tasks, app, loop) for loop in _keeping(app)]
+            claiming = [_start(tasks, app, loop) for loop in _claiming(app)]
             try:
                 yield app
                 await _settle(app, claiming)
             finally:
                 for loop in (*claiming, *kept):
                     loop.cancel()
+
+
+def _start(tasks: asyncio.TaskGroup, app: App, loop: Loop) -> "asyncio.Task[None]":
+    app.metrics.follow(loop.name, app.loops.is_failing)
+    return tasks.create_task(app.loops.run(loop), name=loop.name)
 
 
 async def _settle(app: App, claiming: Sequence["asyncio.Task[None]"]) -> None:
@@ -136,7 +141,7 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
     try:
         for name in await migrate(connection):
             log.info("applied migration %s", name)
-        await housekeeping.keep(connection, vault)
+        await housekeeping.keep_at_start(connection, vault)
         if settings.alert_url is not None:
             await keep_alert_url(connection, vault, NOTIFIERS, settings.alert_url)
         return await first_token(connection, settings)
@@ -144,36 +149,33 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
         connection.terminate()
 
 
-def _keeping(app: App) -> Iterator[tuple[str, Loop]]:
-    """Yield the loops that keep what comes in, and so end last."""
-    yield "writer", app.writer.run()
-    yield "freshness", app.freshness.run()
-    yield "event loop lag", app.metrics.watch_event_loop()
+def _keeping(app: App) -> Iterator[Loop]:
+    """Yield the loops that end last, as the writer does: they keep what comes in."""
+    yield app.freshness.loop()
+    yield app.metrics.loop()
 
 
-def _claiming(app: App) -> Iterator[tuple[str, Loop]]:
+def _claiming(app: App) -> Iterator[Loop]:
     """Yield the loops that claim what is due."""
-    timings, lag = app.timings, app.metrics.deadline_lag_seconds
-    yield "deadlines", Deadlines(app.pool, app.writer, lag.set, timings.verdict_within).run()
-    yield "gateways", app.gateways.run()
-    yield "reconciler", Reconciler(app.pool, app.writer, app.prober, app.settings.probe_timeout).run()
-    yield "sweeps", app.sweeper.run()
-    yield "recovery", app.recovery.run()
-    yield "alerts", app.routing.run()
-    yield "messages", app.dispatcher.run()
-    yield "checks", checks.run(app.pool)
-    yield "versions", versions.run(app.pool, app.client, app.tokens)
-    yield "subscriptions", subscriptions.run(app.pool, app.vault, app.client)
-    yield "slots", slots.run(app.pool, app.slotter)
-    yield "records", records.run(app.pool, app.vault)
-    timeout, told = app.settings.probe_timeout, app.metrics.deeply_probed
-    deep = suspicions.run(app.pool, app.vault, app.writer, app.prober, timeout, told)
-    yield "suspicions", deep
-    yield "notices", app.listen()
-    if (url := app.settings.heartbeat_url) is not None:
-        yield "heartbeat", heartbeat.run(app.pool, app.client, url, timings.heartbeat_every)
-    yield "housekeeping", housekeeping.run(app.pool, app.vault)
-    yield "retention", retention.run(app.pool, timedelta(days=app.settings.events_keep_days))
+    settings, timings, lag = app.settings, app.timings, app.metrics.deadline_lag_seconds
+    yield Deadlines(app.pool, app.writer, lag.set, timings.verdict_within).loop()
+    yield app.gateways.loop()
+    yield Reconciler(app.pool, app.writer, app.prober, settings.probe_timeout).loop()
+    yield app.sweeper.loop()
+    yield app.recovery.loop()
+    yield app.routing.loop()
+    yield app.dispatcher.loop()
+    yield checks.loop(app.pool)
+    yield versions.loop(app.pool, app.client, app.tokens)
+    yield subscriptions.loop(app.pool, app.vault, app.client)
+    yield slots.loop(app.pool, app.slotter)
+    yield records.loop(app.pool, app.vault, app.list_client)
+    yield app.suspicions.loop()
+    yield Loop("notices", app.notices.listen, timedelta(seconds=1), app.notices.close)
+    if (url := settings.heartbeat_url) is not None:
+        yield heartbeat.loop(app.pool, app.client, url, timings.heartbeat_every)
+    yield housekeeping.loop(app.pool, app.vault)
+    yield retention.loop(app.pool, timedelta(days=settings.events_keep_days))
 
 
 async def _watch(embedded: Embedded) -> None:

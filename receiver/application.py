@@ -4,11 +4,11 @@
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from db.connections import Pool
 from db.lookups import Lookups
+from db.notices import Notices
 from db.reads import ChannelKey, ChannelRow
 from db.reconnects import Stranded, StrandedKey
 from db.vault import Vault
@@ -22,6 +22,7 @@ from receiver.auth import Tokens
 from receiver.client import Client
 from receiver.freshness import Freshness
 from receiver.gateways import Gateways
+from receiver.jobs.loop import LoopRunner
 from receiver.links import Links
 from receiver.metrics import Metrics
 from receiver.operator import OperatorSignals
@@ -29,6 +30,7 @@ from receiver.probe import Prober
 from receiver.recovery import Recovery
 from receiver.settings import Settings
 from receiver.slots import Slotter
+from receiver.suspicions import Suspicions
 from receiver.sweeps import Sweeper
 from receiver.timings import Timings
 
@@ -40,6 +42,7 @@ class App:
     settings: Settings
     timings: Timings
     metrics: Metrics
+    loops: LoopRunner
     load: Load
     """Requests in flight, for admission and the metric of it."""
     stopping: asyncio.Event
@@ -53,14 +56,17 @@ class App:
     tokens: Tokens
     freshness: Freshness
     operator_signals: OperatorSignals
-    listen: Callable[[], Coroutine[object, None, None]]
-    """Hears from other processes what must be forgotten here; never ends."""
+    notices: Notices
+    """Hears from other processes what must be forgotten here."""
     channels: Lookups[ChannelKey, ChannelRow]
 
     client: Client
+    list_client: Client
+    """With the patience that a list of all instances needs."""
     prober: Prober
     gateways: Gateways
     sweeper: Sweeper
+    suspicions: Suspicions
     slotter: Slotter
     recovery: Recovery
 

@@ -1,11 +1,12 @@
 """Has the checks that operators asked for go on, page by page; probes nothing itself."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from db.checks import advance_check
 from db.connections import Pool
-from receiver.rounds import go_round
+from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=0.25)
 
@@ -16,6 +17,6 @@ async def advance_a_check(pool: Pool) -> bool:
         return await advance_check(connection, datetime.now(UTC))
 
 
-async def run(pool: Pool) -> None:
-    """Go on for ever."""
-    await go_round("checks", lambda: advance_a_check(pool), EVERY)
+def loop(pool: Pool) -> Loop:
+    """Return the loop that has checks go on."""
+    return Loop("checks", partial(advance_a_check, pool), EVERY)

@@ -3,14 +3,18 @@
 import asyncio
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
+from socket import gethostname
+from uuid import UUID, uuid4
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.claims import Target
+from db.connections import Pool
+from db.failing_loops import note_failing_loop, withdraw_failing_loop
 from db.lookups import Lookups
-from db.notices import listen
+from db.notices import Notices
 from db.pool import connect, connect_writer, open_pool
 from db.reads import find_channels
 from db.reconnects import find_stranded
@@ -32,6 +36,8 @@ from receiver.dashboard import reconnect
 from receiver.errors import exception_handlers
 from receiver.freshness import Freshness
 from receiver.gateways import Gateways
+from receiver.imports import LISTED_WITHIN
+from receiver.jobs.loop import Failing, LoopRunner
 from receiver.links import Links
 from receiver.logs import AccessLog
 from receiver.metrics import Metrics
@@ -42,6 +48,7 @@ from receiver.providers import CURABLE
 from receiver.recovery import Recovery
 from receiver.settings import Settings
 from receiver.slots import Slotter
+from receiver.suspicions import PATIENCE, Suspicions
 from receiver.sweeps import Sweeper
 from receiver.tally import Tally
 from receiver.texts import reason_text
@@ -57,6 +64,8 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     rules = installation_rules(settings, timings)
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
+    deep_client = await stack.enter_async_context(open_client(PATIENCE * settings.probe_timeout, localhost()))
+    list_client = await stack.enter_async_context(open_client(LISTED_WITHIN, localhost()))
     writer = Writer(
         partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, curable=CURABLE
     )
@@ -73,6 +82,9 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         timings=timings,
         metrics=metrics,
         load=Load(),
+        loops=LoopRunner(
+            metrics.loop_failed, partial(_report_loop, pool, uuid4(), gethostname()), timings.loops
+        ),
         stopping=asyncio.Event(),
         vault=vault,
         pool=pool,
@@ -80,12 +92,14 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         tokens=tokens,
         freshness=Freshness(pool, writer, rules),
         operator_signals=OperatorSignals(pool, writer, prober),
-        listen=partial(listen, connect_listener, tokens.on_notice, tokens.forget_all),
+        notices=Notices(connect_listener, tokens.on_notice, tokens.forget_all),
         channels=Lookups(partial(find_channels, pool)),
         client=client,
+        list_client=list_client,
         prober=prober,
         gateways=Gateways(pool, writer, prober, client, tally, settings, timings),
         sweeper=Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered),
+        suspicions=Suspicions(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
         slotter=Slotter(pool, vault, client, settings.base_url),
         recovery=Recovery(
             pool,
@@ -132,6 +146,13 @@ def http_app(app: App) -> ASGIApp:
         await (guarded if is_webhook(scope) else others)(scope, receive, send)
 
     return answer
+
+
+async def _report_loop(pool: Pool, process: UUID, host: str, name: str, failing: Failing | None) -> None:
+    if failing is None:
+        await withdraw_failing_loop(pool, process, name)
+    else:
+        await note_failing_loop(pool, process, host, name, *failing)
 
 
 def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:

@@ -9,10 +9,10 @@ from typing import Final
 from db.claims import LEASE, Claim, Due, claim_deadlines, release_deadlines
 from db.connections import Pool
 from db.entry import Entry, Source
-from db.patience import TRANSIENT
 from db.queue import Unavailable
 from db.writer import Writer
 from receiver.claimed import Claimed, to_the_end
+from receiver.jobs.loop import Loop
 from statemachine.signals import Deadline
 
 EVERY: Final = timedelta(seconds=0.25)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Deadlines:
-    """The deadlines of one process; `run` in one task."""
+    """The deadlines of one process; `loop` in one task."""
 
     def __init__(
         self, pool: Pool, writer: Writer, on_lag: Callable[[float], None], window: timedelta
@@ -52,19 +52,12 @@ class Deadlines:
             await asyncio.wait(submitted, timeout=EVERY.total_seconds())
         return len(due)
 
-    async def run(self) -> None:
-        """Fire for ever; while the database is away, wait for it. In the end claims are given back."""
-        try:
-            while True:
-                try:
-                    fired = await to_the_end(self.fire_due())
-                except TRANSIENT as error:
-                    log.warning("deadlines wait for the database: %r", error)
-                    fired = 0
-                if fired < AT_ONCE:
-                    await asyncio.sleep(EVERY.total_seconds())
-        finally:
-            await self._claimed.give_back()
+    def loop(self) -> Loop:
+        """Return the loop that fires deadlines, without which the service is of no use."""
+        return Loop("deadlines", self._round, EVERY, self._claimed.give_back, critical=True)
+
+    async def _round(self) -> bool:
+        return await to_the_end(self.fire_due()) >= AT_ONCE
 
     async def _submit(self, due: Due, now: datetime) -> None:
         deadline = Deadline(now, queued=due.queued, suspect=due.suspect)

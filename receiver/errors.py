@@ -3,6 +3,7 @@
 Nothing from inside (SQL, addresses, stack) reaches an answer; an unexpected error is a plain 500.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,8 @@ from db.patience import TRANSIENT
 from db.queue import Unavailable as NotCommitted
 
 RETRY_AFTER_SECONDS: Final = 2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,12 @@ async def _on_database_away(_request: Request, _error: Exception) -> Response:
     return answer(Unavailable())
 
 
+async def _on_wrong_argument(request: Request, error: Exception) -> Response:
+    # The server logs what it is told of by an exception alone, which stays here.
+    log.error("a statement does not take its argument", exc_info=error)
+    return await _on_unexpected(request, error)
+
+
 async def _on_unexpected(_request: Request, _error: Exception) -> Response:
     return _response(
         HTTPStatus.INTERNAL_SERVER_ERROR, "Something unexpected went wrong; it is in the log.", {}
@@ -183,7 +192,7 @@ exception_handlers: Final[dict[type[Exception], ExceptionHandler]] = {
     ClientDisconnect: _on_gone,
     **dict.fromkeys(DATABASE_AWAY, _on_database_away),
     # An InterfaceError too, but of our own making: an argument that doesn't fit its statement.
-    asyncpg.DataError: _on_unexpected,
-    asyncpg.exceptions._base.DataError: _on_unexpected,
+    asyncpg.DataError: _on_wrong_argument,
+    asyncpg.exceptions._base.DataError: _on_wrong_argument,
     Exception: _on_unexpected,
 }

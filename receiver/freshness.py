@@ -1,6 +1,5 @@
 """Notes live traffic of open channels in memory and writes it within seconds; losing it costs one probe."""
 
-import asyncio
 import contextlib
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,6 +11,7 @@ from db.entry import Entry, Source
 from db.patience import TRANSIENT
 from db.queue import Unavailable
 from db.writer import Writer
+from receiver.jobs.loop import Loop
 from statemachine.model import Rules
 from statemachine.signals import Alive
 
@@ -47,8 +47,10 @@ class Freshness:
         entries = [Entry(id, Source.WEBHOOK, "alive", at, Alive(at)) for id, at in others]
         await self._writer.submit_each(entries)
 
-    async def run(self) -> None:
-        """Write every few seconds, for ever."""
-        while True:
-            await asyncio.sleep(WRITTEN_EVERY.total_seconds())
-            await self.flush()
+    def loop(self) -> Loop:
+        """Return the loop that writes."""
+        return Loop("freshness", self._round, WRITTEN_EVERY)
+
+    async def _round(self) -> bool:
+        await self.flush()
+        return False

@@ -19,8 +19,8 @@ from db.queue import PATIENCE, Unavailable
 from db.writer import Writer
 from receiver.claimed import to_the_end
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import Prober, Unaskable
-from receiver.rounds import go_round
 from receiver.settings import Settings
 from receiver.tally import Tally
 from receiver.timings import Timings
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Gateways:
-    """The gateways as one process looks after them; `run` in one task."""
+    """The gateways as one process looks after them; `loop` in one task."""
 
     def __init__(
         self,
@@ -63,12 +63,9 @@ class Gateways:
         self._trials: dict[asyncio.Task[None], Trial] = {}
         self._proving: set[asyncio.Task[None]] = set()
 
-    async def run(self) -> None:
-        """Look for ever. In the end trials are given back."""
-        try:
-            await go_round("gateways", self.look, self._every)
-        finally:
-            await self._give_back()
+    def loop(self) -> Loop:
+        """Return the loop that looks after gateways."""
+        return Loop("gateways", self.look, self._every, self._give_back)
 
     async def look(self) -> bool:
         """Tell what was noted, judge every gateway in question, and try those that are down."""
@@ -162,9 +159,9 @@ class Gateways:
             await self._writer.submit([probed.entry])
         except (Unaskable, Unavailable) as reason:
             log.warning("the trial of gateway %s came to nothing: %s", trial.gateway_id, reason)
-        except Exception as error:
-            # Whatever one gateway answers must not end the trying of all; nothing of the answer may be told.
-            log.error("the trial of gateway %s failed: %s", trial.gateway_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the trying of all.
+            log.exception("the trial of gateway %s failed", trial.gateway_id)
         await self._end(trial)
 
     async def _end(self, trial: Trial) -> None:

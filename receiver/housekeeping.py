@@ -1,49 +1,73 @@
 """Takes in channels that an application beside us registered, and forgets what was kept long enough."""
 
-import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
-
-import asyncpg
 
 from db.adopt import adopt
 from db.changes import release_held_changes
 from db.checks import prune_checks
 from db.connections import Connection, Pool
+from db.failing_loops import forget_failing_loops
 from db.intake import prune
+from db.patience import passes
 from db.qr import forget_qrs
 from db.recoveries import prune_recoveries
 from db.telling import release_held
 from db.vault import Vault
-from receiver.rounds import go_round
+from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=30)
+
+FORGETTING: Final[tuple[Callable[[Connection, datetime], Awaitable[None]], ...]] = (
+    prune,
+    prune_checks,
+    forget_qrs,
+    prune_recoveries,
+    release_held,
+    release_held_changes,
+    forget_failing_loops,
+)
 
 log = logging.getLogger(__name__)
 
 
 async def keep(connection: Connection, vault: Vault) -> None:
-    """Do all of it once; nothing here is worth the service's life, least of all a row of somebody else's."""
-    try:
+    """Do all of it once; a step that fails keeps no other from being done.
+
+    Raises what fails as one group in the end, and at once what passes by itself.
+    """
+
+    async def take_in(connection: Connection, _now: datetime) -> None:
         await adopt(connection, vault)
-        await prune(connection, datetime.now(UTC))
-        await prune_checks(connection, datetime.now(UTC))
-        await forget_qrs(connection, datetime.now(UTC))
-        await prune_recoveries(connection, datetime.now(UTC))
-        await release_held(connection, datetime.now(UTC))
-        await release_held_changes(connection, datetime.now(UTC))
-    except asyncpg.PostgresError as error:
-        log.error("housekeeping did not finish: %s", error)
+
+    errors: list[Exception] = []
+    for step in (take_in, *FORGETTING):
+        try:
+            await step(connection, datetime.now(UTC))
+        except Exception as error:
+            if passes(error):
+                raise
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("housekeeping did not finish", errors)
 
 
-async def run(pool: Pool, vault: Vault) -> None:
-    """Keep house for ever; a start has just done so."""
+async def keep_at_start(connection: Connection, vault: Vault) -> None:
+    """Do all of it before the service starts, which no row of somebody else's may prevent."""
+    try:
+        await keep(connection, vault)
+    except ExceptionGroup:
+        log.exception("housekeeping did not finish")
+
+
+def loop(pool: Pool, vault: Vault) -> Loop:
+    """Return the loop that keeps house; a start has just done so."""
 
     async def keep_house() -> bool:
         async with pool.acquire() as connection:
             await keep(connection, vault)
         return False
 
-    await asyncio.sleep(EVERY.total_seconds())
-    await go_round("housekeeping", keep_house, EVERY)
+    return Loop("housekeeping", keep_house, EVERY, waits_first=True)

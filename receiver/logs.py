@@ -1,21 +1,28 @@
 """Log lines on stderr, as text or JSON, with secrets taken out of every one of them, whoever wrote it.
 
-The guarantee sits in the formatter, behind all loggers, messages and tracebacks: nothing gets past it.
+The guarantee sits in the formatter, behind all loggers, messages and tracebacks: nothing gets past it. A
+traceback has no messages at all (`receiver.tracebacks`).
 """
 
+import asyncio
 import logging
 import re
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from types import TracebackType
+from typing import Final, TextIO, TypeAlias
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.settings import LogFormat
+from receiver.tracebacks import format_error
 
 access: Final = logging.getLogger("zapwatch.access")
+log: Final = logging.getLogger(__name__)
+
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 _REMOVED: Final = "…"
 _SECRETS: Final = (
@@ -28,6 +35,9 @@ _SECRETS: Final = (
     (re.compile(r"(\w://[^/\s:@]*:)[^@\s/]+@"), rf"\1{_REMOVED}@"),
     # PostgreSQL shows the whole row that a constraint refused.
     (re.compile(r"(Failing row contains \().*"), rf"\1{_REMOVED}"),
+    # It shows the values that are there already or are missing, and asyncpg the argument that doesn't fit.
+    (re.compile(r"(Key \([^)]*\)=\().*"), rf"\1{_REMOVED}"),
+    (re.compile(r"(invalid input for query argument \$\d+: ).*", re.DOTALL), rf"\1{_REMOVED}"),
     (re.compile(r"(\bapikey\b[\"']?\s*[:=]\s*[\"']?)[^\s\"',&}]+", re.IGNORECASE), rf"\1{_REMOVED}"),
 )
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -68,7 +78,23 @@ class Handler(logging.StreamHandler[TextIO]):
         sys.stderr.write(f"a log record of {place} can't be written: {sys.exc_info()[0]}\n")
 
 
-class TextFormatter(logging.Formatter):
+def log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Log an error that no task or callback has handled; fits `loop.set_exception_handler`.
+
+    asyncio's own handler writes the error's message, and what the task was called with.
+    """
+    error = context.get("exception")
+    log.error("%s", context["message"], exc_info=error if isinstance(error, BaseException) else None)
+
+
+class _Formatter(logging.Formatter):
+    """Formats tracebacks without messages."""
+
+    def formatException(self, ei: ExcInfo) -> str:
+        return "" if ei[1] is None else format_error(ei[1])
+
+
+class TextFormatter(_Formatter):
     """A line of time, level, logger and message, then the traceback if there is one."""
 
     def __init__(self) -> None:
@@ -76,10 +102,12 @@ class TextFormatter(logging.Formatter):
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
+        # Another handler's formatter may have left its traceback there, with messages.
+        record.exc_text = None
         return redact(super().format(record))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One JSON object a line; what was passed as `extra` becomes fields."""
 
     def format(self, record: logging.LogRecord) -> str:

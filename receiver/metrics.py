@@ -18,6 +18,7 @@ from db.connections import Pool
 from db.patience import TRANSIENT
 from db.recoveries import Outcome
 from receiver.counted import Counted, read_figures
+from receiver.jobs.loop import Failure, Loop
 from receiver.probe import Probed
 from receiver.providers.report import Pulse
 
@@ -125,6 +126,16 @@ class Metrics:
             "How late a pause of this process's event loop ended, measured four times a second.",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )
+        self.loop_failures: Final = counter(
+            "zapwatch_loop_failures",
+            "Rounds of background loops that failed, by loop and kind.",
+            ["loop", "kind"],
+        )
+        self.loop_failing: Final = highest(
+            "zapwatch_loop_failing",
+            "Whether a background loop of any process has had no good round for five minutes.",
+            ["loop"],
+        )
         self._measured: list[tuple[Gauge, Callable[[], float]]] = []
         self._exposed = self.registry if shared is None else _of_all_processes(shared)
         self._counted = Counted()
@@ -167,6 +178,16 @@ class Metrics:
         """Note one try; fits `Dispatcher(on_attempt=...)`."""
         self.message_tries.labels(kind, outcome).inc()
 
+    def loop_failed(self, loop: str, failure: Failure) -> None:
+        """Note one round; fits `LoopRunner(on_failure=...)`."""
+        self.loop_failures.labels(loop, failure.value).inc()
+
+    def follow(self, loop: str, is_failing: Callable[[str], bool]) -> None:
+        """Expose from now on whether a loop is failing, and how often it failed, nought included."""
+        for failure in Failure:
+            self.loop_failures.labels(loop, failure.value)
+        self.measure(self.loop_failing.labels(loop), lambda: is_failing(loop))
+
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Have a gauge follow what is read: other processes can't call a function of this one."""
         self._measured.append((gauge, read))
@@ -183,14 +204,18 @@ class Metrics:
         self._measure()
         return generate_latest(self._exposed)
 
-    async def watch_event_loop(self) -> None:
-        """Measure how late the event loop is, and what gauges follow, for ever."""
+    def loop(self) -> Loop:
+        """Return the loop that measures."""
+        return Loop("event_loop_lag", self.watch_event_loop, LAG_EVERY)
+
+    async def watch_event_loop(self) -> bool:
+        """Measure once how late the event loop is, and what gauges follow; takes `LAG_EVERY`."""
         loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + LAG_EVERY.total_seconds()
-            await asyncio.sleep(LAG_EVERY.total_seconds())
-            self.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
-            self._measure()
+        due = loop.time() + LAG_EVERY.total_seconds()
+        await asyncio.sleep(LAG_EVERY.total_seconds())
+        self.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
+        self._measure()
+        return True
 
     def _measure(self) -> None:
         for gauge, read in self._measured:

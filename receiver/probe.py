@@ -167,9 +167,9 @@ class Prober:
             return _Heard(silence, timed_out=reason.timed_out, reached=reason.reached)
         try:
             return _Heard(provider.read(reply.status, reply.body), reply.status)
-        except Exception as error:
-            # An answer that nobody foresaw; only the kind of error may be told.
-            log.error("an answer of %s could not be read: %s", target.provider, type(error).__name__)
+        except Exception:
+            # An answer that nobody foresaw.
+            log.exception("an answer of %s could not be read", target.provider)
             return _Heard(Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, reply.status), reply.status)
 
     async def _is_everybodys(self, target: Target) -> bool:

@@ -17,6 +17,7 @@ from db.patience import TRANSIENT
 from db.queue import PATIENCE, Unavailable
 from db.writer import Writer
 from receiver.claimed import Claimed, to_the_end
+from receiver.jobs.loop import Loop
 from receiver.probe import Prober, Unaskable
 
 EVERY: Final = timedelta(seconds=0.25)
@@ -51,7 +52,7 @@ class Aside:
 
 
 class Reconciler:
-    """The probes of one process; `run` in one task."""
+    """The probes of one process; `loop` in one task."""
 
     def __init__(self, pool: Pool, writer: Writer, prober: Prober, timeout: timedelta) -> None:
         self._pool = pool
@@ -78,18 +79,13 @@ class Reconciler:
             for target in due
         ]
 
-    async def run(self) -> None:
-        """Probe for ever; while the database is away, wait for it. In the end claims are given back."""
-        try:
-            while True:
-                begun: Sequence[asyncio.Task[None]] = []
-                try:
-                    begun = await to_the_end(self.probe_due())
-                except TRANSIENT as error:
-                    log.warning("probes wait for the database: %r", error)
-                await _until_half(begun)
-        finally:
-            await self._claimed.give_back()
+    def loop(self) -> Loop:
+        """Return the loop that probes."""
+        return Loop("reconciler", self._round, EVERY, self._claimed.give_back)
+
+    async def _round(self) -> bool:
+        await _until_half(await to_the_end(self.probe_due()))
+        return True
 
     async def _probe(self, target: Target) -> None:
         try:
@@ -100,9 +96,9 @@ class Reconciler:
             await self._put_off(target)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("the probe of channel %s was not kept: %r", target.channel_id, error)
-        except Exception as error:
-            # Whatever one gateway answers must not end the probing of all; nothing of the answer may be told.
-            log.error("the probe of channel %s failed: %s", target.channel_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the probing of all.
+            log.exception("the probe of channel %s failed", target.channel_id)
 
     async def _put_off(self, target: Target) -> None:
         try:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -14,12 +15,11 @@ from db.claims import Target
 from db.connections import Pool
 from db.suspicions import Recorder, claim_records, drop_suspicions, note_suspicions, open_targets
 from db.vault import Vault
-from receiver.client import Client, Unanswered, open_client
-from receiver.container import localhost
-from receiver.imports import LIST_LIMIT, LISTED_WITHIN
+from receiver.client import Client, Unanswered
+from receiver.imports import LIST_LIMIT
+from receiver.jobs.loop import Loop
 from receiver.probe import Unaskable, key_of
 from receiver.providers import DEEP
-from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=1)
 AT_ONCE: Final = 4
@@ -67,9 +67,9 @@ async def _read(
         except Unanswered as reason:
             log.info("gateway %s told no records: %s", gateway.id, reason)
             break
-        except Exception as error:
-            # Whatever one gateway answers must not end the looking at all; nothing of the answer may be told.
-            log.error("the records of gateway %s: %s", gateway.id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the looking at all.
+            log.exception("the records of gateway %s could not be read", gateway.id)
             break
         for instance in unheard.keys() & records.keys():
             signs[unheard.pop(instance).channel_id] = records[instance]
@@ -84,7 +84,6 @@ async def _ask(client: Client, gateway: Recorder, key: str) -> Mapping[str, str 
     return deep.read_records(reply.status, reply.body) or {}
 
 
-async def run(pool: Pool, vault: Vault) -> None:
-    """Look for ever."""
-    async with open_client(LISTED_WITHIN, localhost()) as client:
-        await go_round("records", lambda: look_at_records(pool, vault, client), EVERY)
+def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
+    """Return the loop that looks at records; `client` has the patience that a list needs."""
+    return Loop("records", partial(look_at_records, pool, vault, client), EVERY)

@@ -34,10 +34,10 @@ from db.vault import Vault
 from db.writer import Writer
 from receiver.claimed import Claimed, to_the_end
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import Probed, key_of
 from receiver.providers import HEALING
 from receiver.providers.report import Condition, Futile, Remedy, Treatment
-from receiver.rounds import go_round
 from statemachine.model import Trigger
 from statemachine.signals import RecoveryEnded
 
@@ -78,7 +78,7 @@ class Tried(NamedTuple):
 
 
 class Recovery:
-    """The recoveries of one process; `run` in one task, `by_hand` from anywhere."""
+    """The recoveries of one process; `loop` in one task, `by_hand` from anywhere."""
 
     def __init__(
         self,
@@ -126,20 +126,17 @@ class Recovery:
         await self._writer.submit_each(refused)
         return begun
 
-    async def run(self) -> None:
-        """Recover for ever. In the end claims are given back."""
+    def loop(self) -> Loop:
+        """Return the loop that recovers channels."""
+        pause = max(self._budget.gap / ROUNDS_A_GAP, SHORTEST)
+        return Loop("recovery", self._round, pause, self._claimed.give_back)
 
-        async def recover() -> bool:
-            try:
-                await to_the_end(self.recover_due())
-            except Unavailable as error:
-                log.warning("recoveries wait: %s", error)
-            return False
-
+    async def _round(self) -> bool:
         try:
-            await go_round("recoveries", recover, max(self._budget.gap / ROUNDS_A_GAP, SHORTEST))
-        finally:
-            await self._claimed.give_back()
+            await to_the_end(self.recover_due())
+        except Unavailable as error:
+            log.warning("recoveries wait: %s", error)
+        return False
 
     async def by_hand(self, channel_id: UUID, tenant_id: UUID | None) -> Tried | None:
         """Give one order that an operator asks for, and return what came of it; None: no such channel.
@@ -169,9 +166,9 @@ class Recovery:
             await self._episode(claim)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("the recovery of channel %s waits: %r", claim.channel_id, error)
-        except Exception as error:
-            # Whatever one gateway answers must not end all recovery; nothing of the answer may be told.
-            log.error("the recovery of channel %s failed: %s", claim.channel_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end all recovery.
+            log.exception("the recovery of channel %s failed", claim.channel_id)
 
     async def _episode(self, claim: Claim) -> None:
         """Try as often as the budget allows, until a probe says open or no order would help."""

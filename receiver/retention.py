@@ -1,6 +1,7 @@
 """Has old events and messages forgotten, round after round, at a pace that leaves the database to others."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import Final
 from db.connections import Connection, Pool
 from db.retention import CHANNELS, forget, take_snapshots
 from db.telling import prune_telling
-from receiver.rounds import go_round
+from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=30)
 """Pause between looks for channels that are due for a snapshot."""
@@ -43,19 +44,18 @@ async def _paced(pool: Pool) -> AsyncIterator[Connection]:
     await asyncio.sleep(loop.time() - started)
 
 
-async def run(pool: Pool, keep: timedelta) -> None:
-    """Forget for ever."""
-    loop = asyncio.get_running_loop()
-    pass_at = loop.time()
+def loop(pool: Pool, keep: timedelta) -> Loop:
+    """Return the loop that forgets."""
+    pass_at = time.monotonic()
 
     async def pass_if_due() -> bool:
         nonlocal pass_at
         await keep_snapshots(pool, keep)
         async with _paced(pool) as connection:
             await prune_telling(connection, datetime.now(UTC), keep)
-        if loop.time() >= pass_at:
+        if time.monotonic() >= pass_at:
             await forget_old(pool, keep)
-            pass_at = loop.time() + (keep / PASSES).total_seconds()
+            pass_at = time.monotonic() + (keep / PASSES).total_seconds()
         return False
 
-    await go_round("old events", pass_if_due, EVERY)
+    return Loop("retention", pass_if_due, EVERY)

@@ -27,12 +27,12 @@ from db.migrate import MigrationError
 from db.patience import TRANSIENT
 from db.vault import VaultError
 from receiver.admission import CONNECTIONS, DESCRIPTORS, connections_within, raise_descriptor_limit
-from receiver.app import DRAIN, SETTLED_WITHIN, founded, working
+from receiver.app import DRAIN, SETTLED_WITHIN, LoopEnded, founded, working
 from receiver.composition import http_app
 from receiver.connection import Connection
-from receiver.logs import configure
+from receiver.logs import configure, log_unhandled
 from receiver.settings import Settings
-from receiver.supervisor import supervise
+from receiver.supervisor import WorkerFails, supervise
 
 ANSWERED_WITHIN: Final = DRAIN - SETTLED_WITHIN - timedelta(seconds=2)
 """How long requests that were accepted may take after SIGTERM."""
@@ -142,7 +142,7 @@ def serve(settings: Settings) -> int:
 def run(main: Coroutine[object, None, None]) -> int:
     """Run a process of the service to its end; return its exit code, with the reason logged."""
     try:
-        uvloop.run(main)
+        uvloop.run(_logged(main))
     except (EmbeddedError, MigrationError, VaultError) as error:
         log.error("%s", error)
         return 1
@@ -151,8 +151,24 @@ def run(main: Coroutine[object, None, None]) -> int:
         return 1
     except BaseExceptionGroup as group:
         log.critical("a part that the service can't do without has failed", exc_info=group)
+        _log_reasons(group)
         return 1
     return 0
+
+
+async def _logged(main: Coroutine[object, None, None]) -> None:
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)
+    await main
+
+
+def _log_reasons(group: BaseExceptionGroup[BaseException]) -> None:
+    """Log what our own errors of a group say; a traceback has no messages."""
+    for error in group.exceptions:
+        match error:
+            case BaseExceptionGroup():
+                _log_reasons(error)
+            case LoopEnded() | WorkerFails():
+                log.critical("%s", error)
 
 
 async def serve_until_stopped(

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -32,10 +33,10 @@ from db.slots import (
 from db.tokens import hash_token
 from db.vault import Vault
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
-from receiver.rounds import go_round
 
 AT_ONCE: Final = 8
 """Channels whose places are looked at at the same time."""
@@ -250,11 +251,11 @@ async def _look_again(slotter: Slotter, place: Place) -> None:
         await slotter.look_again(place)
     except TRANSIENT:
         raise
-    except Exception as error:
-        # Whatever one gateway answers must not end the looking at all; nothing of the answer may be told.
-        log.error("the webhooks of channel %s: %s", place.channel_id, type(error).__name__)
+    except Exception:
+        # Whatever one gateway answers must not end the looking at all.
+        log.exception("the webhooks of channel %s were not looked at", place.channel_id)
 
 
-async def run(pool: Pool, slotter: Slotter) -> None:
-    """Look again for ever."""
-    await go_round("places for webhooks", lambda: look_again(pool, slotter), EVERY)
+def loop(pool: Pool, slotter: Slotter) -> Loop:
+    """Return the loop that looks at the places again."""
+    return Loop("slots", partial(look_again, pool, slotter), EVERY)

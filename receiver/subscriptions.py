@@ -7,16 +7,17 @@ noted with it.
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from db.claims import WARNED_BEFORE, Target, claim_subscriptions, settle_subscription
 from db.connections import Pool
 from db.vault import Vault
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import Subscription
-from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)
@@ -44,9 +45,9 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> Non
     except (Unaskable, Unanswered) as reason:
         log.info("channel %s told nothing of its subscription: %s", target.channel_id, reason)
         return
-    except Exception as error:
-        # Whatever one gateway answers must not end the asking of all; nothing of the answer may be told.
-        log.error("the subscription of channel %s: %s", target.channel_id, type(error).__name__)
+    except Exception:
+        # Whatever one gateway answers must not end the asking of all.
+        log.exception("the subscription of channel %s could not be read", target.channel_id)
         return
     if subscription is not None:
         now = datetime.now(UTC)
@@ -73,6 +74,6 @@ async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | N
     return provider.read_subscription(reply.status, reply.body)
 
 
-async def run(pool: Pool, vault: Vault, client: Client) -> None:
-    """Ask for ever."""
-    await go_round("subscriptions", lambda: read_subscriptions(pool, vault, client), EVERY)
+def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
+    """Return the loop that asks about subscriptions."""
+    return Loop("subscriptions", partial(read_subscriptions, pool, vault, client), EVERY)

@@ -18,12 +18,11 @@ from db.queue import Unavailable
 from db.suspicions import Suspect, claim_suspicions, settle_suspicion
 from db.vault import Vault
 from db.writer import Writer
-from receiver.client import Client, Unanswered, open_client
-from receiver.container import localhost
+from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import JITTER, Prober, Unaskable, key_of
 from receiver.providers import DEEP
 from receiver.providers.report import Pulse
-from receiver.rounds import go_round
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
 
@@ -51,6 +50,10 @@ class Suspicions:
         self._client = client
         self._on_probe = on_probe
 
+    def loop(self) -> Loop:
+        """Return the loop that makes deep probes."""
+        return Loop("suspicions", self.confirm_due, EVERY)
+
     async def confirm_due(self) -> bool:
         """Probe the channels that are due, side by side; return whether more may be due."""
         async with self._pool.acquire() as connection:
@@ -68,9 +71,9 @@ class Suspicions:
             log.info("channel %s is not probed deeply: %s", target.channel_id, reason)
         except (Unavailable, *TRANSIENT) as error:
             log.warning("the deep probe of channel %s was not kept: %r", target.channel_id, error)
-        except Exception as error:
-            # Whatever one gateway answers must not end the probing of all; nothing of the answer may be told.
-            log.error("the deep probe of channel %s failed: %s", target.channel_id, type(error).__name__)
+        except Exception:
+            # Whatever one gateway answers must not end the probing of all.
+            log.exception("the deep probe of channel %s failed", target.channel_id)
 
     async def _is_said_open(self, target: Target) -> bool:
         """Return whether its gateway answers, and still says open; any other answer is evidence by itself."""
@@ -134,12 +137,3 @@ class Suspicions:
         )
         entry = Entry(target.channel_id, Source.PROBE, "deep_probe", now, said, gateway_id=target.gateway_id)
         await self._writer.submit([entry])
-
-
-async def run(
-    pool: Pool, vault: Vault, writer: Writer, prober: Prober, timeout: timedelta, on_probe: OnProbe
-) -> None:
-    """Probe for ever; `timeout` is a probe's."""
-    async with open_client(PATIENCE * timeout, localhost()) as client:
-        suspicions = Suspicions(pool, vault, writer, prober, client, on_probe)
-        await go_round("suspicions", suspicions.confirm_due, EVERY)

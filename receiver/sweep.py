@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
 from db.checks import Check, advance_check, read_check, start_check
@@ -18,6 +18,7 @@ from db.writer import Writer
 from receiver.client import open_client
 from receiver.composition import installation_rules
 from receiver.container import localhost
+from receiver.jobs.loop import LoopRunner
 from receiver.probe import Probed, Prober, Unaskable
 from receiver.providers import CURABLE
 from receiver.reconciler import Reconciler
@@ -54,7 +55,7 @@ async def check_all(dsn: str, vault: Vault, settings: Settings, show: Callable[[
     """Probe all channels, telling the progress again and again; return the finished check."""
     async with _parts(dsn, vault, settings) as parts, parts.pool.acquire() as connection:
         check = await start_check(connection, datetime.now(UTC), None, None)
-        async with _running(parts.writer.run()) as writer, _running(parts.reconciler.run()) as reconciler:
+        async with _running(parts.writer.run()) as writer, _running(_probing(parts.reconciler)) as reconciler:
             while check.finished_at is None and not (writer.done() or reconciler.done()):
                 show(check)
                 while await advance_check(connection, datetime.now(UTC)):
@@ -63,6 +64,11 @@ async def check_all(dsn: str, vault: Vault, settings: Settings, show: Callable[[
                 check = await read_check(connection, check.id, None) or check
         show(check)
         return check
+
+
+def _probing(reconciler: Reconciler) -> Coroutine[object, None, NoReturn]:
+    """Return the reconciler's loop, which here ends when it fails."""
+    return LoopRunner().run(replace(reconciler.loop(), critical=True))
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -34,10 +33,10 @@ from db.sweeps import (
 from db.vault import Vault, VaultError
 from db.writer import Writer
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.probe import JITTER
 from receiver.providers import MANAGED
 from receiver.providers.report import Answer, Question, Sweep
-from receiver.rounds import go_round
 from statemachine.machine import TABLE, Ignored
 from statemachine.model import Rules, State
 from statemachine.policy import OPEN_SHARE_OF_JITTER
@@ -75,7 +74,7 @@ class Unsweepable(Exception):
 
 
 class Sweeper:
-    """The sweeps of one process; `run` in one task."""
+    """The sweeps of one process; `loop` in one task."""
 
     def __init__(
         self,
@@ -98,18 +97,16 @@ class Sweeper:
         self._installation = installation
         self._on_sweep = on_sweep
         self._on_answer = on_answer
-        self._under_way = 0
+        self._under_way: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Semaphore(WRITING)
 
-    async def run(self) -> None:
-        """Sweep for ever; sweeps under way end with this: the channels' own probes are due as before."""
-        every = self._installation.stale_after / ROUNDS
-        async with asyncio.TaskGroup() as tasks:
-            await go_round("sweeps", partial(self.begin_due, tasks), every)
+    def loop(self) -> Loop:
+        """Return the loop that sweeps."""
+        return Loop("sweeps", self.begin_due, self._installation.stale_after / ROUNDS, self._end)
 
-    async def begin_due(self, tasks: asyncio.TaskGroup) -> bool:
+    async def begin_due(self) -> bool:
         """Begin the sweeps that are due and have a place; return whether more may be due."""
-        free = AT_ONCE - self._under_way
+        free = AT_ONCE - len(self._under_way)
         if free <= 0:
             return False
         now, stale_after = datetime.now(UTC), self._installation.stale_after
@@ -123,10 +120,18 @@ class Sweeper:
                 FEWEST,
                 free,
             )
-        self._under_way += len(due)
         for gateway in due:
-            tasks.create_task(self._sweep(gateway))
+            sweep = asyncio.create_task(self._sweep(gateway))
+            self._under_way.add(sweep)
+            sweep.add_done_callback(self._under_way.discard)
         return looked_at == free and len(due) < free
+
+    async def _end(self) -> None:
+        """End the sweeps under way: the channels' own probes are due as before."""
+        under_way = list(self._under_way)
+        for sweep in under_way:
+            sweep.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _sweep(self, gateway: Sweepable) -> None:
         try:
@@ -136,11 +141,9 @@ class Sweeper:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
             with contextlib.suppress(*TRANSIENT):
                 await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
-        except Exception as error:
-            # Whatever one gateway answers must not end the sweeps of all; nothing of the answer may be told.
-            log.error("a sweep of gateway %s failed: %s", gateway.id, type(error).__name__)
-        finally:
-            self._under_way -= 1
+        except Exception:
+            # Whatever one gateway answers must not end the sweeps of all.
+            log.exception("a sweep of gateway %s failed", gateway.id)
 
     async def _told(self, gateway: Sweepable) -> str:
         """Sweep one gateway and return what became of it; one that is known to tell is spared its backlog."""

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from receiver.jobs.loop import NORMAL as LOOPS
+from receiver.jobs.loop import LoopTiming
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
@@ -16,6 +19,8 @@ class Timings:
     """Pause between two calls to HEARTBEAT_URL."""
     offline_for: timedelta = timedelta(minutes=2)
     """How long silence from every gateway is blamed on none."""
+    loops: LoopTiming = LOOPS
+    """Back-off and reports of background loops that fail."""
 
 
 NORMAL = Timings()

@@ -7,14 +7,15 @@ docs/provider-facts.md#evolution-version.
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from db.claims import DueGateway, claim_versions, settle_version
 from db.connections import Pool
 from receiver.auth import Tokens
 from receiver.client import Client, Unanswered
+from receiver.jobs.loop import Loop
 from receiver.providers import PROVIDERS
-from receiver.rounds import go_round
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(minutes=1)
@@ -58,6 +59,6 @@ async def _ask(client: Client, gateway: DueGateway) -> str | None:
     return PROVIDERS[gateway.provider].read_version(reply.body) if reply.status == 200 else None
 
 
-async def run(pool: Pool, client: Client, tokens: Tokens) -> None:
-    """Read versions for ever."""
-    await go_round("versions", lambda: read_versions(pool, client, tokens), EVERY)
+def loop(pool: Pool, client: Client, tokens: Tokens) -> Loop:
+    """Return the loop that reads versions."""
+    return Loop("versions", partial(read_versions, pool, client, tokens), EVERY)

@@ -130,9 +130,8 @@ class Webhooks:
             return UnavailableAnswer("The event was not stored in time; send it again.")
         except ClientDisconnect:
             raise
-        except Exception as error:
-            # Only the kind of error may be told.
-            log.error("a webhook was not accepted: %s", type(error).__name__)
+        except Exception:
+            log.exception("a webhook was not accepted")
             return UnavailableAnswer("The event was not stored; send it again.")
 
     def _count(self, provider: Provider | None, status: int) -> None:
@@ -305,8 +304,8 @@ def _parse(provider: Provider, webhook: Webhook) -> Report:
     except Unreadable:
         raise
     except Exception as error:
-        # A body that nobody foresaw must not cost its event; only the kind of error may be told.
-        log.error("a %s webhook could not be read: %s", provider.name, type(error).__name__)
+        # A body that nobody foresaw must not cost its event.
+        log.exception("a %s webhook could not be read", provider.name)
         raise Unreadable(f"unforeseen: {type(error).__name__}") from None
 
 

@@ -4,6 +4,7 @@ Reads only, and repairs nothing: each finding tells an operator what to do. It a
 """
 
 from db.diagnosis.finding import NAMED, Finding, Report, Severity, about, note, problem, size
+from db.diagnosis.loops import check_loops
 from db.diagnosis.registrations import (
     TokenOwner,
     WatchedChannel,
@@ -46,6 +47,7 @@ __all__ = [
     "check_functions",
     "check_intake",
     "check_listeners",
+    "check_loops",
     "check_maintenance",
     "check_migrations",
     "check_overdue",

@@ -33,8 +33,8 @@ from db.vault import Vault, VaultError
 from receiver.alerts.facts import MakeLink, freeze, message_of
 from receiver.alerts.notice import Notifier, Sent
 from receiver.claimed import to_the_end
+from receiver.jobs.loop import Loop
 from receiver.outgoing import Outgoing
-from receiver.rounds import go_round
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)
@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """The deliveries of one process; `run` in one task."""
+    """The deliveries of one process; `loop` in one task."""
 
     def __init__(
         self,
@@ -107,12 +107,9 @@ class Dispatcher:
             facts = await _facts_of(connection, claims, now)
         return [self._begin(claim, facts[claim.id]) for claim in claims if claim.id in facts]
 
-    async def run(self) -> None:
-        """Send for ever. In the end claims are given back."""
-        try:
-            await go_round("messages", self._round, EVERY)
-        finally:
-            await self._give_back()
+    def loop(self) -> Loop:
+        """Return the loop that sends."""
+        return Loop("messages", self._round, EVERY, self._give_back)
 
     async def _round(self) -> bool:
         await to_the_end(self.send_due())
@@ -139,8 +136,11 @@ class Dispatcher:
         ending = self._end(claim, sent, began + took)
         try:
             disabled = await self._settle(claim, attempt, ending)
-        except (*TRANSIENT, asyncpg.PostgresError) as error:
+        except TRANSIENT as error:
             log.warning("what became of message %s is not kept: %s", claim.id, type(error).__name__)
+            return
+        except asyncpg.PostgresError:
+            log.exception("the database refuses what became of message %s", claim.id)
             return
         outcome = ending.outcome or "retried"
         log.info(
@@ -171,8 +171,8 @@ class Dispatcher:
         except (VaultError, orjson.JSONDecodeError):
             return Sent(False, answer="its configuration can't be opened")
         except Exception as error:
-            # One notifier's fault must not end all telling; its words may hold a secret.
-            log.error("the notifier %s failed: %s", claim.kind, type(error).__name__)
+            # One notifier's fault must not end all telling.
+            log.exception("the notifier %s failed", claim.kind)
             return Sent(False, answer=f"the notifier failed: {type(error).__name__}")
 
     def _end(self, claim: Claimed, sent: Sent, now: datetime) -> Ending:

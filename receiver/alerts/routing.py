@@ -29,7 +29,7 @@ from receiver.alerts.rules import (
     Why,
 )
 from receiver.claimed import to_the_end
-from receiver.rounds import go_round
+from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing is due."""
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Routing:
-    """The decisions of one process; `run` in one task."""
+    """The decisions of one process; `loop` in one task."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Routing:
         is_one = is_one or (limit == 1 and bool(reminders))
         return alerts, reminders, [] if is_one else await due_changes(connection, now, limit)
 
-    async def run(self) -> None:
-        """Decide for ever."""
-        await go_round("alerts", self._round, EVERY)
+    def loop(self) -> Loop:
+        """Return the loop that decides."""
+        return Loop("alerts", self._round, EVERY)
 
     async def _round(self) -> bool:
         try:
@@ -105,13 +105,13 @@ class Routing:
             if self._at_once > 1:
                 self._at_once = 1
                 return True
-            if not await self._put_aside(type(error).__name__):
+            if not await self._put_aside(error):
                 raise
             return False
         self._at_once = min(2 * self._at_once, AT_ONCE)
         return routed > 0
 
-    async def _put_aside(self, why: str) -> bool:
+    async def _put_aside(self, why: asyncpg.PostgresError) -> bool:
         """Have the one that is refused wait; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -125,7 +125,7 @@ class Routing:
             about = (
                 one.channel_id if isinstance(one, DueChange) else one.incident_id or one.gateway_incident_id
             )
-            log.error("the database refuses what is decided of %s, which waits: %s", about, why)
+            log.error("the database refuses what is decided of %s, which waits", about, exc_info=why)
         return bool(put_aside)
 
     async def _open_desk(

@@ -7,6 +7,7 @@ from typing import Final
 import asyncpg
 from starlette.responses import Response
 
+from db.failing_loops import read_failing_loops
 from db.migrate import MigrationError, pending
 from db.patience import TRANSIENT
 from receiver.api.endpoint import Json, PublicOperation
@@ -23,18 +24,23 @@ async def alive(_app: App) -> Response:
 
 
 async def ready(app: App) -> Response:
-    """Answer whether the database can be reached and is migrated."""
+    """Answer whether the database can be reached and is migrated, and which background loops fail.
+
+    A service is degraded while a loop fails in any process on its database: it is ready all the same.
+    """
     try:
         async with asyncio.timeout(READY_TIMEOUT.total_seconds()):
             async with app.pool.acquire() as connection:
                 missing = await pending(connection)
+                failing = [] if missing else [one.loop for one in await read_failing_loops(connection)]
     except TRANSIENT:
         raise Unavailable("The database can't be reached.") from None
     except (MigrationError, asyncpg.PostgresError):
         raise Unavailable("The database's migrations can't be read.") from None
     if missing:
         raise Unavailable(f"The database lacks {len(missing)} migrations.")
-    return Json({"status": "ready"})
+    names = sorted({*failing, *app.loops.failing})
+    return Json({"status": "degraded" if names else "ready", "failing_loops": names})
 
 
 async def metrics(app: App) -> Response:

@@ -28,6 +28,7 @@ from receiver.doctor.installation import Installation
 from receiver.doctor.webhooks import check_webhooks
 from receiver.logs import redact
 from receiver.settings import Settings, variable
+from receiver.tracebacks import place_of
 
 OVERDUE: Final = timedelta(seconds=60)
 """Due work that waits for longer is done by nobody, unless its lease is longer still."""
@@ -116,6 +117,7 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "channels and gateways", seen.read
     yield "the secret keys", seen.read_keys
     yield "functions", partial(diagnosis.check_functions, connection)
+    yield "background loops", partial(diagnosis.check_loops, connection)
     yield "due probes", partial(diagnosis.check_overdue, connection, patience)
     yield "credentials", partial(check_credentials, seen)
     yield "registrations", seen.judge
@@ -140,7 +142,8 @@ async def _guarded(name: str, check: Check, *, incomplete: bool = False) -> Sequ
         if incomplete and isinstance(error, MISSING):
             return ()
         told = isinstance(error, asyncpg.PostgresError | VaultError | OSError)
-        words = f"{type(error).__name__}: {error}" if told else type(error).__name__
+        kind = type(error).__name__
+        words = f"{kind}: {error}" if told else f"{kind} in {place_of(error)}"
         return [problem("unchecked", f"Could not be checked: {name} ({words}).", "Run it again.")]
 
 

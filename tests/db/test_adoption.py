@@ -297,6 +297,7 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
         "0017_changes.sql",
         "0018_acknowledged_gateways.sql",
         "0019_quiet_until.sql",
+        "0021_failing_loops.sql",
     ]
     newest = (
         "select count(*) from whatsapp_connection_incidents where resolved_at is null and started_at > $1"

@@ -33,6 +33,7 @@ OURS = [
     "0018_acknowledged_gateways.sql",
     "0019_quiet_until.sql",
     "0020_message_facts.sql",
+    "0021_failing_loops.sql",
 ]
 
 

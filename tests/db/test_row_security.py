@@ -114,6 +114,9 @@ UNSCOPED = {
           returning id)
         insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)
         select id, 'unreachable', now(), now() from gateway""",
+    "zapwatch_failing_loops": """
+        insert into zapwatch_failing_loops
+        values (gen_random_uuid(), 'versions', 'host', now(), now(), 'KeyError')""",
 }
 
 

@@ -80,6 +80,16 @@ async def test_unexpected_error_is_a_500_that_tells_nothing(error: Exception) ->
     assert "s3cret" not in answer.text
 
 
+async def test_argument_that_a_statement_does_not_take_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await answer_to(asyncpg.DataError("s3cret"))
+
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert record.exc_info is not None
+    assert "s3cret" not in record.getMessage()
+
+
 async def test_path_and_method_that_do_not_exist_are_problems_too() -> None:
     no_path = await answer_to(ValueError(), path="/nothing")
     no_method = await answer_to(ValueError(), method="PUT")

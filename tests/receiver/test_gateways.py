@@ -10,6 +10,7 @@ import pytest
 
 from db.connections import Connection
 from receiver.gateways import Gateways
+from receiver.jobs.loop import LoopRunner
 from receiver.sandbox import Fault, open_fleet
 from receiver.tally import Tally
 from receiver.timings import Timings
@@ -403,6 +404,6 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
         looking = Counting(app.pool, app.writer, app.prober, app.client, tally, app.settings, timings)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
-                await looking.run()
+                await LoopRunner().run(looking.loop())
 
     assert 1 <= looks <= 6

@@ -366,6 +366,7 @@ async def test_failures_inside_say_no_secret(
         assert found(secrets, rows) == set()
     said_by_us = lines.getvalue()
     assert "Traceback" in said_by_us
+    assert ", in test_failures_inside_say_no_secret.<locals>.stumble" in said_by_us
     assert found(secrets, said_by_us.encode()) == set()
 
 

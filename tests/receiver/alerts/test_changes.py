@@ -10,6 +10,7 @@ import pytest
 from db.changes import release_held_changes
 from db.connections import Connection
 from receiver.alerts.notice import Item, Sent
+from receiver.jobs.loop import LoopRunner
 from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk, open_desk
 
@@ -218,7 +219,7 @@ async def test_change_that_the_database_refuses_keeps_no_other_and_is_not_overta
     await desk.moves(bad, "unknown", "open")
     await desk.moves(good, "unknown", "open")
 
-    deciding = asyncio.create_task(desk.routing.run())
+    deciding = asyncio.create_task(LoopRunner().run(desk.routing.loop()))
     await eventually(lambda: desk.connection.fetchval("select count(*) from zapwatch_messages"))
     deciding.cancel()
     await asyncio.wait([deciding])

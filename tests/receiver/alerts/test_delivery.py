@@ -11,6 +11,7 @@ from db.connections import Connection
 from db.telling import prune_telling
 from receiver.alerts.dispatch import SCHEDULE
 from receiver.alerts.notice import Event, Sent
+from receiver.jobs.loop import LoopRunner
 from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk, Sink, open_desk
 from tests.receiver.conftest import running_api
@@ -347,7 +348,7 @@ async def test_a_service_that_ends_gives_back_what_it_has_not_delivered(
         await one_open(desk, "stuck")
         desk.sink.hanging.add("stuck")
         await desk.route()
-        sending = asyncio.create_task(desk.dispatcher.run())
+        sending = asyncio.create_task(LoopRunner().run(desk.dispatcher.loop()))
         await reached(desk, 1)
         sending.cancel()
         await asyncio.wait([sending])
@@ -364,7 +365,9 @@ async def test_two_replicas_send_what_one_sends(dsn: str, connection: Connection
         await one.destination(tenant, "ana")
         await one.destination(tenant, "carta", "letters")
         running = [
-            asyncio.create_task(part.run()) for desk in (one, two) for part in (desk.routing, desk.dispatcher)
+            asyncio.create_task(LoopRunner().run(part.loop()))
+            for desk in (one, two)
+            for part in (desk.routing, desk.dispatcher)
         ]
         channels = [await one.channel(tenant, f"Loja {n}") for n in range(20)]
         for channel in channels:

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from receiver.alerts.notice import Sent
+from receiver.jobs.loop import LoopRunner
 from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk
 
@@ -162,7 +163,7 @@ async def test_alerts_of_long_ago_are_told_only_if_their_incident_is_open(desk: 
 
 async def decided(desk: Desk, incident: UUID) -> None:
     """Have alerts decided as the service does, until it is about this incident."""
-    deciding = asyncio.create_task(desk.routing.run())
+    deciding = asyncio.create_task(LoopRunner().run(desk.routing.loop()))
     count = "select count(*) from zapwatch_decisions where incident_id = $1 and message_id is not null"
     await eventually(lambda: desk.connection.fetchval(count, incident))
     deciding.cancel()

@@ -1,0 +1,206 @@
+"""Runs background loops: awaits one round after another, and goes on whatever a round fails with.
+
+Failures that pass by themselves are waited out. Everything else is logged with its frames, counted, and tried
+again after a pause that grows. Only a critical loop ends the process. A loop is failing once it has had no
+good round for a while after a failure.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple, NoReturn
+
+import asyncpg
+
+from db.patience import passes
+
+REPORTED_WITHIN: Final = timedelta(seconds=5)
+
+log = logging.getLogger(__name__)
+
+
+class Failure(StrEnum):
+    """How a round failed."""
+
+    TRANSIENT = "transient"
+    """The database is away, or did not answer in time."""
+    REFUSED = "refused"
+    """The database refuses a statement, and will again until the row or the schema is mended."""
+    UNFORESEEN = "unforeseen"
+
+
+class Backoff(NamedTuple):
+    """Pauses after rounds that failed in a row: each twice the one before."""
+
+    first: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(minutes=1)
+
+    def pause(self, failures: int) -> timedelta:
+        """Return the pause after this many failures in a row, from 1 on."""
+        doubled: timedelta = self.first * 2 ** min(failures - 1, 30)
+        return min(doubled, self.longest)
+
+
+class LoopTiming(NamedTuple):
+    """When a loop that fails does what."""
+
+    failing_after: timedelta = timedelta(minutes=5)
+    """Time since the first failure without one good round, after which a loop is failing."""
+    reported_every: timedelta = timedelta(minutes=1)
+    """How often a failing loop is reported again, at most."""
+    backoff: Backoff = Backoff()
+
+
+NORMAL: Final = LoopTiming()
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One background loop."""
+
+    name: str
+    """Label of its metrics, in snake_case."""
+    round: Callable[[], Awaitable[bool]]
+    """Does one round; returns True when the next one is due at once."""
+    pause: timedelta
+    """Between two rounds, unless the next one is due at once."""
+    stop: Callable[[], Awaitable[None]] | None = None
+    """Gives back what the loop holds; awaited when it is cancelled or raises."""
+    waits_first: bool = False
+    """Whether the first round comes after a pause."""
+    critical: bool = False
+    """Whether a failure that does not pass by itself is raised, and so ends the process."""
+
+
+class Failing(NamedTuple):
+    """A loop without a good round since `since`; `error` is the type of the last failure."""
+
+    since: datetime
+    error: str
+
+
+OnFailure = Callable[[str, Failure], None]
+"""Told the loop's name and how a round failed."""
+Report = Callable[[str, Failing | None], Awaitable[None]]
+"""Told the name of a loop that is failing, now and then again, and None once it has had a good round."""
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Failures of one loop without a good round between them."""
+
+    began: float
+    since: datetime
+    error: str = ""
+    backed_off: int = 0
+
+
+class LoopRunner:
+    """Runs the loops of one process, each in a task of its own."""
+
+    def __init__(
+        self,
+        on_failure: OnFailure = lambda name, failure: None,
+        report: Report | None = None,
+        timing: LoopTiming = NORMAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` returns seconds."""
+        self._on_failure = on_failure
+        self._report_to = report
+        self._failing_after = timing.failing_after.total_seconds()
+        self._reported_every = timing.reported_every.total_seconds()
+        self._backoff = timing.backoff
+        self._clock = clock
+        self._streaks: dict[str, _Streak] = {}
+        self._reported_at: dict[str, float] = {}
+
+    async def run(self, loop: Loop) -> NoReturn:
+        """Run a loop until it is cancelled; raises what a critical one fails with."""
+        try:
+            pause = loop.pause if loop.waits_first else timedelta(0)
+            while True:
+                # Even without a pause: a round that awaits nothing must not keep all others from going on.
+                await asyncio.sleep(pause.total_seconds())
+                pause = await self._round(loop)
+        finally:
+            if loop.stop is not None:
+                await loop.stop()
+            await self._withdraw(loop.name)
+
+    def is_failing(self, name: str) -> bool:
+        """Return whether a loop has had no good round for `failing_after` since it failed."""
+        streak = self._streaks.get(name)
+        return streak is not None and self._clock() - streak.began >= self._failing_after
+
+    @property
+    def failing(self) -> list[str]:
+        """Return the names of the loops that are failing."""
+        return sorted(name for name in self._streaks if self.is_failing(name))
+
+    async def _round(self, loop: Loop) -> timedelta:
+        """Do one round; return the pause after it."""
+        try:
+            is_more = await loop.round()
+        except Exception as error:
+            failure = _kind_of(error)
+            if loop.critical and failure is not Failure.TRANSIENT:
+                raise
+            return await self._failed(loop, failure, error)
+        self._streaks.pop(loop.name, None)
+        await self._withdraw(loop.name)
+        return timedelta(0) if is_more else loop.pause
+
+    async def _failed(self, loop: Loop, failure: Failure, error: Exception) -> timedelta:
+        _log(loop.name, failure, error)
+        self._on_failure(loop.name, failure)
+        streak = self._streaks.setdefault(loop.name, _Streak(self._clock(), datetime.now(UTC)))
+        streak.error = type(error).__name__
+        if self.is_failing(loop.name):
+            await self._report(loop.name, Failing(streak.since, streak.error))
+        if failure is Failure.TRANSIENT:
+            return loop.pause
+        streak.backed_off += 1
+        return max(loop.pause, self._backoff.pause(streak.backed_off))
+
+    async def _report(self, name: str, failing: Failing) -> None:
+        last, now = self._reported_at.get(name), self._clock()
+        if last is None or now - last >= self._reported_every:
+            self._reported_at[name] = now
+            await self._tell(name, failing)
+
+    async def _withdraw(self, name: str) -> None:
+        if name in self._reported_at and await self._tell(name, None):
+            del self._reported_at[name]
+
+    async def _tell(self, name: str, failing: Failing | None) -> bool:
+        """Return whether the report was taken; a report that fails is made again, and ends no loop."""
+        if self._report_to is None:
+            return True
+        try:
+            async with asyncio.timeout(REPORTED_WITHIN.total_seconds()):
+                await self._report_to(name, failing)
+        except Exception as error:
+            _log(f"the report of {name}", _kind_of(error), error)
+            return False
+        return True
+
+
+def _kind_of(error: Exception) -> Failure:
+    if passes(error):
+        return Failure.TRANSIENT
+    return Failure.REFUSED if isinstance(error, asyncpg.PostgresError) else Failure.UNFORESEEN
+
+
+def _log(name: str, failure: Failure, error: Exception) -> None:
+    match failure:
+        case Failure.TRANSIENT:
+            log.warning("%s wait for the database: %r", name, error)
+        case Failure.REFUSED:
+            log.error("the database refuses what is done for %s", name, exc_info=error)
+        case Failure.UNFORESEEN:
+            log.error("a round of %s failed", name, exc_info=error)
