@@ -60,8 +60,8 @@ docs: $(VENV)/dev.stamp
 texts: $(VENV)/dev.stamp         ## gathers the sentences for people, and compiles their translations
 	@mkdir -p build
 	$(BIN)/pybabel -q extract -k N_ --no-location -w 110 --sort-output -o build/texts.pot --project Zapwatch receiver
-	$(BIN)/pybabel -q update -d receiver/locale -D zapwatch -i build/texts.pot --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date -w 110
-	$(BIN)/pybabel -q compile -d receiver/locale -D zapwatch
+	$(BIN)/pybabel -q update -d receiver/i18n/locale -D zapwatch -i build/texts.pot --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date -w 110
+	$(BIN)/pybabel -q compile -d receiver/i18n/locale -D zapwatch
 
 lock:                            ## needs uv; writes hashes and no registry address
 	$(COMPILE) --extra build -o requirements.lock

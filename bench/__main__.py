@@ -15,7 +15,7 @@ from bench import alerts, claims, ingest, reconciler, versions
 from bench.database import NoSpace
 from bench.ingest import Broken
 from bench.table import Figure, show
-from db.postgres_binaries import find_binaries
+from db.embedded.binaries import find_binaries
 
 WIDTH: Final = 140
 """Columns of the table where there is no terminal."""

@@ -17,9 +17,9 @@ import orjson
 from bench.database import GIGABYTE, open_database
 from bench.service import KEY, serving
 from bench.table import Figure, percentile
-from db.connections import Connection
-from db.destinations import seal_config
-from db.pool import connect
+from db.alerts.destinations import seal_config
+from db.connection.pool import connect
+from db.connection.types import Connection
 from db.vault import Vault
 
 TENANTS: Final = 200

@@ -19,12 +19,12 @@ from bench.database import open_database
 from bench.lookups import look_up
 from bench.population import BYTES_EACH, CYCLE, Population, populate
 from bench.table import Figure, at_most, percentile
-from db.claims import PER_GATEWAY, claim_probes, put_off_probes
-from db.connections import Connection
-from db.pool import connect
+from db.connection.pool import connect
+from db.connection.types import Connection
+from db.ingest.queue import PATIENCE
 from db.queries import sql
-from db.queue import PATIENCE
-from receiver.reconciler import AT_ONCE
+from db.reconcile.claims import PER_GATEWAY, claim_probes, put_off_probes
+from receiver.reconcile.reconciler import AT_ONCE
 from receiver.settings import Settings
 
 FEW: Final = (1000, 100)

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from db.embedded import run_embedded
+from db.connection.pool import connect
+from db.embedded.server import run_embedded
 from db.migrate import migrate
-from db.pool import connect
 
 GIGABYTE: Final = 10**9
 

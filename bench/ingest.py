@@ -19,8 +19,8 @@ from bench.load import run as make
 from bench.population import BYTES_EACH, open_to_webhooks, populate
 from bench.service import Service, serving
 from bench.table import Figure, at_least, at_most, at_most_times
-from db.connections import Connection
-from db.pool import connect
+from db.connection.pool import connect
+from db.connection.types import Connection
 
 CHANNELS: Final = 100_000
 GATEWAYS: Final = 100

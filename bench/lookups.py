@@ -9,12 +9,12 @@ from uuid import UUID
 
 from bench.population import CYCLE, DEADLINES, Population
 from bench.table import Figure, at_most, percentile
-from db.checks import PAGE
-from db.claims import claim_deadlines
-from db.connections import Connection
+from db.connection.types import Connection
 from db.queries import sql
-from db.reads import count_channels
-from receiver.deadlines import AT_ONCE
+from db.reads.channels import count_channels
+from db.reconcile.check_jobs import PAGE
+from db.reconcile.claims import claim_deadlines
+from receiver.reconcile.deadlines import AT_ONCE
 
 COUNTS: Final = 5
 """Times that every channel is counted: that takes long, and is done seldom."""

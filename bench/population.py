@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.apply import apply
-from db.connections import Connection
-from db.entry import Entry, Source
-from db.registry import NewChannel, register_channel
+from db.connection.types import Connection
+from db.ingest.apply import apply
+from db.ingest.entry import Entry, Source
+from db.registry.channels import NewChannel, register_channel
 from db.vault import KEY_BYTES, Vault
-from receiver.composition import installation_rules
+from receiver.service.composition import installation_rules
 from receiver.settings import Settings
 from statemachine.model import Trigger
 from statemachine.signals import Answered

@@ -23,22 +23,22 @@ from bench import sweeps
 from bench.database import GIGABYTE, open_database
 from bench.gateways import Gateway, open_gateways
 from bench.table import Figure, at_least
-from db.apply import Applied
-from db.claims import PER_GATEWAY
-from db.connections import Connection
-from db.pool import connect_writer, open_pool
-from db.registry import NewChannel, register_channel
+from db.connection.pool import connect_writer, open_pool
+from db.connection.types import Connection
+from db.ingest.apply import Applied
+from db.ingest.writer import Writer
+from db.reconcile.claims import PER_GATEWAY
+from db.registry.channels import NewChannel, register_channel
 from db.vault import KEY_BYTES, Vault
-from db.writer import Writer
-from receiver.client import KEPT_FOR, Client, open_client
-from receiver.composition import installation_rules
 from receiver.jobs.loop import LoopRunner
-from receiver.metrics import Metrics
-from receiver.probe import Prober
+from receiver.outbound.client import KEPT_FOR, Client, open_client
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Question
-from receiver.reconciler import Reconciler
+from receiver.reconcile.probe import Prober
+from receiver.reconcile.reconciler import Reconciler
+from receiver.service.composition import installation_rules
 from receiver.settings import Settings
+from receiver.telemetry.metrics import Metrics
 
 PROVIDER: Final = "evolution_api"
 LEAST: Final = 0.8
@@ -147,7 +147,7 @@ def _http() -> httpx.AsyncClient:
 
 
 class _Service:
-    """The service's parts that probe, composed as `receiver/composition.py` does."""
+    """The service's parts that probe, composed as `receiver/service/composition.py` does."""
 
     def __init__(
         self, connection: Connection, client: Client, reconciler: Reconciler, gateways: Sequence[Gateway]

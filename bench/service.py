@@ -30,15 +30,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bench.load import TOKEN
-from db.apply import Locked, apply
-from db.connections import Pool
-from db.entry import Entry
-from db.pool import connect_writer, open_pool
-from db.writer import Writer
-from receiver.admission import raise_descriptor_limit
-from receiver.app import running
-from receiver.composition import http_app, installation_rules
-from receiver.serving import Server, bind, server_config, tune
+from db.connection.pool import connect_writer, open_pool
+from db.connection.types import Pool
+from db.ingest.apply import Locked, apply
+from db.ingest.entry import Entry
+from db.ingest.writer import Writer
+from receiver.http.load_shedding import raise_descriptor_limit
+from receiver.service.composition import http_app, installation_rules
+from receiver.service.lifecycle import running
+from receiver.service.server import Server, bind, server_config, tune
 from receiver.settings import Settings
 from statemachine.model import Rules
 

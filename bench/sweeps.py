@@ -16,21 +16,21 @@ from typing import Final
 from bench.database import GIGABYTE, open_database
 from bench.gateways import Calls, Gateway, Served, open_served
 from bench.table import Figure
-from db.apply import apply
-from db.connections import Connection, Pool
-from db.entry import Entry, Source
-from db.imports import CHUNK, Listed, register_instances
-from db.pool import connect, connect_writer, open_pool
-from db.registry import register_gateway
+from db.connection.pool import connect, connect_writer, open_pool
+from db.connection.types import Connection, Pool
+from db.ingest.apply import apply
+from db.ingest.entry import Entry, Source
+from db.ingest.writer import Writer
+from db.registry.channels import register_gateway
+from db.registry.imports import CHUNK, Listed, register_instances
 from db.vault import KEY_BYTES, Vault
-from db.writer import Writer
-from receiver.client import open_client
-from receiver.composition import installation_rules
 from receiver.jobs.loop import LoopRunner
-from receiver.probe import Prober
-from receiver.reconciler import Reconciler
+from receiver.outbound.client import open_client
+from receiver.reconcile.bulk_probe import Sweeper
+from receiver.reconcile.probe import Prober
+from receiver.reconcile.reconciler import Reconciler
+from receiver.service.composition import installation_rules
 from receiver.settings import Settings
-from receiver.sweeps import Sweeper
 from statemachine.model import Trigger
 from statemachine.signals import Answered
 
@@ -115,7 +115,7 @@ def _figures(subject: str, took: Sequence[float], calls: Sequence[Calls], sound:
 
 
 class _Service:
-    """The service's parts that ask gateways, composed as `receiver/composition.py` does."""
+    """The service's parts that ask gateways, composed as `receiver/service/composition.py` does."""
 
     def __init__(
         self, connection: Connection, sweeper: Sweeper, reconciler: Reconciler, channels: int

@@ -22,17 +22,17 @@ from bench.database import GIGABYTE, open_database
 from bench.gateways import Gateway, open_gateways
 from bench.population import BYTES_EACH, open_to_webhooks, populate
 from bench.table import Figure, at_most
-from db.connections import Connection, Pool
-from db.lookups import TOGETHER
-from db.notices import Notices
-from db.patience import persist
-from db.pool import connect, open_pool
-from receiver.auth import Tokens
-from receiver.client import Client, open_client
+from db.connection.dataloader import TOGETHER
+from db.connection.invalidation import Notices
+from db.connection.pool import connect, open_pool
+from db.connection.retry import persist
+from db.connection.types import Connection, Pool
+from receiver.http.auth import Tokens
 from receiver.jobs.loop import Loop, LoopRunner
-from receiver.serving import GC_THRESHOLDS
+from receiver.outbound.client import Client, open_client
+from receiver.reconcile.gateway_versions import read_versions
+from receiver.service.server import GC_THRESHOLDS
 from receiver.settings import Settings
-from receiver.versions import read_versions
 
 PROVIDER: Final = "evolution_api"
 CHANNELS: Final = 100_000
@@ -80,7 +80,7 @@ def _range(values: Sequence[float]) -> str:
 
 @dataclass(slots=True)
 class _Service:
-    """The service's parts that read versions, composed as `receiver/composition.py` does."""
+    """The service's parts that read versions, composed as `receiver/service/composition.py` does."""
 
     connection: Connection
     pool: Pool

@@ -16,7 +16,7 @@ from typing import Final
 
 import asyncpg
 
-from db.connections import Connection
+from db.connection.types import Connection
 from db.queries import sql
 
 __all__ = ["MIGRATIONS", "MigrationError", "migrate", "pending"]

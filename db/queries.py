@@ -1,10 +1,12 @@
-"""Loads every statement of `db/queries/*.sql` into `sql.<name>`; builds no SQL itself.
+"""Loads every statement of `db/queries/**/*.sql` into `sql.<name>`; builds no SQL itself.
 
 A statement begins with `-- name: its_name`, followed by one `--` sentence that says what it does.
 """
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
+
+FOLDER: Final = Path(__file__).with_name("queries")
 
 
 class Queries:
@@ -34,7 +36,7 @@ def parse(text: str) -> dict[str, str]:
 def load() -> Queries:
     """Return all statements; two files must not use the same name."""
     statements: dict[str, str] = {}
-    for file in sorted(files("db").joinpath("queries").iterdir(), key=lambda entry: entry.name):
+    for file in sorted(FOLDER.rglob("*.sql")):
         for name, statement in parse(file.read_text(encoding="utf-8")).items():
             if name in statements:
                 raise ValueError(f"two statements are named {name}")

@@ -17,10 +17,10 @@ from typing import Final
 import uvloop
 from rich.console import Console
 
-from db.postgres_binaries import find_binaries
+from db.embedded.binaries import find_binaries
 from faults import disorder, hostile, killed, outage, slow, storm, telling
 from faults.line import Line, show
-from receiver.admission import raise_descriptor_limit
+from receiver.http.load_shedding import raise_descriptor_limit
 
 WIDTH: Final = 160
 """Columns of the table where there is no terminal."""

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from db.tokens import create_gateway_token
+from db.registry.tokens import create_gateway_token
 from faults.clocks import told_by_clocks
 from faults.gateway import Event, Gateway, Instance
 from faults.history import CHANNELS, THRESHOLD, History, histories

@@ -16,12 +16,12 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, Final, Literal, cast, get_args
 
-import db.writer
-from db.apply import Applied, Words, apply, code_of
-from db.connections import Connection
-from db.entry import Entry
-from db.rules import Curable
-from receiver.serving import serve
+import db.ingest.writer
+from db.codec.rules import Curable
+from db.connection.types import Connection
+from db.ingest.apply import Applied, Words, apply, code_of
+from db.ingest.entry import Entry
+from receiver.service.server import serve
 from receiver.settings import load_settings
 from statemachine.model import Rules
 
@@ -69,7 +69,7 @@ def doom(point: Point, nth: int) -> None:
         chosen = cast(Connection, _Doomed(connection, point)) if doomed else connection
         return await apply(chosen, entries, installation, words, curable)
 
-    db.writer.apply = fatal  # type: ignore[attr-defined]
+    db.ingest.writer.apply = fatal  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

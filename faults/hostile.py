@@ -9,8 +9,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from db.connections import Connection
-from db.tokens import hash_token
+from db.connection.types import Connection
+from db.registry.tokens import hash_token
 from faults.bodies import CLOSED, Kind, groups
 from faults.gateway import Event, Gateway, Instance
 from faults.ledger import audit
@@ -19,9 +19,9 @@ from faults.memory import MIB, Memory
 from faults.postgres import postgres
 from faults.service import Service, serving
 from faults.wire import ask
+from receiver.ingest.webhooks import BODY_LIMIT, LARGE_AT_ONCE, SMALL
 from receiver.sandbox.stage import Stage
-from receiver.serving import UNREAD_BYTES
-from receiver.webhooks import BODY_LIMIT, LARGE_AT_ONCE, SMALL
+from receiver.service.server import UNREAD_BYTES
 
 LIMIT: Final = 200.0
 ROUNDS: Final = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db.connections import Connection
+from db.connection.types import Connection
 from faults.gateway import Event, Instance
 
 STORED = """

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from db.connections import Connection
-from db.embedded import Embedded, run_embedded
-from db.pool import connect
+from db.connection.pool import connect
+from db.connection.types import Connection
+from db.embedded.server import Embedded, run_embedded
 
 CONNECTIONS: Final = 120
 """Enough for six workers, the operator and the harness."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.population import open_to_webhooks, populate
-from db.connections import Connection
+from db.connection.types import Connection
 from db.migrate import migrate
 from faults.gateway import Event, Gateway, Instance
 from faults.ledger import audit

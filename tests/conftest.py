@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
-from db.connections import Connection
-from db.embedded import run_embedded
+from db.connection.types import Connection
+from db.embedded.server import run_embedded
 from db.migrate import migrate
 
 # Noisy machines make single examples slow; CI tries the same ones each time, a developer new ones.

@@ -24,11 +24,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from receiver.app import DRAIN
 from receiver.cli import cli
-from receiver.composition import http_app
+from receiver.service.composition import http_app
+from receiver.service.lifecycle import DRAIN
 from receiver.settings import DECLARED, FILE_SUFFIX, Settings, variable
-from tests.receiver.service import zapwatch
+from tests.support.service import zapwatch
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -155,7 +155,7 @@ def test_everything_that_is_copied_is_there_and_not_ignored() -> None:
     for source in sources:
         assert (ROOT / source).exists(), source
         assert not is_ignored(source), source
-    assert not is_ignored("db/queries/apply.sql")
+    assert not is_ignored("db/queries/ingest/apply.sql")
 
 
 @pytest.mark.parametrize(

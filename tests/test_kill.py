@@ -16,10 +16,10 @@ from uuid import UUID
 import httpx
 import pytest
 
-from db.running import embedded_or_running
+from db.embedded.running import embedded_or_running
 from tests.conftest import connected, reachable_folder
 from tests.factories import Evolution
-from tests.soak import sized
+from tests.support.soak import sized
 
 OPERATOR = "an-operator-of-the-tests"
 CHANNELS = 20

@@ -15,13 +15,13 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.conftest import connected
-from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.alerts.inbox import Inbox, answering, open_inbox
-from tests.receiver.service import KEY
-from tests.soak import sized
+from tests.support.eventually import eventually
+from tests.support.service import KEY
+from tests.support.soak import sized
 from tests.test_kill import free_port, serving
 
 TIMES = sized(1, 3)

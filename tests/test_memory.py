@@ -9,7 +9,7 @@ import httpx
 
 from tests.conftest import reachable_folder
 from tests.factories import Evolution
-from tests.receiver.hostile import MIB
+from tests.support.hostile import MIB
 from tests.test_kill import free_port, serving
 
 CALLERS = 300

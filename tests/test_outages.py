@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
-from db.connections import Connection
-from db.embedded import Embedded, run_embedded
-from db.pool import POOL_SIZE
+from db.connection.pool import POOL_SIZE
+from db.connection.types import Connection
+from db.embedded.server import Embedded, run_embedded
 from receiver.sandbox import open_fleet
 from tests.conftest import connected, reachable_folder, superuser_dsn
-from tests.eventually import eventually
 from tests.factories import Evolution
+from tests.support.eventually import eventually
 from tests.test_kill import free_port, serving
 
 SETTINGS = {

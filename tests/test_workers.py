@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.serving import bind
+from receiver.service.server import bind
+from receiver.service.supervisor import WorkerFails, supervise
 from receiver.settings import Settings
-from receiver.supervisor import WorkerFails, supervise
 from tests.conftest import reachable_folder
-from tests.eventually import eventually
 from tests.factories import Evolution
-from tests.receiver.test_metrics import value
-from tests.soak import sized
+from tests.receiver.telemetry.test_metrics import value
+from tests.support.eventually import eventually
+from tests.support.soak import sized
 from tests.test_kill import free_port, serving
 
 WORKERS = 2
@@ -28,7 +28,7 @@ KILLS = sized(2, 3)
 def workers_of(service: Process) -> set[int]:
     """Return the process numbers of a service's workers."""
     children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
-    return {int(child) for child in children if b"receiver.worker" in command_of(int(child))}
+    return {int(child) for child in children if b"receiver.service.worker" in command_of(int(child))}
 
 
 def command_of(pid: int) -> bytes:

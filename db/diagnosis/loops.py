@@ -2,9 +2,9 @@
 
 from datetime import UTC
 
-from db.connections import Connection
+from db.connection.types import Connection
 from db.diagnosis.finding import Finding, about, problem
-from db.failing_loops import FailingLoop, read_failing_loops
+from db.reconcile.failing_loops import FailingLoop, read_failing_loops
 
 
 async def check_loops(connection: Connection) -> list[Finding]:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from db.codec import clock_of
-from db.connections import Connection
+from db.codec.channel import clock_of
+from db.connection.types import Connection
 from db.diagnosis.finding import SLOW, Finding, about, note, problem
 from db.queries import sql
 from statemachine.clock import QUARTER, Clock

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from db.connections import Connection, Record
+from db.connection.types import Connection, Record
 from db.diagnosis.finding import NAMED, Finding, about, listed, note, problem
 from db.migrate import MIGRATIONS, MigrationError, pending
 from db.queries import sql

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.connections import Connection, Record
-from db.destinations import open_config
+from db.alerts.destinations import open_config
+from db.connection.types import Connection, Record
 from db.diagnosis.finding import Finding, about, note, problem
 from db.queries import sql
 from db.vault import Vault, VaultError

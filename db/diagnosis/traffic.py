@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.address import PROVIDERS
-from db.connections import Connection, Record
+from db.connection.types import Connection, Record
 from db.diagnosis.finding import SLOW, Finding, about, note, problem, size
 from db.queries import sql
+from db.registry.address import PROVIDERS
 
 RECENT: Final = timedelta(days=7)
 """How long ago an unknown instance was heard of at most, to be worth a word."""

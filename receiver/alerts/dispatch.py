@@ -15,8 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from db.connections import Connection, Pool
-from db.messages import (
+from db.alerts.messages import (
     PER_DESTINATION,
     Attempt,
     Claimed,
@@ -28,13 +27,14 @@ from db.messages import (
     settle,
     void_empty,
 )
-from db.patience import TRANSIENT, persist
+from db.connection.retry import TRANSIENT, persist
+from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
 from receiver.alerts.facts import MakeLink, freeze, message_of
-from receiver.alerts.notice import Notifier, Sent
-from receiver.claimed import to_the_end
+from receiver.alerts.message import Notifier, Sent
+from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
-from receiver.outgoing import Outgoing
+from receiver.outbound.egress import Outgoing
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)

@@ -11,11 +11,11 @@ from uuid import UUID
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from db.connections import Record
-from db.documents import load
-from db.messages import Claimed
-from receiver.alerts.notice import Event, Item, Message
-from receiver.texts import DEFAULT_LOCALE
+from db.alerts.messages import Claimed
+from db.connection.json_columns import load
+from db.connection.types import Record
+from receiver.alerts.message import Event, Item, Message
+from receiver.i18n.reasons import DEFAULT_LOCALE
 from statemachine.model import Reason, Standing, State
 
 TIME_ZONE: Final = "America/Sao_Paulo"

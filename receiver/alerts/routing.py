@@ -13,22 +13,22 @@ from uuid import UUID, uuid4
 import asyncpg
 import orjson
 
-from db import telling
-from db.changes import DueChange, due_changes, put_off_changes
-from db.connections import Connection, Pool
-from db.patience import TRANSIENT
-from db.telling import IN_APP, Decided, Destination, DueAlert, DueReminder
+from db.alerts import alerts as alert_rows
+from db.alerts.alerts import IN_APP, Decided, Destination, DueAlert, DueReminder
+from db.alerts.state_changes import DueChange, due_changes, put_off_changes
+from db.connection.retry import TRANSIENT
+from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
-from receiver.alerts.changes import Changes
-from receiver.alerts.desk import Desk
-from receiver.alerts.grouping import WINDOW, Book
-from receiver.alerts.in_app import tells_everybody
-from receiver.alerts.notice import Notifier
+from receiver.alerts.batching import WINDOW, Book
+from receiver.alerts.decisions import Desk
+from receiver.alerts.message import Notifier
+from receiver.alerts.notifiers.in_app import tells_everybody
 from receiver.alerts.rules import (
     Place,
     Why,
 )
-from receiver.claimed import to_the_end
+from receiver.alerts.state_changes import Changes
+from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=0.25)
@@ -63,7 +63,7 @@ class Routing:
         """Decide about what is due, and return how much that was; nothing while another replica does."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
-            if not await telling.take_turn(connection):
+            if not await alert_rows.take_turn(connection):
                 return 0
             alerts, reminders, changed = await self._due(connection, now)
             if not alerts and not reminders and not changed:
@@ -85,9 +85,9 @@ class Routing:
     ) -> tuple[list[DueAlert], list[DueReminder], list[DueChange]]:
         """Return what is due; one at a time is one thing of one kind, so that it is known who is at fault."""
         limit = self._at_once
-        alerts = await telling.due_alerts(connection, now, limit)
+        alerts = await alert_rows.due_alerts(connection, now, limit)
         is_one = limit == 1 and bool(alerts)
-        reminders = [] if is_one else await telling.due_reminders(connection, now, limit)
+        reminders = [] if is_one else await alert_rows.due_reminders(connection, now, limit)
         is_one = is_one or (limit == 1 and bool(reminders))
         return alerts, reminders, [] if is_one else await due_changes(connection, now, limit)
 
@@ -116,9 +116,9 @@ class Routing:
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
             alerts, reminders, changed = await self._due(connection, now)
-            await telling.put_off_alerts(connection, {alert.id: now + ASIDE for alert in alerts})
+            await alert_rows.put_off_alerts(connection, {alert.id: now + ASIDE for alert in alerts})
             later = [(reminder.id, now + ASIDE, reminder.reminders) for reminder in reminders]
-            await telling.put_off_reminders(connection, later)
+            await alert_rows.put_off_reminders(connection, later)
             await put_off_changes(connection, {change.id: now + ASIDE for change in changed})
         put_aside: list[DueAlert | DueReminder | DueChange] = [*alerts, *reminders, *changed]
         for one in put_aside:
@@ -139,17 +139,17 @@ class Routing:
         """Read all that the decisions of a round depend on."""
         due: list[DueAlert | DueReminder | DueChange] = [*alerts, *reminders, *changed]
         tenants = {one.tenant_id for one in due if one.tenant_id is not None}
-        destinations = await telling.read_destinations(connection, tenants)
+        destinations = await alert_rows.read_destinations(connection, tenants)
         lacking = tenants - {one.tenant_id for one in destinations if one.kind == IN_APP}
         if lacking:
-            await telling.add_in_app(connection, [self._in_app(tenant) for tenant in lacking])
-            destinations = await telling.read_destinations(connection, tenants)
+            await alert_rows.add_in_app(connection, [self._in_app(tenant) for tenant in lacking])
+            destinations = await alert_rows.read_destinations(connection, tenants)
         ids = [one.id for one in destinations]
         subjects = [alert.subject_id for alert in alerts if alert.resolved]
-        members = await telling.recipients(connection, tenants)
-        waiting = await telling.lock_waiting(connection, ids, now)
-        leavings = await telling.read_leavings(connection, ids, now - self._window)
-        told = await telling.read_openings(connection, subjects)
+        members = await alert_rows.recipients(connection, tenants)
+        waiting = await alert_rows.lock_waiting(connection, ids, now)
+        leavings = await alert_rows.read_leavings(connection, ids, now - self._window)
+        told = await alert_rows.read_openings(connection, subjects)
         book = Book(now, self._window, waiting, leavings)
         places = {one.id: self._place(one, members) for one in destinations}
         desk = Desk(now, book, destinations, places, told, self._grouped)

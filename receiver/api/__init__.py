@@ -4,23 +4,11 @@ from typing import Final
 
 from starlette.routing import Route
 
-from receiver.api import (
-    channels,
-    checks,
-    deliveries,
-    destinations,
-    gateways,
-    incidents,
-    maintenance,
-    notifications,
-    openapi,
-    qr,
-    recovery,
-    service,
-    tenants,
-)
+from receiver.api import gateways, incidents, openapi, service, tenants
+from receiver.api.alerting import deliveries, destinations, maintenance, notifications
+from receiver.api.channels import channels, checks, qr, recovery
 from receiver.api.endpoint import Operation, PublicOperation
-from receiver.application import App
+from receiver.app import App
 
 OPERATIONS: Final[list[Operation | PublicOperation]] = [
     *channels.operations,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 from starlette.requests import Request
 
-from receiver.errors import FieldProblem, Invalid, TooLarge
+from receiver.http.problems import FieldProblem, Invalid, TooLarge
 
 MAX_BYTES: Final = 1024 * 1024
 # Deeper than any settings; far below what a parser or PostgreSQL takes.

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.patience import persist
-from db.queue import PATIENCE
-from receiver.application import App
-from receiver.auth import Operator, require_operator
-from receiver.errors import Forbidden, NotFound
+from db.connection.retry import persist
+from db.ingest.queue import PATIENCE
+from receiver.app import App
+from receiver.http.auth import Operator, require_operator
+from receiver.http.problems import Forbidden, NotFound
 
 Endpoint = Callable[["Call"], Awaitable[Response]]
 

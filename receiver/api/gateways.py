@@ -7,20 +7,21 @@ from uuid import UUID
 from pydantic import Field
 from starlette.responses import Response
 
-from db import reads, registry
-from db.address import AddressError
-from db.checks import start_check
-from db.tenants import UnknownTenant
+from db.reads import channels as reads
+from db.reconcile.check_jobs import start_check
+from db.registry import channels as registry
+from db.registry.address import AddressError
+from db.registry.tenants import UnknownTenant
 from db.vault import VaultError
-from receiver import imports
 from receiver.api import views
 from receiver.api.body import Body, Key, Name, read
-from receiver.api.channels import Provider
+from receiver.api.channels.channels import Provider
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
-from receiver.client import open_client
-from receiver.container import localhost
-from receiver.errors import BadGateway, Conflict, FieldProblem, Invalid, NotFound
+from receiver.http.problems import BadGateway, Conflict, FieldProblem, Invalid, NotFound
+from receiver.outbound.client import open_client
+from receiver.outbound.container import localhost
+from receiver.provisioning import instances
 
 
 class NewGateway(Body):
@@ -60,10 +61,10 @@ async def import_instances(call: Call) -> Response:
     app, gateway_id = call.app, call.id()
     gateway = await _listable(call, gateway_id)
     try:
-        async with open_client(imports.LISTED_WITHIN, localhost()) as client:
-            listed = await imports.list_instances(client, *gateway)
-        new = await imports.register(app.pool, app.vault, gateway[0], gateway_id, tenant_id, listed)
-    except imports.NotListed as reason:
+        async with open_client(instances.LISTED_WITHIN, localhost()) as client:
+            listed = await instances.list_instances(client, *gateway)
+        new = await instances.register(app.pool, app.vault, gateway[0], gateway_id, tenant_id, listed)
+    except instances.NotListed as reason:
         raise BadGateway(str(reason)) from None
     except UnknownTenant:
         raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None

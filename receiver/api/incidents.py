@@ -4,12 +4,13 @@ from typing import Final
 
 from starlette.responses import Response
 
-from db import gateways, reads
-from db.connections import Record
+from db.connection.types import Record
+from db.reads import channels as reads
+from db.reconcile import gateway_health
 from receiver.api import views
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
-from receiver.errors import NotFound
+from receiver.http.problems import NotFound
 
 KINDS: Final = ("disconnected", "error", "qr_pending", "connecting", "unknown")
 
@@ -47,7 +48,7 @@ async def acknowledge(call: Call) -> Response:
 
 
 async def _acknowledge_gateways(call: Call) -> Record:
-    row = await gateways.acknowledge(call.app.pool, call.tenant_id, call.id())
+    row = await gateway_health.acknowledge(call.app.pool, call.tenant_id, call.id())
     if row is None:
         raise _unknown()
     return row

@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.api import channels, destinations, gateways, incidents, maintenance, tenants
+from receiver.api import gateways, incidents, tenants
+from receiver.api.alerting import destinations, maintenance
+from receiver.api.channels import channels
 from receiver.api.endpoint import Json, Operation, PublicOperation
 
 Schema = dict[str, Any]

@@ -11,7 +11,7 @@ import orjson
 from starlette.requests import Request
 
 from receiver.api.body import pointer, storable
-from receiver.errors import FieldProblem, Invalid
+from receiver.http.problems import FieldProblem, Invalid
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500

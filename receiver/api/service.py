@@ -7,12 +7,12 @@ from typing import Final
 import asyncpg
 from starlette.responses import Response
 
-from db.failing_loops import read_failing_loops
+from db.connection.retry import TRANSIENT
 from db.migrate import MigrationError, pending
-from db.patience import TRANSIENT
+from db.reconcile.failing_loops import read_failing_loops
 from receiver.api.endpoint import Json, PublicOperation
-from receiver.application import App
-from receiver.errors import Unavailable
+from receiver.app import App
+from receiver.http.problems import Unavailable
 
 READY_TIMEOUT: Final = timedelta(seconds=3)
 """How long the database may take to answer; more than a silent host of several holds up connecting."""

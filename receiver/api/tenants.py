@@ -8,13 +8,14 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from db import reads, tenants
-from db.documents import merge_patch
+from db.connection.json_columns import merge_patch
+from db.reads import channels as reads
+from db.registry import tenants
 from receiver.api import views
 from receiver.api.body import Body, Metadata, Name, read
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
-from receiver.errors import NotFound
+from receiver.http.problems import NotFound
 
 
 def _time_zone(name: str) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from db.connections import Record
-from db.deliveries import Delivery, Tested
-from db.destinations import Destination
-from db.documents import load
-from db.reads import ChannelRow, GatewayRow
-from db.rules import rules_of
+from db.alerts.deliveries import Delivery, Tested
+from db.alerts.destinations import Destination
+from db.codec.rules import rules_of
+from db.connection.json_columns import load
+from db.connection.types import Record
+from db.reads.channels import ChannelRow, GatewayRow
+from receiver.i18n.reasons import reason_text
 from receiver.providers import HEALING
-from receiver.texts import reason_text
 from statemachine.model import Monitoring, Reason, Rules, Standing, State
 
 

@@ -10,16 +10,15 @@ from typing import Final, TypeVar
 import asyncpg
 import click
 
-from db.connections import Connection, Pool
-from db.embedded import EmbeddedError
-from db.lodging import lodge
+from db.connection.pool import connect, open_pool
+from db.connection.retry import TRANSIENT
+from db.connection.types import Connection, Pool
+from db.embedded.data_dir import lodge
+from db.embedded.running import embedded_or_running
+from db.embedded.server import EmbeddedError
+from db.ingest.queue import Unavailable
 from db.migrate import MigrationError
-from db.patience import TRANSIENT
-from db.pool import connect, open_pool
-from db.queue import Unavailable
-from db.running import embedded_or_running
 from db.vault import Vault, VaultError, kept_keys
-from receiver.logs import redact
 from receiver.settings import (
     DECLARED,
     DEFAULT_DATA_DIR,
@@ -29,6 +28,7 @@ from receiver.settings import (
     load_settings,
     variable,
 )
+from receiver.telemetry.logs import redact
 
 WRONG_SETTINGS: Final = 2
 Command = TypeVar("Command", bound=Callable[..., object])

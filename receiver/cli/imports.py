@@ -15,11 +15,11 @@ from receiver.cli.command import open_database, run, settings_of, settings_optio
 from receiver.settings import Settings, variable
 
 if TYPE_CHECKING:
-    from db.connections import Pool
-    from db.imports import Listed
-    from db.slots import Found, Place
-    from receiver.client import Client
-    from receiver.slots import Slotter
+    from db.connection.types import Pool
+    from db.reconcile.webhook_registrations import Found, Place
+    from db.registry.imports import Listed
+    from receiver.outbound.client import Client
+    from receiver.provisioning.webhook_registration import Slotter
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ def import_(
 
     Once more changes nothing but adds what is new. The running service probes the channels.
     """
-    from db.address import AddressError
-    from db.tenants import UnknownTenant
-    from receiver.imports import NotListed
+    from db.registry.address import AddressError
+    from db.registry.tenants import UnknownTenant
     from receiver.providers import MANAGED
+    from receiver.provisioning.instances import NotListed
 
     settings = settings_of(options)
     if set_webhooks and settings.public_url is None:
@@ -106,7 +106,7 @@ def restore(gateway_id: UUID | None, **options: str | None) -> None:
     """Put back what other systems had in the places that --replace-webhooks took."""
 
     async def work() -> tuple[int, int]:
-        from db.slots import replaced_places
+        from db.reconcile.webhook_registrations import replaced_places
 
         async with _tools(settings_of(options)) as tools:
             async with tools.pool.acquire() as connection:
@@ -126,11 +126,11 @@ def restore(gateway_id: UUID | None, **options: str | None) -> None:
 
 @asynccontextmanager
 async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
-    from db.pool import open_pool
-    from receiver.client import open_client
-    from receiver.container import localhost
-    from receiver.imports import LISTED_WITHIN
-    from receiver.slots import Slotter
+    from db.connection.pool import open_pool
+    from receiver.outbound.client import open_client
+    from receiver.outbound.container import localhost
+    from receiver.provisioning.instances import LISTED_WITHIN
+    from receiver.provisioning.webhook_registration import Slotter
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     async with (
@@ -144,8 +144,8 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
 
 
 async def _import(settings: Settings, wish: _Wish) -> None:
-    from db.address import normalise
-    from receiver.imports import list_instances
+    from db.registry.address import normalise
+    from receiver.provisioning.instances import list_instances
 
     base_url = normalise(wish.provider, wish.url)
     if not base_url:
@@ -168,10 +168,10 @@ async def _import(settings: Settings, wish: _Wish) -> None:
 async def _register(
     tools: _Tools, wish: _Wish, base_url: str, listed: "Sequence[Listed]", bar: TaskID
 ) -> tuple[UUID, int, str | None]:
-    from db.notices import notify
-    from db.registry import ensure_gateway
-    from receiver.imports import register
+    from db.connection.invalidation import notify
+    from db.registry.channels import ensure_gateway
     from receiver.providers import MANAGED
+    from receiver.provisioning.instances import register
 
     vault = vault_of(tools.settings)
     key = wish.api_key if MANAGED[wish.provider].one_key_for_all else None
@@ -194,7 +194,7 @@ async def _register(
 
 
 async def _set_webhooks(tools: _Tools, wish: _Wish, gateway_id: UUID) -> None:
-    from db.slots import SlotState, places_of
+    from db.reconcile.webhook_registrations import SlotState, places_of
 
     async with tools.pool.acquire() as connection:
         places = await places_of(connection, gateway_id)
@@ -218,7 +218,7 @@ async def _set_webhooks(tools: _Tools, wish: _Wish, gateway_id: UUID) -> None:
 async def _fill(
     tools: _Tools, places: "Sequence[Place]", traffic: bool, replace: bool
 ) -> "list[tuple[Place, Found]]":
-    from receiver.slots import fill_all
+    from receiver.provisioning.webhook_registration import fill_all
 
     bar = tools.progress.add_task("Setting webhooks", total=len(places))
     return await fill_all(tools.slotter, places, traffic, replace, lambda: tools.progress.advance(bar))

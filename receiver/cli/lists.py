@@ -7,10 +7,10 @@ from uuid import UUID
 import click
 from rich.table import Table
 
-from db import reads
-from db.connections import Pool
+from db.connection.types import Pool
+from db.reads import channels as reads
 from receiver.api import views
-from receiver.api.channels import SHOWN_STATES
+from receiver.api.channels.channels import SHOWN_STATES
 from receiver.cli.command import run, settings_of, settings_options, with_pool
 from receiver.cli.table import add_row, print_json, print_table
 

@@ -12,7 +12,7 @@ from receiver.cli.command import open_database, run, settings_of, settings_optio
 from receiver.settings import Settings
 
 if TYPE_CHECKING:
-    from db.checks import Check
+    from db.reconcile.check_jobs import Check
 
 
 @click.command()
@@ -34,8 +34,8 @@ def check(channel: UUID | None, **options: str | None) -> None:
 
 
 def _check_channel(settings: Settings, channel: UUID) -> None:
-    from receiver.probe import Probed, Unaskable
-    from receiver.sweep import check_channel
+    from receiver.cli.check_runner import check_channel
+    from receiver.reconcile.probe import Probed, Unaskable
 
     async def work() -> Probed | None:
         async with open_database(settings) as dsn:
@@ -52,7 +52,7 @@ def _check_channel(settings: Settings, channel: UUID) -> None:
 
 
 def _check_all(settings: Settings) -> None:
-    from receiver.sweep import check_all
+    from receiver.cli.check_runner import check_all
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:

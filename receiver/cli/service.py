@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from db.embedded import EmbeddedError
+from db.embedded.server import EmbeddedError
 from db.migrate import migrate as apply_migrations
 from receiver.cli.command import run, settings_of, settings_options, with_connection
 from receiver.settings import FILE_SUFFIX, variable
@@ -22,7 +22,7 @@ def serve(**options: str | None) -> None:
     """Run the service."""
     settings = settings_of(options)
     # Not needed by the other commands, and slow to import.
-    from receiver.serving import serve as serve_app
+    from receiver.service.server import serve as serve_app
 
     sys.exit(serve_app(settings))
 

@@ -4,10 +4,10 @@ from uuid import UUID
 
 import click
 
-from db.connections import Connection
-from db.notices import notify
+from db.connection.invalidation import notify
+from db.connection.types import Connection
 from db.queries import sql
-from db.tokens import create_channel_token, create_gateway_token, create_operator_token
+from db.registry.tokens import create_channel_token, create_gateway_token, create_operator_token
 from receiver.cli.command import run, settings_of, settings_options, with_connection
 
 

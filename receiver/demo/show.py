@@ -19,14 +19,14 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from receiver.app import running
-from receiver.composition import http_app
 from receiver.demo.desk import Say, open_desk
 from receiver.demo.scene import build, play
-from receiver.logs import configure
 from receiver.sandbox import open_fleet
-from receiver.serving import bind
+from receiver.service.composition import http_app
+from receiver.service.lifecycle import running
+from receiver.service.server import bind
 from receiver.settings import Settings
+from receiver.telemetry.logs import configure
 from receiver.timings import Timings
 
 SPEED: Final = 20.0

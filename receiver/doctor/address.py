@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from db.diagnosis import Finding, note, problem
-from receiver.client import Client, Unanswered
 from receiver.doctor.installation import Installation
+from receiver.outbound.client import Client, Unanswered
 from receiver.providers.report import document_of
 from receiver.settings import variable
 

@@ -14,21 +14,21 @@ from rich.console import Console
 from rich.text import Text
 
 from db import diagnosis
+from db.connection.pool import connect
+from db.connection.retry import TRANSIENT
 from db.diagnosis import Finding, Severity, note, problem, size
-from db.embedded import EmbeddedError
-from db.patience import TRANSIENT
-from db.pool import connect
-from db.queue import PATIENCE
+from db.embedded.server import EmbeddedError
+from db.ingest.queue import PATIENCE
 from db.vault import VaultError
-from receiver.client import Client, open_client
-from receiver.container import localhost
 from receiver.doctor.address import ANSWER_WITHIN, check_base_url, check_public_url
 from receiver.doctor.credentials import check_credentials
 from receiver.doctor.installation import Installation
 from receiver.doctor.webhooks import check_webhooks
-from receiver.logs import redact
+from receiver.outbound.client import Client, open_client
+from receiver.outbound.container import localhost
 from receiver.settings import Settings, variable
-from receiver.tracebacks import place_of
+from receiver.telemetry.logs import redact
+from receiver.telemetry.tracebacks import place_of
 
 OVERDUE: Final = timedelta(seconds=60)
 """Due work that waits for longer is done by nobody, unless its lease is longer still."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from db import diagnosis
-from db.connections import Connection
+from db.connection.types import Connection
 from db.diagnosis import Finding, WatchedChannel, WatchedGateway
-from db.registry import channel_identity, gateway_identity
+from db.registry.channels import channel_identity, gateway_identity
 from db.vault import Vault, VaultError, kept_keys
-from receiver.client import Client
+from receiver.outbound.client import Client
 from receiver.providers import PROVIDERS
 from receiver.settings import Settings
 

@@ -13,15 +13,15 @@ from uuid import UUID
 
 from db import diagnosis
 from db.diagnosis import Finding, Report, TokenOwner, WatchedChannel, about, note, problem
-from db.tokens import hash_token
+from db.registry.tokens import hash_token
 from db.vault import Vault
-from receiver.client import Client, Unanswered
 from receiver.doctor.address import why_unanswered
 from receiver.doctor.installation import Installation, is_carried, key_of
+from receiver.outbound.client import Client, Unanswered
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Question
+from receiver.provisioning.webhook_registration import token_in
 from receiver.settings import Settings, variable
-from receiver.slots import token_in
 
 AT_ONCE: Final = 8
 """Calls to gateways at the same time."""

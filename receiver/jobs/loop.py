@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import asyncpg
 
-from db.patience import passes
+from db.connection.retry import passes
 
 REPORTED_WITHIN: Final = timedelta(seconds=5)
 

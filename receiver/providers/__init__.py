@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from db.qr import Qr
+from db.reconcile.qr import Qr
 from receiver.providers.evolution import Evolution
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (

@@ -6,7 +6,7 @@ from binascii import Error
 from enum import Enum, auto
 from typing import Final
 
-from db.qr import Qr
+from db.reconcile.qr import Qr
 from receiver.providers.report import clean
 
 CODE_LENGTH: Final = 4096

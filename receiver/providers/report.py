@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import orjson
 
-from db.entry import Owner, Told
-from db.imports import Listed
-from db.qr import Qr
+from db.ingest.entry import Owner, Told
+from db.reconcile.qr import Qr
+from db.registry.imports import Listed
 from statemachine.model import Reason, State, Trigger
 
 NAME_LENGTH: Final = 64

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.conftest import Server, connected
 
 ADOPTED = Path(__file__).with_name("adopted.sql").read_text(encoding="utf-8")

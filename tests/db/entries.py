@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from uuid import UUID
 
-from db.connections import Connection
-from db.entry import Entry, Source, Told
-from db.registry import NewChannel, register_channel
+from db.connection.types import Connection
+from db.ingest.entry import Entry, Source, Told
+from db.registry.channels import NewChannel, register_channel
 from db.vault import Vault
 from statemachine.model import Reason, Rules, Trigger
 from statemachine.signals import Deadline, Signal

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from db.migrate import MigrationError, migrate
 from tests.conftest import Server, connected
 

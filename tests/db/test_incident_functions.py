@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.conftest import connected
 from tests.db.conftest import add_channel
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from db.migrate import MIGRATIONS, MigrationError, migrate, pending
 from tests.conftest import Server, connected, running_server
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.db.conftest import add_channel, add_tenant
 
 RPCS = [

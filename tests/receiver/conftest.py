@@ -10,19 +10,19 @@ from uuid import UUID
 import httpx
 import pytest
 
-from db.connections import Pool
-from db.tokens import create_operator_token
-from receiver.application import App
-from receiver.composition import compose, http_app
-from receiver.metrics import Metrics
-from receiver.operator import OperatorSignals
+from db.connection.types import Pool
+from db.registry.tokens import create_operator_token
+from receiver.app import App
+from receiver.ingest.operator_signals import OperatorSignals
 from receiver.providers import PROVIDERS
+from receiver.service.composition import compose, http_app
 from receiver.settings import Settings
+from receiver.telemetry.metrics import Metrics
 from receiver.timings import NORMAL
 from tests.conftest import Server, connected
-from tests.receiver.hostile import Rig, served
-from tests.receiver.service import zapwatch
-from tests.receiver.serving import address, listening
+from tests.support.hostile import Rig, served
+from tests.support.service import zapwatch
+from tests.support.serving import address, listening
 
 KEY = bytes(range(32))
 

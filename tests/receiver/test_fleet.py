@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from receiver.sandbox import Fault, open_fleet
-from tests.receiver.service import Zapwatch, served, time
-from tests.receiver.story import Story, compressed, story
-from tests.soak import sized
+from tests.support.service import Zapwatch, served, time
+from tests.support.soak import sized
+from tests.support.story import Story, compressed, story
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 

@@ -24,16 +24,16 @@ import asyncpg
 import httpx
 import pytest
 
-from db.connections import Connection
-from db.running import embedded_or_running
-from receiver.composition import http_app
-from receiver.logs import configure
+from db.connection.types import Connection
+from db.embedded.running import embedded_or_running
 from receiver.sandbox import open_fleet
+from receiver.service.composition import http_app
+from receiver.telemetry.logs import configure
 from tests.conftest import connected, reachable_folder
-from tests.eventually import eventually
 from tests.factories import Evolution
 from tests.receiver.alerts.sink import open_sink
-from tests.receiver.service import KEY, OPERATOR, Zapwatch, zapwatch
+from tests.support.eventually import eventually
+from tests.support.service import KEY, OPERATOR, Zapwatch, zapwatch
 
 APIKEY = "B1C2D3E4-APIKEY-OF-THE-INSTANCE"
 CHANNEL_KEY = "k3y-0f-the-channel-7f3a9"
@@ -358,7 +358,7 @@ async def test_failures_inside_say_no_secret(
         def stumble(*_: object) -> None:
             raise RuntimeError(f"{APIKEY} zw_{CHANNEL_KEY}")
 
-        monkeypatch.setattr("receiver.webhooks.PROVIDERS", {**_stumbling(stumble)})
+        monkeypatch.setattr("receiver.ingest.webhooks.PROVIDERS", {**_stumbling(stumble)})
         answers.append(await z.post("wapi", qr(instance)))
 
         assert {503, 500} & set(answers)
@@ -385,7 +385,7 @@ async def test_database_away_is_logged_without_its_password(lines: StringIO) -> 
     with pytest.raises((OSError, asyncpg.PostgresError)) as error:
         async with zapwatch(dsn):
             pass
-    logging.getLogger("receiver.app").exception("%r", error.value, exc_info=error.value)
+    logging.getLogger("receiver.service.lifecycle").exception("%r", error.value, exc_info=error.value)
 
     assert "p4ssw0rd" not in lines.getvalue()
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from receiver.sandbox import Fault
-from tests.receiver.story import Story, story
+from tests.support.story import Story, story
 
 UNHURRIED: dict[str, Any] = {"stale_after": timedelta(hours=1), "retry_after": timedelta(hours=1)}
 """Settings under which a channel is only probed when something puts it in doubt."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from db.imports import Listed
-from db.qr import SHOWN_FOR, Qr
+from db.reconcile.qr import SHOWN_FOR, Qr
+from db.registry.imports import Listed
 from receiver.providers.evolution import qr, recovery, sweep, webhooks
 from receiver.providers.evolution.deep import Deep
 from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook

@@ -7,7 +7,7 @@ docs/provider-facts.md#evolution-qr
 
 from collections.abc import Mapping
 
-from db.qr import Qr
+from db.reconcile.qr import Qr
 from receiver.providers.qr import NoQr, by_status, qr_of
 from receiver.providers.report import Question, document_of, segment
 

@@ -5,8 +5,8 @@ from typing import Final
 
 import orjson
 
-from db.entry import Owner, Told
-from db.qr import Qr
+from db.ingest.entry import Owner, Told
+from db.reconcile.qr import Qr
 from receiver.providers.evolution import qr
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.report import (

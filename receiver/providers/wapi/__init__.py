@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
-from db.entry import Owner, Told
-from db.imports import Listed
-from db.qr import Qr
+from db.ingest.entry import Owner, Told
+from db.reconcile.qr import Qr
+from db.registry.imports import Listed
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     Answer,

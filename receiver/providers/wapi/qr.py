@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 from urllib.parse import quote
 
-from db.qr import Qr
+from db.reconcile.qr import Qr
 from receiver.providers.qr import NoQr, by_status, qr_of
 from receiver.providers.report import Question, document_of
 

@@ -8,10 +8,10 @@ from ipaddress import ip_network
 from typing import Any, Final
 from uuid import UUID
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.receiver.alerts.inbox import Inbox, open_inbox
 from tests.receiver.alerts.post import Post, open_post
-from tests.receiver.story import Story, story
+from tests.support.story import Story, story
 
 BOT: Final = "123456789:AAs3cretAAs3cretAAs3cretAAs3cretAAs"
 UNHURRIED: Final[Mapping[str, Any]] = {

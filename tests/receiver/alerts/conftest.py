@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.receiver.alerts.desk import Desk, open_desk
 from tests.receiver.alerts.sink import Sink, open_sink
 

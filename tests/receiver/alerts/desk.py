@@ -11,17 +11,17 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from db.claims import settle_subscription
-from db.connections import Connection, Pool
-from db.pool import open_pool
+from db.connection.pool import open_pool
+from db.connection.types import Connection, Pool
+from db.reconcile.claims import settle_subscription
 from db.vault import Vault
-from receiver.alerts import NOTIFIERS
 from receiver.alerts.dispatch import Dispatcher
-from receiver.alerts.in_app import InApp
-from receiver.alerts.notice import Message, Notifier, Sent
+from receiver.alerts.message import Message, Notifier, Sent
+from receiver.alerts.notifiers import NOTIFIERS
+from receiver.alerts.notifiers.in_app import InApp
 from receiver.alerts.routing import Routing
-from receiver.outgoing import Outgoing
-from tests.receiver.service import KEY
+from receiver.outbound.egress import Outgoing
+from tests.support.service import KEY
 
 TIMES: Final = {
     "zapwatch_messages": ("due_at", "leaves_at", "created_at", "claimed_until", "settled_at"),

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.alerts.notice import Event, Item, Message
+from receiver.alerts.message import Event, Item, Message
 from statemachine.model import Reason
-from tests.receiver.serving import address, listening, serving
+from tests.support.serving import address, listening, serving
 
 AT = datetime(2026, 3, 1, 15, 4, 5, tzinfo=UTC)
 LINK = "https://watch.example/r/s3cret-way-back"

@@ -7,15 +7,15 @@ from uuid import UUID
 
 import pytest
 
-from db.connections import Connection
-from db.telling import prune_telling
+from db.alerts.alerts import prune_telling
+from db.connection.types import Connection
 from receiver.alerts.dispatch import SCHEDULE
-from receiver.alerts.notice import Event, Sent
+from receiver.alerts.message import Event, Sent
 from receiver.jobs.loop import LoopRunner
-from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk, Sink, open_desk
 from tests.receiver.conftest import running_api
-from tests.receiver.service import zapwatch
+from tests.support.eventually import eventually
+from tests.support.service import zapwatch
 
 DOWN = Sent(False, status=503)
 

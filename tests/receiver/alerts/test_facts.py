@@ -8,14 +8,14 @@ from uuid import UUID
 import orjson
 import pytest
 
-from db.connections import Connection
-from receiver.links import LIFE, Links
+from db.connection.types import Connection
+from receiver.http.signed_links import LIFE, Links
 from statemachine.model import State
 from tests.receiver.alerts.desk import Desk, open_desk
+from tests.receiver.alerts.notifiers.test_webhook import NEW, verified
 from tests.receiver.alerts.post import Post, open_post, part
 from tests.receiver.alerts.sink import Sink
-from tests.receiver.alerts.test_webhook import NEW, verified
-from tests.receiver.service import KEY
+from tests.support.service import KEY
 
 LINKS: Final = Links((KEY,), "https://watch.test")
 WINDOW: Final = timedelta(seconds=30)

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.receiver.alerts.desk import let_pass
 from tests.receiver.alerts.inbox import Inbox, open_inbox
 from tests.receiver.alerts.post import Post, open_post, part
 from tests.receiver.alerts.sink import Got
-from tests.receiver.service import Zapwatch, zapwatch
-from tests.receiver.test_metrics import value
+from tests.receiver.telemetry.test_metrics import value
+from tests.support.service import Zapwatch, zapwatch
 
 TENANTS = 6
 CHANNELS = 20

@@ -5,14 +5,14 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from db.connections import Connection
-from receiver.links import Links
+from db.connection.types import Connection
+from receiver.http.signed_links import Links
 from statemachine.model import Reason, State
 from tests.receiver.alerts.desk import Desk, open_desk
 from tests.receiver.alerts.inbox import Inbox, open_inbox
+from tests.receiver.alerts.notifiers.test_webhook import NEW
 from tests.receiver.alerts.post import Post, open_post, part
-from tests.receiver.alerts.test_webhook import NEW
-from tests.receiver.service import KEY
+from tests.support.service import KEY
 
 SENTENCES: Final = {
     "pt-BR": "Reconecte via QR Code em Configurações.",

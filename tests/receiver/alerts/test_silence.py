@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from receiver.alerts.notice import Sent
+from receiver.alerts.message import Sent
 from receiver.jobs.loop import LoopRunner
-from tests.eventually import eventually
 from tests.receiver.alerts.desk import Desk
+from tests.support.eventually import eventually
 
 HOUR = timedelta(hours=1)
 

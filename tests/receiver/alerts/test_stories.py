@@ -9,14 +9,14 @@ from typing import Any, Final, NamedTuple
 import httpx
 from standardwebhooks import Webhook
 
-from db.connections import Connection
+from db.connection.types import Connection
 from receiver.alerts.dispatch import SCHEDULE
 from tests.receiver.alerts.clinic import Clinic, open_clinic, open_town
 from tests.receiver.alerts.desk import let_pass
 from tests.receiver.alerts.inbox import answering, break_off, hang, open_inbox
 from tests.receiver.alerts.post import part
 from tests.receiver.alerts.sink import Got
-from tests.receiver.service import time
+from tests.support.service import time
 
 HOUR: Final = timedelta(hours=1)
 WINDOW: Final = timedelta(seconds=30)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import UUID
 
-from receiver.alerts.notice import Sent
+from receiver.alerts.message import Sent
 from tests.receiver.alerts.desk import Desk
 
 

@@ -4,9 +4,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from db.vault import Vault
-from receiver.auth import Tokens
+from receiver.http.auth import Tokens
 from tests.receiver.conftest import KEY, Api
 
 GATEWAY = {"provider": "evolution_api", "base_url": "http://evo.example:8080/", "api_key": "global-key"}

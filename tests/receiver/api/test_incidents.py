@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from tests.receiver.conftest import Api
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from db.connections import Connection
+from db.connection.types import Connection
 from receiver.api import OPERATIONS
 from receiver.api.endpoint import Operation
 from tests.receiver.conftest import Api, client_of

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from db.connections import Connection
-from db.failing_loops import KEPT, SEEN_WITHIN, forget_failing_loops
+from db.connection.types import Connection
+from db.reconcile.failing_loops import KEPT, SEEN_WITHIN, forget_failing_loops
 from receiver.doctor import examine
 from receiver.jobs.loop import Backoff, LoopTiming
 from receiver.settings import Settings
-from tests.receiver.service import KEY, Zapwatch, zapwatch
-from tests.receiver.test_metrics import value
+from tests.receiver.telemetry.test_metrics import value
+from tests.support.service import KEY, Zapwatch, zapwatch
 
 BACKOFF = Backoff(timedelta(seconds=0.01), timedelta(seconds=0.02))
 QUICK = LoopTiming(failing_after=timedelta(seconds=0.2), reported_every=timedelta(0), backoff=BACKOFF)

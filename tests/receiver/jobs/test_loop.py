@@ -13,11 +13,11 @@ import pytest
 from asyncpg.exceptions import _base
 from prometheus_client import CollectorRegistry, Gauge
 
-from db.connections import Connection
+from db.connection.types import Connection
 from receiver.jobs.loop import Backoff, Failing, Failure, Loop, LoopRunner, LoopTiming
 from tests.factories import Evolution
-from tests.receiver.service import zapwatch
 from tests.receiver.test_secrets import lines  # noqa: F401
+from tests.support.service import zapwatch
 
 PHONE = "+5511999990000"
 NOW = timedelta(0)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from db.qr import Qr
+from db.reconcile.qr import Qr
 from receiver.providers import SCANNABLE
 from receiver.providers.qr import NoQr, png_of, qr_of
 

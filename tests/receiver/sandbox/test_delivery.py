@@ -9,8 +9,8 @@ from receiver.sandbox import Fleet, open_fleet
 from receiver.sandbox.delivery import IN_FLIGHT, Retry
 from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.evolution.version import Version
-from tests.eventually import eventually
 from tests.receiver.sandbox.inbox import Inbox
+from tests.support.eventually import eventually
 
 
 async def add(fleet: Fleet, inbox: Inbox, version: str = "2.3.6") -> Instance:

@@ -11,9 +11,9 @@ from receiver.providers import PROVIDERS
 from receiver.sandbox import Fleet, open_fleet
 from receiver.sandbox.evolution.instance import Instance
 from statemachine.model import Reason, Trigger
-from tests.eventually import let_tasks_run
 from tests.receiver.sandbox.inbox import Inbox
 from tests.receiver.sandbox.shape import keys, sample
+from tests.support.eventually import let_tasks_run
 
 Act = Callable[[Instance], object]
 

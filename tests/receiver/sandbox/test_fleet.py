@@ -12,8 +12,8 @@ import pytest
 import receiver.sandbox
 from receiver.sandbox import Fault, open_fleet
 from receiver.sandbox.host import Host
-from tests.eventually import eventually
 from tests.receiver.sandbox.inbox import Inbox, caller
+from tests.support.eventually import eventually
 
 SOURCES = sorted(Path(receiver.sandbox.__file__).parent.rglob("*.py"))
 

@@ -1,0 +1,1 @@
+"""Rows behind alerts: decisions, messages, destinations and maintenance."""

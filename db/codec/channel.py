@@ -1,0 +1,267 @@
+"""Channels, rules and clocks to and from their rows; knows columns, no SQL and no connection.
+
+The hot row keeps what is queried in columns and the rest in `memory`, one JSON document that is
+readable at three in the morning: evidence, departures and suspicion. The rules last told are apart.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+from db.codec.channel_record import ChannelRecord, Memory, WrittenEvidence, WrittenSuspicion
+from db.connection import json_columns
+from statemachine.clock import Clock
+from statemachine.model import (
+    Ailment,
+    Channel,
+    Evidence,
+    Flap,
+    Incident,
+    Monitoring,
+    Reason,
+    Rules,
+    Standing,
+    State,
+    Suspicion,
+    Trigger,
+    Wait,
+    Witness,
+)
+
+STATES: Final = {state.value: state for state in State}
+TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
+REASONS: Final[Mapping[str | None, Reason]] = {reason.value: reason for reason in Reason}
+AILMENTS: Final = {ailment.value: ailment for ailment in Ailment}
+
+
+def when(text: str | None) -> datetime | None:
+    """Return the time written as RFC 3339, or None."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
+    """Return the channel that a row of `read_channels` holds, under the rules that its events have told.
+
+    `memory` is the row's column of that name, read.
+    """
+    suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
+    standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
+    return Channel(
+        rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
+        evidence=evidence_of(memory.get("evidence"), standing),
+        standing=standing,
+        version=row["version"],
+        since=row["since"],
+        first_unhealthy_at=row["first_unhealthy_at"],
+        terminal_at=when(memory.get("terminal_at")),
+        has_been_open=memory.get("has_been_open", False) or row["incident_kind"] is not None,
+        departures=tuple(datetime.fromisoformat(at) for at in memory.get("departures", ())),
+        suspicion=None if suspicion is None else suspicion_of(suspicion),
+        probes=memory.get("probes", 0),
+        last_event_at=row["last_event_at"],
+        fresh_at=row["fresh_at"],
+        probed_at=row["probed_at"],
+        awaiting_probe=Wait(since, when(memory.get("awaiting_probe_until"))) if since else None,
+        flap=flap_of(memory.get("flap")),
+        not_before=when(memory.get("not_before")),
+        due_at=row["due_at"],
+        probe_due_at=row["probe_due_at"],
+        lost_until=when(memory.get("lost_until")),
+        recovery_due_at=row["recovery_due_at"],
+        incident=incident_of(row),
+    )
+
+
+def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
+    """Return as JSON what a channel has no column for, empty fields left out."""
+    wait = channel.awaiting_probe
+    memory = {
+        "evidence": json_of_evidence(channel.evidence),
+        "terminal_at": channel.terminal_at,
+        "has_been_open": channel.has_been_open,
+        "departures": channel.departures,
+        "suspicion": channel.suspicion,
+        "probes": channel.probes,
+        "awaiting_probe_since": wait.since if wait else None,
+        "awaiting_probe_until": wait.until if wait else None,
+        "lost_until": channel.lost_until,
+        "flap": channel.flap and (channel.flap.at, *channel.flap.standing),
+        "not_before": channel.not_before,
+        "details": details,
+    }
+    return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
+
+
+def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | None:
+    """Return the departure that was one too many, if there is one."""
+    if document is None:
+        return None
+    at, state, reason, status = document
+    return Flap(datetime.fromisoformat(at), Standing(STATES[state], REASONS.get(reason), status))
+
+
+def evidence_of(document: WrittenEvidence | None, standing: Standing) -> Evidence:
+    """Return the evidence written by `json_of_evidence`; without one, the standing is all that is known."""
+    if document is None:
+        return Evidence(standing)
+    state, reason, status = document["base"]
+    return Evidence(
+        base=Standing(STATES[state], REASONS.get(reason), status),
+        witnesses=tuple(
+            Witness(
+                datetime.fromisoformat(at),
+                datetime.fromisoformat(received_at),
+                datetime.fromisoformat(emitted_at),
+                TRIGGERS[trigger],
+                REASONS.get(reason),
+                status,
+            )
+            for at, received_at, emitted_at, trigger, reason, status in document.get("witnesses", ())
+        ),
+        settled_at=when(document.get("settled_at")),
+        qr_at=when(document.get("qr_at")),
+        epoch=document.get("epoch", 0),
+    )
+
+
+def json_of_evidence(evidence: Evidence) -> dict[str, object]:
+    """Return the evidence as JSON values; times stay datetimes, which orjson writes."""
+    document = {
+        "base": tuple(evidence.base),
+        "witnesses": [tuple(witness) for witness in evidence.witnesses],
+        "settled_at": evidence.settled_at,
+        "qr_at": evidence.qr_at,
+        "epoch": evidence.epoch,
+    }
+    return {name: value for name, value in document.items() if value}
+
+
+def suspicion_of(document: WrittenSuspicion) -> Suspicion:
+    """Return the answers counted so far."""
+    return Suspicion(
+        document["kind"],
+        document["count"],
+        datetime.fromisoformat(document["first_at"]),
+        datetime.fromisoformat(document["last_at"]),
+    )
+
+
+def incident_of(row: ChannelRecord) -> Incident | None:
+    """Return the open incident joined to a channel's row, whoever opened it."""
+    if row["incident_kind"] is None:
+        return None
+    details = json_columns.load(row["incident_details"])  # other applications write it too
+    details = details if isinstance(details, dict) else {}
+    reason, status = details.get("reason"), details.get("status")
+    return Incident(
+        kind=row["incident_kind"],
+        last_state=row["incident_last_state"],
+        started_at=row["incident_started_at"],
+        opened_at=row["incident_opened_at"] or row["incident_started_at"],
+        reason=REASONS.get(reason) if isinstance(reason, str) else None,
+        status=status if isinstance(status, int) else None,
+        flapping=details.get("flapping") is True,
+    )
+
+
+def details_of(incident: Incident, told: Mapping[str, object], resolved: str | None = None) -> str:
+    """Return the details as JSON: what the gateway told besides, and why the incident was resolved."""
+    details = {
+        **told,
+        "reason": incident.reason,
+        "status": incident.status,
+        "flapping": incident.flapping or None,
+        "resolved": resolved,
+    }
+    return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
+
+
+def json_of_rules(rules: Rules) -> dict[str, object]:
+    """Return the rules as JSON values, durations in seconds."""
+    return {
+        "threshold": rules.threshold.total_seconds(),
+        "terminal_grace": rules.terminal_grace.total_seconds(),
+        "terminal_waits": rules.terminal_waits,
+        "stale_after": rules.stale_after.total_seconds(),
+        "retry_after": rules.retry_after.total_seconds(),
+        "probe_wait": None if rules.probe_wait is None else rules.probe_wait.total_seconds(),
+        "verdict_wait": rules.verdict_wait.total_seconds(),
+        "recovery": rules.recovery,
+        "curable": rules.curable,
+        "recovery_wait": rules.recovery_wait.total_seconds(),
+        "stuck_after": rules.stuck_after.total_seconds(),
+        "monitoring": rules.monitoring.value,
+        "configured": rules.configured,
+    }
+
+
+def rules_of_json(document: Mapping[str, object]) -> Rules:
+    """Return the rules written by `json_of_rules`."""
+    return rules_of_text(text_of(document))
+
+
+def text_of(document: Mapping[str, object]) -> str:
+    """Return rules as `json_of_rules` has them as one text, for `rules_of_text`."""
+    return orjson.dumps(document).decode()
+
+
+@lru_cache(maxsize=1024)
+def rules_of_text(text: str) -> Rules:
+    """Return the rules written as JSON; those written before there was recovery know nothing of it."""
+    document = orjson.loads(text)
+    wait = document["probe_wait"]
+    recovery = {
+        name: timedelta(seconds=document[name])
+        for name in ("recovery_wait", "stuck_after")
+        if name in document
+    }
+    return Rules(
+        threshold=timedelta(seconds=document["threshold"]),
+        terminal_grace=timedelta(seconds=document["terminal_grace"]),
+        terminal_waits=document["terminal_waits"],
+        stale_after=timedelta(seconds=document["stale_after"]),
+        retry_after=timedelta(seconds=document["retry_after"]),
+        probe_wait=None if wait is None else timedelta(seconds=wait),
+        verdict_wait=timedelta(seconds=document.get("verdict_wait", 60)),
+        recovery=document["recovery"],
+        curable=tuple(AILMENTS[word] for word in document.get("curable", ()) if word in AILMENTS),
+        **recovery,
+        monitoring=Monitoring(document["monitoring"]),
+        configured=document["configured"],
+    )
+
+
+def clock_of(text: str) -> Clock:
+    """Return what `json_of_clock` wrote."""
+    document = orjson.loads(text)
+    return Clock(
+        offset=_seconds(document.get("offset")),
+        best=_seconds(document.get("best")),
+        window_at=when(document.get("window_at")),
+        suspect=_seconds(document.get("suspect")),
+        suspect_at=when(document.get("suspect_at")),
+        epoch=document.get("epoch", 0),
+    )
+
+
+def json_of_clock(clock: Clock) -> str:
+    """Return a gateway's clock as JSON, durations in seconds."""
+    document = {
+        "offset": clock.offset,
+        "best": clock.best,
+        "window_at": clock.window_at,
+        "suspect": clock.suspect,
+        "suspect_at": clock.suspect_at,
+        "epoch": clock.epoch,
+    }
+    return orjson.dumps(
+        {name: value for name, value in document.items() if value is not None},
+        default=lambda duration: duration.total_seconds(),
+    ).decode()
+
+
+def _seconds(number: float | None) -> timedelta | None:
+    return None if number is None else timedelta(seconds=number)

@@ -1,0 +1,75 @@
+"""Reads a channel's rules from what its tenant, or an application beside us, wrote; so nothing raises."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Final
+
+from db.connection import json_columns
+from statemachine.model import Ailment, Monitoring, Rules
+
+LONGEST_THRESHOLD: Final = 1440
+"""Minutes: a day, the most that the API takes."""
+UNPROBED_WAIT: Final = timedelta(seconds=30)
+"""How long an incident on old evidence waits when the channel can't be probed at all."""
+
+
+Curable = Mapping[str, tuple[Ailment, ...]]
+"""What the gateways of each provider have orders for."""
+
+
+@lru_cache(maxsize=8192)
+def rules_of(
+    installation: Rules,
+    metadata: str | None,
+    defaults: str | None,
+    monitoring: Monitoring,
+    configured: bool,
+    curable: tuple[Ailment, ...] | None = None,
+) -> Rules:
+    """Return the rules for one channel: the installation's, the tenant's defaults, the channel's own wishes.
+
+    `curable`: what its gateway has orders for; None: what the installation says.
+    Odd values (strings, null, negative, too large) read as if they were not there.
+    """
+    wishes = {**_wishes(defaults), **_wishes(metadata)}
+    threshold = wishes.get("heartbeat_threshold_minutes")
+    return installation._replace(
+        threshold=installation.threshold if threshold is None else timedelta(minutes=threshold),
+        terminal_waits=wishes.get("terminal_waits", installation.terminal_waits) is True,
+        recovery=installation.recovery and wishes.get("auto_recovery", True) is True,
+        curable=installation.curable if curable is None else curable,
+        probe_wait=installation.probe_wait if configured else UNPROBED_WAIT,
+        monitoring=monitoring,
+        configured=configured,
+    )
+
+
+def alerts_enabled(metadata: str | None, defaults: str | None) -> bool:
+    """Return whether anybody is to be told of a channel: its own wish, else its tenant's, else yes."""
+    for text in (metadata, defaults):
+        document = json_columns.load(text)
+        wish = document.get("alerts_enabled") if isinstance(document, dict) else None
+        if isinstance(wish, bool):
+            return wish
+    return True
+
+
+def _wishes(text: str | None) -> dict[str, float]:
+    """Return the settings of a JSON object that have a sensible value."""
+    document = json_columns.load(text)
+    if not isinstance(document, dict):
+        return {}
+    wishes = {
+        name: document[name]
+        for name in ("terminal_waits", "auto_recovery")
+        if isinstance(document.get(name), bool)
+    }
+    threshold = document.get("heartbeat_threshold_minutes")
+    if (
+        isinstance(threshold, int | float)
+        and not isinstance(threshold, bool)
+        and 0 <= threshold <= LONGEST_THRESHOLD
+    ):
+        wishes["heartbeat_threshold_minutes"] = threshold
+    return wishes

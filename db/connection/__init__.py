@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: opened, pooled, retried and narrowed to a tenant."""

@@ -1,0 +1,41 @@
+"""Finds the embedded database another home when root keeps its checkout where PostgreSQL's account can't go.
+
+A newcomer who is root in a folder of root's own should still see the service run. Nobody's permissions
+are changed: the data folder becomes a link to one that the account may enter.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from db.embedded.binaries import choose_account
+
+LODGINGS: Final = Path("/var/lib/zapwatch")
+
+log = logging.getLogger(__name__)
+
+
+def lodge(data_dir: Path, lodgings: Path = LODGINGS) -> None:
+    """Make a data folder that doesn't exist yet a link into `lodgings`, if PostgreSQL could not reach it.
+
+    Does nothing for an ordinary user, for a folder that exists, and for one that can be reached.
+    Raises OSError when no folder can be made.
+    """
+    if data_dir.exists() or data_dir.is_symlink():
+        return
+    parent = data_dir.absolute().parent
+    account = choose_account(parent / "postgres")
+    if account is None or account.can("-x", parent):
+        return
+    lodgings.mkdir(mode=0o755, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="data-", dir=lodgings))
+    home.chmod(0o711)
+    data_dir.symlink_to(home)
+    log.warning(
+        "PostgreSQL runs as the account %s, which may not enter %s: the data is in %s, linked from %s",
+        account.name,
+        parent,
+        home,
+        data_dir,
+    )

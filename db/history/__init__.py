@@ -1,0 +1,1 @@
+"""What is kept of the past: events replayed through the machine, and forgotten in time."""

@@ -1,0 +1,186 @@
+"""Submissions that wait for their transaction: in order for each channel, bounded, none beyond its patience.
+
+Runs no statement. A channel is in one batch at a time, so that several batches may be under way.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from itertools import count
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from db.ingest.entry import Entry
+
+PATIENCE: Final = timedelta(seconds=5)
+"""How long a submission waits for its COMMIT before its sender is told to come again."""
+BATCH: Final = 500
+"""Entries in one transaction; a tuning knob without meaning."""
+WORTH_IT: Final = 64
+"""Entries for which another batch is begun while one is under way; fewer wait, and cost less together."""
+HIGH_WATER: Final = 20_000
+"""Entries waiting, above which new ones are refused at once, until `LOW_WATER` is reached."""
+LOW_WATER: Final = 10_000
+EXPIRED_WITHIN: Final = timedelta(seconds=0.2)
+"""How much longer than its patience a submission may wait."""
+HOLD: Final = timedelta(milliseconds=50)
+"""How long a channel that somebody else keeps locked is left alone, so that others need not wait for it."""
+
+
+class Unavailable(Exception):
+    """Not committed in time, as far as is known; the sender should send it again."""
+
+
+class Submission(NamedTuple):
+    """Entries that are committed together, and who waits for them."""
+
+    entries: Sequence[Entry]
+    done: "asyncio.Future[None]"
+    expires_at: float
+    """By the loop's clock."""
+    turn: int
+    """Which in the order of arrival."""
+
+    def fail(self, why: str) -> None:
+        """Tell who waits, if anybody still does."""
+        if not self.done.done():
+            self.done.set_exception(Unavailable(why))
+            self.done.exception()  # its sender may have gone away
+
+
+class Queue:
+    """What waits for the writer, and what it has under way."""
+
+    def __init__(self, patience: timedelta = PATIENCE) -> None:
+        self.depth = 0
+        """Entries that wait."""
+        self._patience = patience.total_seconds()
+        self._waiting: deque[Submission] = deque()
+        self._turns = count()
+        self._passed_over = 0
+        """Entries that the last look left waiting: their channels were not to be had."""
+        self._refusing = False
+        self._under_way: list[Sequence[Submission]] = []
+        self._busy: set[UUID] = set()
+        self._held: dict[UUID, float] = {}
+        self._ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._expiring: asyncio.TimerHandle | None = None
+
+    def put(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
+        """Return what is done when the entries are committed, or raises `Unavailable` when it takes too long.
+
+        `patience`: seconds that the sender has left, if less than usual. Raises `Unavailable` at once when
+        too much waits already.
+        """
+        self._refusing = self.depth >= (LOW_WATER if self._refusing else HIGH_WATER)
+        if self._refusing:
+            raise Unavailable("too many events are waiting for the database")
+        loop = asyncio.get_running_loop()
+        expires_at = loop.time() + (self._patience if patience is None else min(patience, self._patience))
+        submission = Submission(entries, loop.create_future(), expires_at, next(self._turns))
+        self._waiting.append(submission)
+        self.depth += len(entries)
+        self._idle.clear()
+        if self._expiring is None:
+            self._expiring = loop.call_later(EXPIRED_WITHIN.total_seconds(), self._expire)
+        if self.depth - self._passed_over >= (WORTH_IT if self._under_way else 1):
+            self._ready.set()
+        return submission.done
+
+    async def take(self) -> Sequence[Submission]:
+        """Return the next batch once there is one; its channels are in no other until it is `finished`."""
+        while not (batch := self._look()):
+            self._ready.clear()
+            await self._ready.wait()
+        self._under_way.append(batch)
+        self._busy.update(entry.channel_id for submission in batch for entry in submission.entries)
+        return batch
+
+    def finished(self, batch: Sequence[Submission]) -> None:
+        """Let go of a batch that was taken."""
+        self._under_way.remove(batch)
+        self._busy.difference_update(entry.channel_id for submission in batch for entry in submission.entries)
+        self._look_again()
+
+    def hold(self, channel_ids: Collection[UUID]) -> None:
+        """Leave channels alone for a moment."""
+        loop, hold = asyncio.get_running_loop(), HOLD.total_seconds()
+        self._held |= dict.fromkeys(channel_ids, loop.time() + hold)
+        loop.call_later(1.1 * hold, self._look_again)  # a timer may be early by a moment
+
+    def without_held(self, batch: Sequence[Submission]) -> list[Submission]:
+        """Have submissions to channels that are held wait again, in their turn; return the others."""
+        held = self._held_now()
+        others: list[Submission] = []
+        again: list[Submission] = []
+        for submission in batch:
+            (again if _names_any(submission, held) else others).append(submission)
+        if again:
+            self._waiting = deque(sorted((*again, *self._waiting), key=lambda submission: submission.turn))
+            self.depth += sum(len(submission.entries) for submission in again)
+        return others
+
+    async def drained(self) -> None:
+        """Return when nothing waits and nothing is under way any more, or nobody takes it any more."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Have nobody wait for the end of what nobody takes any more."""
+        self._idle.set()
+
+    def _look(self) -> list[Submission]:
+        """Take from what waits, in its order, what may be committed now."""
+        if self._under_way and self.depth < WORTH_IT:
+            return []
+        blocked = self._busy | self._held_now()
+        batch: list[Submission] = []
+        passed: list[Submission] = []
+        size = left = 0
+        while self._waiting and size < BATCH:
+            submission = self._waiting.popleft()
+            entries = len(submission.entries)
+            if submission.done.done():
+                self.depth -= entries
+            elif blocked and _names_any(submission, blocked):
+                blocked.update(entry.channel_id for entry in submission.entries)
+                passed.append(submission)
+                left += entries
+            else:
+                batch.append(submission)
+                size += entries
+        self._waiting.extendleft(reversed(passed))
+        self._passed_over = left
+        self.depth -= size
+        if not (batch or self._waiting or self._under_way):
+            self._idle.set()
+        return batch
+
+    def _held_now(self) -> set[UUID]:
+        if self._held:
+            now = asyncio.get_running_loop().time()
+            self._held = {channel_id: end for channel_id, end in self._held.items() if end > now}
+        return set(self._held)
+
+    def _look_again(self) -> None:
+        self._passed_over = 0
+        self._ready.set()
+
+    def _expire(self) -> None:
+        """Tell those who waited too long; one timer for all, for one each costs as much as the commit."""
+        loop = asyncio.get_running_loop()
+        now, left = loop.time(), False
+        for submissions in (*self._under_way, self._waiting):
+            for submission in submissions:
+                if submission.expires_at <= now:
+                    submission.fail("the database did not commit in time")
+                elif not submission.done.done():
+                    left = True
+        again = EXPIRED_WITHIN.total_seconds()
+        self._expiring = loop.call_later(again, self._expire) if left else None
+
+
+def _names_any(submission: Submission, channel_ids: Collection[UUID]) -> bool:
+    return any(entry.channel_id in channel_ids for entry in submission.entries)

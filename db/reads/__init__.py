@@ -1,0 +1,1 @@
+"""Rows for the API, the command line and the pages; reads only."""

@@ -1,0 +1,1 @@
+"""Rows behind probing: claims, gateway health, recoveries and registrations."""

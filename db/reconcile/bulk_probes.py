@@ -1,0 +1,88 @@
+"""Sweeps as rows: which gateways to ask about all their channels at once, and which channels that are."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from db.codec.channel import STATES
+from db.connection.types import Connection
+from db.queries import sql
+from db.reconcile.claims import PER_GATEWAY, Claim
+from statemachine.model import State
+
+
+class Sweepable(NamedTuple):
+    """A gateway whose sweep is due."""
+
+    id: UUID
+    provider: str
+    base_url: str
+    api_key: bytes | None
+    """Sealed."""
+    sweeps: bool | None
+    """Whether one call is known to tell of all its channels; None: it was never tried."""
+
+
+class Swept(NamedTuple):
+    """A channel that a sweep may tell of, as it was before the sweep began."""
+
+    channel_id: UUID
+    version: int
+    state: State
+    probe_due_at: datetime
+    instance: str | None
+
+
+async def claim_sweeps(
+    connection: Connection,
+    providers: Sequence[str],
+    now: datetime,
+    again_at: datetime,
+    soon: datetime,
+    fewest: int,
+    limit: int,
+) -> tuple[list[Sweepable], int]:
+    """Return gateways to sweep, and how many were due; the next sweep of each is at `again_at`.
+
+    One where fewer than `fewest` channels have a probe due by `soon` is not worth a call.
+    """
+    rows = await connection.fetch(sql.claim_sweeps, providers, now, again_at, soon, fewest, limit)
+    fields = Sweepable._fields
+    return [Sweepable(*(row[name] for name in fields)) for row in rows if row["worthwhile"]], len(rows)
+
+
+async def settle_sweep(connection: Connection, gateway_id: UUID, sweeps: bool, again_at: datetime) -> None:
+    """Keep whether one call tells of all channels of a gateway, and when to make the next one."""
+    await connection.execute(sql.settle_sweep, gateway_id, sweeps, again_at)
+
+
+async def swept_channels(connection: Connection, gateway_id: UUID) -> list[Swept]:
+    """Return the channels of a gateway that a sweep may tell of.
+
+    Not those of which nothing is known yet, nor those in error: what they have to learn is whether their
+    own key and path are right, and a sweep asks with neither.
+    """
+    rows = await connection.fetch(sql.swept_channels, gateway_id)
+    return [
+        Swept(row["channel_id"], row["version"], STATES[row["state"]], row["probe_due_at"], row["instance"])
+        for row in rows
+    ]
+
+
+async def hold_places(
+    connection: Connection, gateway_id: UUID, now: datetime, until: datetime
+) -> list[Claim]:
+    """Claim so many due channels of a gateway that none is probed by itself meanwhile, and return the claims.
+
+    Twice as many as it has places: those that are being asked now leave theirs. Where nothing is due nothing
+    is held, so that a doubtful channel never waits for a sweep.
+    """
+    rows = await connection.fetch(sql.hold_places, gateway_id, now, until, 2 * PER_GATEWAY)
+    return [Claim(row["channel_id"], until) for row in rows]
+
+
+async def hasten_probes(connection: Connection, channels: Sequence[Swept], now: datetime) -> None:
+    """Have channels probed at once, except those that are being asked or have changed since."""
+    ids, versions = [it.channel_id for it in channels], [it.version for it in channels]
+    await connection.execute(sql.hasten_probes, ids, versions, now)

@@ -1,0 +1,185 @@
+"""Claims what is due, each for one replica at a time (SKIP LOCKED and a lease), and settles it."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from db.connection.types import Connection
+from db.queries import sql
+
+LEASE: Final = timedelta(seconds=10)
+"""How long a claimed deadline is left to the replica that claimed it."""
+PER_GATEWAY: Final = 20
+"""Channels of one gateway that are asked at the same time, by all replicas together."""
+
+WARNED_BEFORE: Final = (7, 3, 1)
+"""How many days before a subscription ends people are warned."""
+WINDOW: Final = timedelta(seconds=60)
+"""Troubles of one gateway's channels that are no farther apart may have one cause."""
+
+
+class Target(NamedTuple):
+    """A channel to be probed: where, with whose key, and what was known of it when it was read."""
+
+    channel_id: UUID
+    version: int
+    due_at: datetime
+    gateway_id: UUID | None
+    provider: str
+    base_url: str
+    instance: str | None
+    channel_key: bytes | None
+    """Sealed, as is `gateway_key`, which serves channels without one of their own."""
+    gateway_key: bytes | None
+    expires_at: datetime | None = None
+    """Until when the gateway said that it is paid for."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is an address, an instance and a key to ask with."""
+        keyed = self.channel_key is not None or self.gateway_key is not None
+        return bool(self.base_url and self.instance) and keyed
+
+
+class DueGateway(NamedTuple):
+    """A gateway whose version is to be read."""
+
+    id: UUID
+    provider: str
+    base_url: str
+
+
+class Due(NamedTuple):
+    """A channel whose deadline has come. `queued`: it is being asked, or waits behind others for that.
+
+    `suspect`: others of its gateway are in trouble, too.
+    """
+
+    channel_id: UUID
+    due_at: datetime
+    queued: bool
+    suspect: bool
+
+
+class Claim(NamedTuple):
+    """Work on a channel that is left to us until the lease ends; no two claims of a channel end together."""
+
+    channel_id: UUID
+    until: datetime
+
+
+async def claim_deadlines(
+    connection: Connection, now: datetime, limit: int, window: timedelta = WINDOW
+) -> list[Due]:
+    """Return channels whose deadline has come; applying the deadline settles the claim.
+
+    `window`: what happened to others within it makes the gateway suspect.
+    """
+    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY, now - window)
+    return [
+        Due(row["channel_id"], row["due_at"], row["queued"] is True, row["suspect"] is True) for row in rows
+    ]
+
+
+async def release_deadlines(connection: Connection, claims: Collection[Claim]) -> None:
+    """Give back deadlines that were not applied: another replica need not wait for the lease's end."""
+    await connection.execute(sql.release_deadlines, *zip(*claims, strict=True))
+
+
+async def release_probes(connection: Connection, claims: Collection[Claim]) -> None:
+    """Give back probes that were not answered: another replica need not wait for the lease's end."""
+    await connection.execute(sql.release_probes, *zip(*claims, strict=True))
+
+
+async def claim_probes(
+    connection: Connection,
+    now: datetime,
+    lease: timedelta,
+    per_gateway: int,
+    limit: int,
+    aside: Iterable[UUID] = (),
+) -> tuple[list[Target], set[UUID]]:
+    """Return channels that are due to be probed, of each gateway the longest due first, and the locked ones.
+
+    No gateway has more than `per_gateway` claims at a time, whoever holds them: claimed channels keep
+    their place among those that are due, and so do locked ones, which another replica may be claiming.
+    Those of `aside` are left out. The answer ends a claim, or else the lease does.
+    """
+    rows = await connection.fetch(sql.claim_probes, now, now + lease, per_gateway, limit, list(aside))
+    locked = {row["channel_id"] for row in rows if row["version"] is None}
+    return [Target(**row) for row in rows if row["version"] is not None], locked
+
+
+async def put_off_probes(connection: Connection, channel_ids: Iterable[UUID], until: datetime) -> None:
+    """Have channels probed later, and end their claims."""
+    await connection.execute(sql.put_off_probes, list(channel_ids), until)
+
+
+async def probe_target(
+    connection: Connection, channel_id: UUID, tenant_id: UUID | None
+) -> tuple[Target, bool] | None:
+    """Return whom to ask about a channel, and whether it is paused; None: no such channel of this tenant."""
+    row = await connection.fetchrow(sql.probe_target, channel_id, tenant_id)
+    if row is None:
+        return None
+    fields = dict(row)
+    paused = fields.pop("paused")
+    return Target(**fields), paused
+
+
+async def control_targets(
+    connection: Connection, gateway_id: UUID, channel_id: UUID, limit: int
+) -> list[Target]:
+    """Return other channels of the gateway, open ones first."""
+    rows = await connection.fetch(sql.control_targets, gateway_id, channel_id, limit)
+    return [Target(**row) for row in rows]
+
+
+async def claim_subscriptions(
+    connection: Connection, providers: Sequence[str], now: datetime, again_at: datetime, limit: int
+) -> list[Target]:
+    """Return channels of these providers whose subscription is to be read; the next try is at `again_at`."""
+    rows = await connection.fetch(sql.claim_subscriptions, providers, now, again_at, limit)
+    return [Target(**row) for row in rows]
+
+
+async def settle_subscription(
+    connection: Connection,
+    channel_id: UUID,
+    expires_at: datetime | None,
+    payment_status: str | None,
+    again_at: datetime,
+    now: datetime,
+) -> None:
+    """Keep until when a channel is paid for, the gateway's word for it, and when to ask again.
+
+    Where that is within `WARNED_BEFORE` it is noted that people are to be warned: of each end once for each.
+    """
+    await connection.execute(
+        sql.settle_subscription,
+        channel_id,
+        expires_at,
+        payment_status,
+        again_at,
+        now,
+        list(WARNED_BEFORE),
+    )
+
+
+async def claim_versions(
+    connection: Connection, now: datetime, again_at: datetime, limit: int
+) -> list[DueGateway]:
+    """Return gateways whose version is to be read; unless it is settled the next try is at `again_at`."""
+    rows = await connection.fetch(sql.claim_versions, now, again_at, limit)
+    return [DueGateway(row["id"], row["provider"], row["base_url"]) for row in rows]
+
+
+async def settle_version(
+    connection: Connection, gateway_id: UUID, version: str | None, again_at: datetime | None
+) -> bool:
+    """Keep a gateway's version and when to read it again; return whether it is another one than before.
+
+    `again_at` None: never. False, too, when the gateway is gone.
+    """
+    return await connection.fetchval(sql.settle_version, gateway_id, version, again_at) is True

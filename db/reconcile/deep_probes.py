@@ -1,0 +1,74 @@
+"""Rows of channels that may be open but dead, and the budget of deep probes; asks and judges nobody."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from db.connection.types import Connection
+from db.queries import sql
+from db.reconcile.claims import Target
+
+BUDGET: Final = timedelta(minutes=10)
+"""Within this time no channel has two deep probes and no gateway two looks at its records, of any replica."""
+SPREAD: Final = timedelta(minutes=1)
+"""How far the first deep probes of channels that are suspected together are spread."""
+HARMLESS_FOR: Final = timedelta(days=1)
+"""How long a sign against a channel that was found alive is taken for a lie of the records."""
+PER_GATEWAY: Final = 2
+"""Deep probes of one gateway in a round of a replica: look-ups of many channels at once would be seen."""
+
+
+class Recorder(NamedTuple):
+    """A gateway whose records are to be looked at."""
+
+    id: UUID
+    provider: str
+    base_url: str
+    version: str
+
+
+class Suspect(NamedTuple):
+    """A channel that is due for a deep probe. `doubted_at`: since when they bring nothing back."""
+
+    target: Target
+    doubted_at: datetime | None
+
+
+async def claim_records(
+    connection: Connection, providers: Sequence[str], now: datetime, limit: int
+) -> list[Recorder]:
+    """Return gateways whose records are to be looked at; the next look is put off."""
+    rows = await connection.fetch(sql.claim_records, now, providers, BUDGET, limit)
+    return [Recorder(**row) for row in rows]
+
+
+async def open_targets(connection: Connection, gateway_id: UUID) -> list[Target]:
+    """Return the channels of a gateway that are open and watched."""
+    return [Target(**row) for row in await connection.fetch(sql.open_targets, gateway_id)]
+
+
+async def note_suspicions(connection: Connection, signs: Mapping[UUID, str], now: datetime) -> None:
+    """Note signs against channels, unless one is known already, or was found harmless not long ago."""
+    signed = list(signs), list(signs.values())
+    await connection.execute(sql.note_suspicions, *signed, now, SPREAD, HARMLESS_FOR)
+
+
+async def drop_suspicions(connection: Connection, channel_ids: Collection[UUID]) -> None:
+    """Forget the signs against channels: they are gone."""
+    await connection.execute(sql.drop_suspicions, list(channel_ids))
+
+
+async def claim_suspicions(connection: Connection, now: datetime, limit: int) -> list[Suspect]:
+    """Return channels that are due for a deep probe, each to one replica, never again within `BUDGET`."""
+    rows = await connection.fetch(sql.claim_suspicions, now, BUDGET, PER_GATEWAY, limit)
+    return [
+        Suspect(Target(**{name: row[name] for name in Target._fields}), row["doubted_at"]) for row in rows
+    ]
+
+
+async def settle_suspicion(
+    connection: Connection, channel_id: UUID, outcome: str, doubted_at: datetime | None
+) -> None:
+    """Keep what a deep probe showed. `doubted_at`: since when they bring nothing back."""
+    await connection.execute(sql.settle_suspicion, channel_id, outcome, doubted_at, BUDGET)

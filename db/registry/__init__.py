@@ -1,0 +1,1 @@
+"""What operators register: tenants, channels, gateways and tokens."""

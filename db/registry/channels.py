@@ -1,0 +1,259 @@
+"""What is watched: gateways and channels, made, changed and removed by operators.
+
+Writes registrations only. A channel's state, its events and its incidents are written by `db/ingest/apply.py`
+alone: here a change that affects them makes the channel due, and the caller has it applied at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID, uuid4
+
+from db.connection.json_columns import dump, load, merge_patch
+from db.connection.types import Connection, Record
+from db.queries import sql
+from db.registry.address import normalise
+from db.registry.tenants import Tenant, UnknownTenant, create_tenant
+from db.registry.tokens import create_channel_token, create_gateway_token
+from db.vault import Vault
+
+
+class UnknownChannel(Exception):
+    """There is no such channel, or not for this tenant."""
+
+
+class Duplicate(Exception):
+    """It is registered already, as `id` of tenant `tenant_id`."""
+
+    def __init__(self, id: UUID, tenant_id: UUID | None = None) -> None:
+        super().__init__(str(id))
+        self.id: Final = id
+        self.tenant_id: Final = tenant_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewChannel:
+    """A channel to register; the address None is the provider's own, the key None none."""
+
+    provider: str
+    instance: str
+    api_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    name: str | None = None
+    tenant_id: UUID | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What to change of a channel; a field not named in `given` stays as it is."""
+
+    given: frozenset[str]
+    name: str | None = None
+    api_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+def channel_identity(channel_id: UUID) -> str:
+    """Return what a channel's key is sealed for."""
+    return f"channel:{channel_id}"
+
+
+def gateway_identity(gateway_id: UUID) -> str:
+    """Return what a gateway's key is sealed for."""
+    return f"gateway:{gateway_id}"
+
+
+async def register_channel(connection: Connection, vault: Vault, new: NewChannel) -> tuple[UUID, str]:
+    """Return the new channel's id and its webhook token, making tenant and gateway when they are needed.
+
+    Raises `Duplicate`, `UnknownTenant`, `AddressError`. Holds the gateway's row until it is done.
+    """
+    async with connection.transaction():
+        tenant_id = await tenant_for(connection, new.tenant_id)
+        gateway = await _gateway_at(connection, new.provider, new.api_url)
+        await _expect_free(connection, gateway["id"], new.instance)
+        channel_id = uuid4()
+        key = _sealed(vault, new.api_key, channel_identity(channel_id))
+        metadata = dump(merge_patch({}, new.metadata))
+        await connection.execute(
+            sql.insert_notification_channel, channel_id, tenant_id, new.provider, metadata
+        )
+        await connection.execute(
+            sql.insert_channel,
+            channel_id,
+            tenant_id,
+            gateway["id"],
+            new.provider,
+            new.instance,
+            new.name,
+            key,
+        )
+        configured = gateway["base_url"] != "" and (key is not None or gateway["keyed"])
+        await connection.execute(sql.insert_state, channel_id, tenant_id, configured)
+        return channel_id, await create_channel_token(connection, channel_id, revoke_others=False)
+
+
+async def register_gateway(
+    connection: Connection, vault: Vault, provider: str, base_url: str, api_key: str, name: str | None
+) -> tuple[UUID, str]:
+    """Return the gateway's id and its webhook token; one that only channels had made is taken over.
+
+    Raises `Duplicate` when somebody registered it before, and `AddressError`.
+    """
+    async with connection.transaction():
+        gateway = await _gateway_at(connection, provider, base_url)
+        gateway_id: UUID = gateway["id"]
+        if await connection.fetchval(sql.gateway_registered, gateway_id):
+            raise Duplicate(gateway_id)
+        key = vault.seal(api_key, gateway_identity(gateway_id))
+        await connection.execute(sql.update_gateway, gateway_id, name, key)
+        await connection.execute(sql.probe_gateway_channels, gateway_id)
+        return gateway_id, await create_gateway_token(connection, gateway_id, revoke_others=False)
+
+
+async def ensure_gateway(
+    connection: Connection, vault: Vault, provider: str, base_url: str, api_key: str | None
+) -> tuple[UUID, str | None]:
+    """Return the gateway at an address, made if need be, with this key kept; and its webhook token if new.
+
+    Without a key it keeps what it has. Raises `AddressError`.
+    """
+    async with connection.transaction():
+        gateway = await _gateway_at(connection, provider, base_url)
+        gateway_id: UUID = gateway["id"]
+        is_new = not await connection.fetchval(sql.gateway_registered, gateway_id)
+        if api_key is not None:
+            key = vault.seal(api_key, gateway_identity(gateway_id))
+            await connection.execute(sql.update_gateway_key, gateway_id, key)
+            await connection.execute(sql.probe_gateway_channels, gateway_id)
+        token = await create_gateway_token(connection, gateway_id, revoke_others=False) if is_new else None
+        return gateway_id, token
+
+
+async def gateway_to_list(
+    connection: Connection, vault: Vault, gateway_id: UUID
+) -> tuple[str, str, str | None] | None:
+    """Return provider, address and key of a gateway, None when there is none; raise `VaultError`."""
+    row = await connection.fetchrow(sql.gateway_to_list, gateway_id)
+    if row is None:
+        return None
+    sealed = row["api_key"]
+    key = None if sealed is None else vault.open(sealed, gateway_identity(gateway_id)).decode()
+    return row["provider"], row["base_url"], key
+
+
+async def change_channel(
+    connection: Connection, vault: Vault, channel_id: UUID, change: Change, tenant_id: UUID | None
+) -> bool:
+    """Change name, address, key and metadata (an RFC 7396 merge patch) of a channel and make it due.
+
+    Returns whether it is on another gateway now. Raises `UnknownChannel`, `Duplicate`, `AddressError`.
+    """
+    async with connection.transaction():
+        channel = await _lock(connection, channel_id, tenant_id)
+        gateway_id: UUID = channel["gateway_id"]
+        if "api_url" in change.given:
+            gateway_id = await _move(connection, channel, change.api_url)
+        name = change.name if "name" in change.given else channel["name"]
+        await connection.execute(sql.update_channel, channel_id, name, gateway_id)
+        keyed: bool = channel["keyed"]
+        if "api_key" in change.given:
+            keyed = change.api_key is not None
+            key = _sealed(vault, change.api_key, channel_identity(channel_id))
+            await connection.execute(sql.update_channel_key, channel_id, key)
+        if change.metadata:
+            await _merge_metadata(connection, channel_id, change.metadata)
+        if change.given & {"api_url", "api_key"}:
+            await _make_due(connection, channel, gateway_id, keyed=keyed, paused=bool(channel["paused_at"]))
+        return bool(gateway_id != channel["gateway_id"])
+
+
+async def pause_channel(connection: Connection, channel_id: UUID, tenant_id: UUID | None) -> None:
+    """Have a channel neither probed nor told about until it is resumed; raises `UnknownChannel`."""
+    async with connection.transaction():
+        channel = await _lock(connection, channel_id, tenant_id)
+        await connection.execute(sql.pause_channel, channel_id)
+        await _make_due(connection, channel, channel["gateway_id"], keyed=channel["keyed"], paused=True)
+
+
+async def resume_channel(connection: Connection, channel_id: UUID, tenant_id: UUID | None) -> None:
+    """End a channel's pause; raises `UnknownChannel`."""
+    async with connection.transaction():
+        channel = await _lock(connection, channel_id, tenant_id)
+        await connection.execute(sql.resume_channel, channel_id)
+        await _make_due(connection, channel, channel["gateway_id"], keyed=channel["keyed"], paused=False)
+
+
+async def remove_channel(connection: Connection, channel_id: UUID, tenant_id: UUID | None) -> None:
+    """Delete a channel softly: its history stays, its instance is free, its webhook tokens end."""
+    async with connection.transaction():
+        await _lock(connection, channel_id, tenant_id)
+        await connection.execute(sql.delete_notification_channel, channel_id)
+        await connection.execute(sql.remove_channel, channel_id)
+        await connection.execute(sql.revoke_webhook_tokens, channel_id, None)
+
+
+def _sealed(vault: Vault, key: str | None, identity: str) -> bytes | None:
+    return None if key is None else vault.seal(key, identity)
+
+
+async def tenant_for(connection: Connection, tenant_id: UUID | None) -> UUID:
+    """Return the tenant, or without one the tenant `default`, made if need be; raise `UnknownTenant`."""
+    if tenant_id is not None:
+        if not await connection.fetchval(sql.tenant_exists, tenant_id):
+            raise UnknownTenant
+        return tenant_id
+    found: UUID | None = await connection.fetchval(sql.find_default_tenant)
+    if found is not None:
+        return found
+    await connection.execute(sql.lock_default_tenant)
+    found = await connection.fetchval(sql.find_default_tenant)
+    return found or await create_tenant(connection, Tenant("default", "pt-BR", "America/Sao_Paulo", {}))
+
+
+async def _gateway_at(connection: Connection, provider: str, address: str | None) -> Record:
+    row = await connection.fetchrow(sql.upsert_gateway, provider, normalise(provider, address))
+    assert row is not None
+    return row
+
+
+async def _expect_free(connection: Connection, gateway_id: UUID, instance: str) -> None:
+    await connection.execute(sql.release_instances, gateway_id, [instance])
+    taken = await connection.fetchrow(sql.find_channels_of_instances, [gateway_id], [instance])
+    if taken is not None:
+        raise Duplicate(taken["channel_id"], taken["tenant_id"])
+
+
+async def _lock(connection: Connection, channel_id: UUID, tenant_id: UUID | None) -> Record:
+    channel = await connection.fetchrow(sql.lock_channel, channel_id, tenant_id)
+    if channel is None:
+        raise UnknownChannel
+    return channel
+
+
+async def _move(connection: Connection, channel: Record, address: str | None) -> UUID:
+    gateway = await _gateway_at(connection, channel["provider"], address)
+    gateway_id: UUID = gateway["id"]
+    if gateway_id != channel["gateway_id"] and channel["instance"] is not None:
+        await _expect_free(connection, gateway_id, channel["instance"])
+    return gateway_id
+
+
+async def _make_due(
+    connection: Connection, channel: Record, gateway_id: UUID | None, *, keyed: bool, paused: bool
+) -> None:
+    gateway = await connection.fetchrow(sql.gateway_facts, gateway_id)
+    reachable = gateway is not None and gateway["base_url"] != "" and (keyed or gateway["keyed"])
+    probed = reachable and channel["instance"] is not None and not paused
+    await connection.execute(sql.make_channel_due, channel["channel_id"], probed)
+
+
+async def _merge_metadata(connection: Connection, channel_id: UUID, patch: Mapping[str, object]) -> None:
+    before = load(await connection.fetchval(sql.lock_metadata, channel_id))
+    merged = merge_patch(before, patch)
+    # Only the patched keys travel: numbers that applications keep beside them don't lose digits on the way.
+    changed = {name: merged[name] for name in patch if name in merged}
+    removed = [name for name in patch if name not in merged]
+    await connection.execute(sql.merge_metadata, channel_id, dump(changed), removed)

@@ -1,0 +1,130 @@
+"""Registers the instances that a gateway lists, a set at a time; asks no gateway."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID, uuid4
+
+from db.connection.types import Connection, Record
+from db.queries import sql
+from db.registry.channels import channel_identity, tenant_for
+from db.registry.tokens import hash_token
+from db.vault import Vault, VaultError
+
+CHUNK: Final = 500
+"""Instances that are registered together: nobody else registers on that gateway meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An instance as its gateway lists it."""
+
+    instance: str
+    name: str | None = None
+    """What people call it, if that is not the instance's own name."""
+    api_key: str | None = field(default=None, repr=False)
+    """Its own key, where the gateway's doesn't serve for it."""
+    phone: str | None = None
+    profile: str | None = None
+    has_been_open: bool = False
+
+
+async def register_instances(
+    connection: Connection,
+    vault: Vault,
+    provider: str,
+    gateway_id: UUID,
+    tenant_id: UUID | None,
+    listed: Sequence[Listed],
+) -> int:
+    """Register those that are not registered yet and return how many; once more changes nothing.
+
+    A channel of an instance that is known stays as it is, whosever it is, but for a key that came from this
+    list and is another one there now. At most `CHUNK` or so at a time. Raises `UnknownTenant`.
+    """
+    async with connection.transaction():
+        tenant = await tenant_for(connection, tenant_id)
+        await connection.execute(sql.lock_gateway, gateway_id)
+        new = await _unknown(connection, gateway_id, list({it.instance: it for it in listed}.values()))
+        await _insert(connection, vault, provider, gateway_id, tenant, new)
+    await _renew_keys(connection, vault, gateway_id, listed)
+    return len(new)
+
+
+async def _unknown(connection: Connection, gateway_id: UUID, listed: Sequence[Listed]) -> list[Listed]:
+    names = [it.instance for it in listed]
+    await connection.execute(sql.release_instances, gateway_id, names)
+    rows = await connection.fetch(sql.find_channels_of_instances, [gateway_id] * len(names), names)
+    known = {row["instance"] for row in rows}
+    return [it for it in listed if it.instance not in known]
+
+
+async def _insert(
+    connection: Connection,
+    vault: Vault,
+    provider: str,
+    gateway_id: UUID,
+    tenant_id: UUID,
+    listed: Sequence[Listed],
+) -> None:
+    ids = [uuid4() for _ in listed]
+    keys = [
+        None if it.api_key is None else vault.seal(it.api_key, channel_identity(channel_id))
+        for it, channel_id in zip(listed, ids, strict=True)
+    ]
+    whose = tenant_id, gateway_id, provider
+    await connection.execute(
+        sql.import_notification_channels,
+        tenant_id,
+        provider,
+        ids,
+        [it.phone for it in listed],
+        [it.profile for it in listed],
+    )
+    names = [it.name for it in listed]
+    hashes = [None if it.api_key is None else hash_token(it.api_key) for it in listed]
+    instances = [it.instance for it in listed]
+    await connection.execute(sql.import_channels, *whose, ids, instances, names, keys, hashes)
+    await connection.execute(sql.import_states, tenant_id, ids, [it.has_been_open for it in listed])
+
+
+@dataclass(frozen=True, slots=True)
+class _Renewal:
+    channel_id: UUID
+    read: bytes
+    """The sealed key as it was read: nothing happens when somebody has given another one since."""
+    key: bytes | None
+    """The new one; None: the list only confirms what is there."""
+    hash: bytes
+
+
+async def _renew_keys(
+    connection: Connection, vault: Vault, gateway_id: UUID, listed: Sequence[Listed]
+) -> None:
+    """Give known channels the keys that are listed now, where the one they have is what was listed before."""
+    keys = {it.instance: it.api_key for it in listed if it.api_key is not None}
+    if not keys:
+        return
+    rows = await connection.fetch(sql.listed_keys, gateway_id, list(keys))
+    found = [it for row in rows if (it := _renewal(vault, row, keys[row["instance"]])) is not None]
+    if not found:
+        return
+    columns = [[it.channel_id for it in found], [it.read for it in found], [it.key for it in found]]
+    async with connection.transaction():
+        await connection.execute(sql.note_listed_keys, *columns, [it.hash for it in found])
+        await connection.execute(sql.probe_channels, [it.channel_id for it in found if it.key is not None])
+
+
+def _renewal(vault: Vault, row: Record, listed: str) -> _Renewal | None:
+    digest, identity = hash_token(listed), channel_identity(row["channel_id"])
+    if row["api_key"] is None or row["listed_key_hash"] == digest:
+        return None
+    try:
+        known = hash_token(vault.open(row["api_key"], identity).decode())
+    except VaultError:
+        return None  # nobody can tell whose it is
+    if known == digest:
+        return _Renewal(row["channel_id"], row["api_key"], None, digest)
+    if known != row["listed_key_hash"]:
+        return None  # an operator gave it
+    return _Renewal(row["channel_id"], row["api_key"], vault.seal(listed, identity), digest)

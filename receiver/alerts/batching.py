@@ -1,0 +1,58 @@
+"""Which message a piece of news leaves in, and when; pure: a book that is filled for one round and then kept.
+
+The first news to a destination leaves at once. What follows within the window waits for its end and leaves as
+one message, which opens the next window.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from db.alerts.alerts import Destination, Lane, Leaving
+
+WINDOW: Final = timedelta(seconds=30)
+"""How soon after a message to a destination the next one waits for others; people read one of many better."""
+
+
+class Book:
+    """The messages of one round."""
+
+    def __init__(
+        self,
+        now: datetime,
+        window: timedelta,
+        waiting: Mapping[Lane, UUID],
+        leavings: Mapping[Lane, datetime],
+    ) -> None:
+        """`waiting`: messages that may still be joined; `leavings`: when the newest were to leave."""
+        self._now: Final = now
+        self._window: Final = window
+        self._waiting: Final = dict(waiting)
+        self._leavings: Final = dict(leavings)
+        self.new: Final[dict[UUID, Leaving]] = {}
+
+    def place(self, destination: Destination, purpose: str, is_grouped: bool) -> UUID:
+        """Return the id of the message in which news to a destination leaves."""
+        lane = destination.id, purpose
+        if not is_grouped:
+            return self._begin(destination, purpose, self._now)
+        joined = self._waiting.get(lane)
+        if joined is not None:
+            return joined
+        last = self._leavings.get(lane)
+        due_at = self._now if last is None else max(self._now, last + self._window)
+        message_id = self._begin(destination, purpose, due_at)
+        self._leavings[lane] = due_at
+        if due_at > self._now:
+            self._waiting[lane] = message_id
+        return message_id
+
+    def is_held(self, message_id: UUID) -> bool:
+        """Tell whether a message still waits for others, so that nothing of it has left."""
+        return message_id in self._waiting.values()
+
+    def _begin(self, destination: Destination, purpose: str, due_at: datetime) -> UUID:
+        message_id = uuid4()
+        self.new[message_id] = Leaving(message_id, destination.id, destination.tenant_id, purpose, due_at)
+        return message_id

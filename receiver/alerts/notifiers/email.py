@@ -1,0 +1,199 @@
+"""News by e-mail, over a mail server of the destination's own; knows no queue: a try that fails is another's.
+
+The Message-ID is made of the message's id, so that a mailbox which got a try already can tell.
+"""
+
+import asyncio
+import socket
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from email.message import EmailMessage
+from email.policy import SMTP as POLICY
+from email.utils import format_datetime, parseaddr
+from html import escape
+from typing import Annotated, Final, Literal, Protocol, runtime_checkable
+
+from aiosmtplib import (
+    SMTP,
+    SMTPException,
+    SMTPRecipientsRefused,
+    SMTPResponseException,
+)
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from receiver.alerts.message import Message, Sent
+from receiver.alerts.notifiers.config import Config, read
+from receiver.alerts.notifiers.delivery_result import links, unanswered, words
+from receiver.alerts.notifiers.texts import Text, text_of
+from receiver.i18n.reasons import language
+from receiver.outbound.client import Unanswered
+from receiver.outbound.egress import Outgoing
+
+PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
+"""Where mail servers listen, by how the connection is encrypted."""
+GOODBYE: Final = 1.0
+"""Seconds for the end of a connection, when the message is accepted already."""
+ACCEPTED: Final = 250
+"""SMTP's code for a message that was taken."""
+FOR_GOOD: Final = 500
+"""From this SMTP code on a refusal is for good."""
+SPECIAL: Final = frozenset('<>()[]\\,;:"')
+"""What an address could break out of a command or a header with."""
+
+
+def _mailbox(text: str) -> str:
+    address = parseaddr(text)[1]
+    local, at, domain = address.rpartition("@")
+    if not (text.isprintable() and at and local and domain) or SPECIAL & set(address) or " " in address:
+        raise PydanticCustomError("mailbox", "Must be an address such as ana@example.com")
+    return text
+
+
+def _recipient(text: str) -> str:
+    if parseaddr(_mailbox(text))[1] != text:
+        raise PydanticCustomError("mailbox", "Must be an address without a name")
+    return text
+
+
+class Email(Config):
+    """The server, and from whom to whom."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s/@]+$")]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: Annotated[str, Field(max_length=320)] | None = None
+    password: Annotated[str, Field(max_length=1024)] | None = None
+    sender: Annotated[str, Field(alias="from", max_length=320), AfterValidator(_mailbox)]
+    to: Annotated[
+        list[Annotated[str, Field(max_length=320), AfterValidator(_recipient)]],
+        Field(min_length=1, max_length=50),
+    ]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Email":
+        if (self.user is None) != (self.password is None):
+            raise PydanticCustomError("login", "A user and a password belong together")
+        return self
+
+    @property
+    def secrets(self) -> list[str]:
+        """Return the password as it stands in commands, which a server may repeat."""
+        if not self.password:
+            return []
+        both = f"\0{self.user or ''}\0{self.password}"
+        return [b64encode(both.encode()).decode(), b64encode(self.password.encode()).decode(), self.password]
+
+
+@runtime_checkable
+class _Abortable(Protocol):
+    """A transport that writes, as uvloop's do, which are no `asyncio.Transport`."""
+
+    def abort(self) -> None: ...
+
+
+class EmailNotifier:
+    """Tells mailboxes."""
+
+    kind: Final = "email"
+    is_grouped: Final = True
+    # Without TLS whoever is on the way reads the password, too.
+    credentials: Final = {"password": ("host", "port", "tls")}
+
+    def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Return its normal form."""
+        return read(Email, config).stored()
+
+    def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Return all but the password."""
+        return {name: value for name, value in read(Email, config).stored().items() if name != "password"}
+
+    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+        """Hand it to the mail server once."""
+        email = read(Email, config)
+        hidden = [*email.secrets, *links(message)]
+        try:
+            return await _deliver(email, letter(email, message), outgoing, hidden)
+        except TimeoutError:
+            return Sent(ok=False, answer="no answer: timed out")
+        except Unanswered as error:
+            return unanswered(error)
+        except SMTPResponseException as error:
+            return _refused(error.code, error.message, hidden)
+        except SMTPRecipientsRefused as error:
+            worst = min(error.recipients, key=lambda one: one.code)
+            return _refused(worst.code, worst.message, hidden)
+        except SMTPException as error:
+            return Sent(ok=False, answer=words(f"no answer: {error}", hidden))
+        except OSError as error:
+            return Sent(ok=False, answer=f"no answer: {type(error).__name__}")
+
+
+async def _deliver(email: Email, mail: EmailMessage, outgoing: Outgoing, hidden: list[str]) -> Sent:
+    end = asyncio.get_running_loop().time() + outgoing.seconds
+    opened = await outgoing.connect(email.host, email.port or PORTS[email.tls])
+    server = _server(email, opened, outgoing)
+    try:
+        async with asyncio.timeout_at(end):
+            await server.connect()
+            refused, answer = await server.send_message(mail)
+        with suppress(SMTPException, OSError):
+            # It is accepted: what happens now must not make another try of it.
+            await server.quit(timeout=GOODBYE)
+    finally:
+        # Not by close alone, which waits until a server has read what it may never read.
+        transport = server.transport
+        server.close()
+        if isinstance(transport, _Abortable):
+            transport.abort()
+    some = f" (refused: {', '.join(refused)})" if refused else ""
+    return Sent(ok=True, status=ACCEPTED, answer=words(answer + some, hidden))
+
+
+def _server(email: Email, opened: socket.socket, outgoing: Outgoing) -> SMTP:
+    address = opened.getsockname()[0]
+    return SMTP(
+        hostname=email.host,
+        sock=opened,
+        # Else our own name is looked up, in a way that blocks.
+        local_hostname=f"[IPv6:{address}]" if ":" in address else f"[{address}]",
+        use_tls=email.tls == "tls",
+        start_tls=email.tls == "starttls",
+        tls_context=outgoing.tls,
+        username=email.user,
+        password=email.password,
+        timeout=outgoing.seconds,
+    )
+
+
+def _refused(code: int, answer: str, hidden: list[str]) -> Sent:
+    return Sent(ok=False, permanent=code >= FOR_GOOD, status=code, answer=words(answer, hidden))
+
+
+def letter(email: Email, message: Message) -> EmailMessage:
+    """Return a message as an e-mail, in plain text and as simple HTML."""
+    text = text_of(message)
+    mail = EmailMessage(POLICY)
+    mail["From"] = email.sender
+    mail["To"] = ", ".join(email.to)
+    mail["Subject"] = text.subject
+    mail["Date"] = format_datetime(message.at)
+    mail["Message-ID"] = f"<{message.id}@{parseaddr(email.sender)[1].rpartition('@')[2]}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(text.body)
+    mail.add_alternative(page(text, language(message.locale)), subtype="html")
+    return mail
+
+
+def page(text: Text, locale: str) -> str:
+    """Return a text as HTML that loads nothing."""
+    parts = []
+    for news in text.news:
+        lines = [f"<strong>{escape(news.head)}</strong>", *map(escape, news.details)]
+        if news.link:
+            lines.append(f'<a href="{escape(news.link)}">{escape(text.link_label)}</a>')
+        parts.append("<p>" + "<br>\n".join(lines) + "</p>")
+    if text.more:
+        parts.append(f"<p>{escape(text.more)}</p>")
+    return f'<!doctype html>\n<html lang="{locale}"><meta charset="utf-8"><body>\n' + "\n".join(parts) + "\n"

@@ -1,0 +1,230 @@
+"""What is told, in the reader's words, times and numbers; doesn't know who is told, or how that is marked up.
+
+The English sentences are the keys of the catalogues in `receiver/i18n/locale`; `make texts` updates those.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from gettext import NullTranslations
+from math import ceil
+from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from babel.dates import format_date, format_time, format_timedelta, get_timezone_gmt
+from babel.lists import format_list
+
+from receiver.alerts.message import Event, Item, Message
+from receiver.i18n.reasons import N_, catalogue, language, reason_text
+from statemachine.gateway import Cause
+from statemachine.model import State
+
+ITEMS_SHOWN: Final = 20
+"""Pieces of news that one message has in words; the others are counted."""
+NAME_SHOWN: Final = 120
+"""Characters of a name."""
+TITLES: Final = {
+    Event.INCIDENT_OPENED: N_("WhatsApp of {name} lost its connection"),
+    Event.INCIDENT_RESOLVED: N_("WhatsApp of {name} is connected again"),
+    Event.STATE_CHANGED: N_("WhatsApp of {name} is now: {state}"),
+    Event.GATEWAY_OPENED: N_("Gateway {name} is down"),
+    Event.GATEWAY_RESOLVED: N_("Gateway {name} is back"),
+    Event.DESTINATION_DISABLED: N_("Nothing is sent to {name} any more: it could not be reached"),
+}
+REMINDERS: Final = {
+    Event.INCIDENT_OPENED: N_("WhatsApp of {name} is still without connection"),
+    Event.GATEWAY_OPENED: N_("Gateway {name} is still down"),
+}
+STATES: Final = {
+    State.OPEN.shown: N_("connected"),
+    State.CONNECTING.shown: N_("connecting"),
+    State.QR_PENDING.shown: N_("waiting for a scan"),
+    State.DROPPED.shown: N_("disconnected"),
+    State.ERROR.shown: N_("in trouble"),
+    State.UNKNOWN.shown: N_("unknown"),
+}
+CAUSES: Final = {
+    Cause.UNREACHABLE: N_("It doesn't answer."),
+    Cause.UNAVAILABLE: N_("It answers that it is unavailable (503)."),
+    Cause.MASS_LOSS: N_("Many of its channels lost their connection at once."),
+}
+UNITS: Final[tuple[tuple[Literal["day", "hour", "minute", "second"], int], ...]] = (
+    ("day", 86400),
+    ("hour", 3600),
+    ("minute", 60),
+    ("second", 1),
+)
+EXACT: Final = 10**9
+"""Keeps babel from turning 8 days into a week."""
+
+
+class News(NamedTuple):
+    """One piece of news, in words."""
+
+    head: str
+    details: tuple[str, ...] = ()
+    link: str | None = None
+
+
+class Text(NamedTuple):
+    """A message in words."""
+
+    subject: str
+    news: tuple[News, ...]
+    more: str | None
+    """How many more there are than `news` has."""
+    link_label: str
+
+    @property
+    def body(self) -> str:
+        """Return all but the subject as plain text."""
+        parts = ["\n".join(_lines(news, self.link_label)) for news in self.news]
+        return "\n\n".join([*parts, self.more] if self.more else parts)
+
+
+def text_of(message: Message, shown: int = ITEMS_SHOWN) -> Text:
+    """Return a message in its reader's language and time zone, this many pieces of news in words."""
+    speaker = _Speaker(message)
+    news = speaker.test() if message.is_test else tuple(map(speaker.news, message.items[:shown]))
+    more = 0 if message.is_test else max(0, len(message.items) - shown)
+    return Text(speaker.subject(), news, speaker.more(more), speaker.say(N_("Reconnect")))
+
+
+def _lines(news: News, label: str) -> Iterator[str]:
+    yield from (news.head, *news.details)
+    if news.link:
+        yield f"{label}: {news.link}"
+
+
+class _Speaker:
+    """Says one message in one language."""
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._locale = language(message.locale).replace("-", "_")
+        self._words: NullTranslations = catalogue(message.locale)
+        self._zone = _zone(message.time_zone)
+
+    def say(self, sentence: str) -> str:
+        return self._words.gettext(sentence)
+
+    def test(self) -> tuple[News, ...]:
+        return (News(self.say(N_("This destination works. Nothing has happened."))),)
+
+    def subject(self) -> str:
+        items = self._message.items
+        if self._message.is_test or not items:
+            return self.say(N_("Test message from Zapwatch"))
+        return self._title(items[0]) if len(items) == 1 else self._counted(items)
+
+    def news(self, item: Item) -> News:
+        head = self._title(item) + "."
+        if item.needs_scan:
+            head += " " + self.say(N_("Reconnect by QR code in Settings."))
+        return News(head, tuple(self._details(item)), item.link)
+
+    def more(self, count: int) -> str | None:
+        words = self._words.ngettext("And {n} more.", "And {n} more.", count)
+        return words.format(n=count) if count else None
+
+    def _title(self, item: Item) -> str:
+        if item.event is Event.EXPIRING:
+            return self._expiring(item)
+        titles = {**TITLES, **REMINDERS} if self._message.is_reminder else TITLES
+        state = self.say(STATES.get(item.state or "", STATES[State.UNKNOWN.shown]))
+        return self.say(titles[item.event]).format(name=_name(item.name), state=state)
+
+    def _expiring(self, item: Item) -> str:
+        left = (item.expires_at or self._message.at) - self._message.at
+        days = max(0, ceil(left / timedelta(days=1)))
+        words = self._words.ngettext(
+            "The gateway's subscription for {name} ends in {n} day",
+            "The gateway's subscription for {name} ends in {n} days",
+            days,
+        )
+        return words.format(name=_name(item.name), n=days)
+
+    def _counted(self, items: Iterable[Item]) -> str:
+        counts = Counter(item.event for item in items)
+        return format_list([self._count(event, n) for event, n in counts.items()], locale=self._locale)
+
+    def _count(self, event: Event, n: int) -> str:
+        ngettext = self._words.ngettext
+        match event, self._message.is_reminder:
+            case Event.INCIDENT_OPENED, False:
+                words = ngettext("{n} channel lost its connection", "{n} channels lost their connection", n)
+            case Event.INCIDENT_OPENED, True:
+                words = ngettext(
+                    "{n} channel is still without connection", "{n} channels are still without connection", n
+                )
+            case Event.INCIDENT_RESOLVED, _:
+                words = ngettext("{n} channel is connected again", "{n} channels are connected again", n)
+            case Event.GATEWAY_OPENED, _:
+                words = ngettext("{n} gateway is down", "{n} gateways are down", n)
+            case Event.GATEWAY_RESOLVED, _:
+                words = ngettext("{n} gateway is back", "{n} gateways are back", n)
+            case Event.EXPIRING, _:
+                words = ngettext("{n} subscription ends soon", "{n} subscriptions end soon", n)
+            case _:
+                words = ngettext("{n} channel changed its state", "{n} channels changed their state", n)
+        return words.format(n=n)
+
+    def _details(self, item: Item) -> Iterator[str]:
+        if item.event is Event.GATEWAY_OPENED and item.kind in CAUSES:
+            yield self.say(CAUSES[Cause(item.kind)])
+        if item.affected is not None:
+            words = self._words.ngettext(
+                "{n} channel is affected.", "{n} channels are affected.", item.affected
+            )
+            yield words.format(n=item.affected)
+        if item.reason is not None and item.resolved_at is None:
+            yield reason_text(item.reason, self._message.locale)
+        yield self._when(item)
+
+    def _when(self, item: Item) -> str:
+        if item.expires_at is not None:
+            words = self.say(N_("It is paid until {end}. Renew it, or the channel will be lost."))
+            return words.format(end=self._time(item.expires_at))
+        start = self._time(item.started_at)
+        if item.resolved_at is not None:
+            words = self.say(N_("It lasted {duration}, from {start} to {end}."))
+            duration = self._duration(item.resolved_at - item.started_at)
+            return words.format(duration=duration, start=start, end=self._time(item.resolved_at))
+        if self._message.is_reminder:
+            words = self.say(N_("Since {start}, {duration} ago."))
+            return words.format(duration=self._duration(self._message.at - item.started_at), start=start)
+        return self.say(N_("Since {start}.")).format(start=start)
+
+    def _time(self, at: datetime) -> str:
+        there = at.astimezone(self._zone)
+        day, time = (
+            format_date(there, "medium", self._locale),
+            format_time(there, "short", locale=self._locale),
+        )
+        return f"{day}, {time} ({get_timezone_gmt(there, 'long', self._locale)})"
+
+    def _duration(self, length: timedelta) -> str:
+        """Return the two greatest units: nobody cares for the seconds of an hour."""
+        rest = max(0, int(length.total_seconds()))
+        words: list[str] = []
+        for unit, seconds in UNITS:
+            count, rest = divmod(rest, seconds)
+            if count or (unit == "second" and not words):
+                part = timedelta(seconds=count * seconds)
+                words.append(format_timedelta(part, unit, EXACT, locale=self._locale))
+            elif words:
+                break
+        return format_list(words[:2], locale=self._locale)
+
+
+def _name(name: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return line if len(line) <= NAME_SHOWN else line[: NAME_SHOWN - 1] + "…"
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    # Another application may keep the tenants.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC

@@ -1,0 +1,152 @@
+"""News for programs: one signed POST for each piece, as Standard Webhooks has it (standardwebhooks.com).
+
+The id stays the same over all tries, so that a receiver can tell what it has already. The time is each try's
+own, for receivers refuse old ones. Another secret may be asked for: then both sign until the old one's end.
+"""
+
+import hashlib
+import hmac
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from secrets import token_bytes
+from typing import Annotated, Final
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime
+from pydantic_core import PydanticCustomError
+
+from receiver.alerts.message import Event, Item, Message, Sent
+from receiver.alerts.notifiers.config import Config, Url, bare, read
+from receiver.alerts.notifiers.delivery_result import judge, links, unanswered
+from receiver.outbound.client import Unanswered
+from receiver.outbound.egress import Outgoing
+
+PREFIX: Final = "whsec_"
+KEY_BYTES: Final = 32
+"""Of the secrets that are made here."""
+KEY_SIZES: Final = range(24, 65)
+"""Bytes that Standard Webhooks asks of a secret."""
+OLD_SECRET_KEPT: Final = timedelta(hours=24)
+"""How long both secrets sign after a rotation."""
+TEST: Final = "test"
+"""The type of a message that was only asked for to see whether it arrives."""
+
+
+def _secret(text: str) -> str:
+    try:
+        key = b64decode(text.removeprefix(PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    if not text.startswith(PREFIX) or len(key) not in KEY_SIZES:
+        raise PydanticCustomError("secret", "Must be whsec_ and 24 to 64 bytes in base64")
+    return text
+
+
+Secret = Annotated[str, AfterValidator(_secret)]
+
+
+class Webhook(Config):
+    """Where it goes, and what signs it."""
+
+    url: Url
+    secret: Secret
+    old_secret: Secret | None = None
+    old_secret_until: AwareDatetime | None = None
+
+    def secrets(self, now: datetime) -> list[str]:
+        """Return the secrets that sign now, the new one first."""
+        is_old_good = self.old_secret and self.old_secret_until and now < self.old_secret_until
+        return [self.secret, self.old_secret] if is_old_good and self.old_secret else [self.secret]
+
+
+class WebhookNotifier:
+    """Tells a program."""
+
+    kind: Final = "webhook"
+    is_grouped: Final = False
+    # The secret signs and is never sent, so it may stay where the address changes.
+    credentials: Final[Mapping[str, Collection[str]]] = {}
+
+    def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Return its normal form; a missing secret is made, and `rotate_secret: true` makes another."""
+        fields = dict(config)
+        if fields.pop("rotate_secret", False) is True and "secret" in fields:
+            until = datetime.now(UTC) + OLD_SECRET_KEPT
+            fields |= {"old_secret": fields.pop("secret"), "old_secret_until": until}
+        fields.setdefault("secret", PREFIX + b64encode(token_bytes(KEY_BYTES)).decode())
+        return read(Webhook, fields).stored()
+
+    def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Return where it goes, and until when an old secret signs."""
+        webhook = Webhook.model_validate(config)
+        until = webhook.old_secret_until
+        return {"url": bare(webhook.url)} | ({"old_secret_until": until.isoformat()} if until else {})
+
+    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+        """Post it once."""
+        webhook = Webhook.model_validate(config)
+        now = datetime.now(UTC)
+        secrets = webhook.secrets(now)
+        # asyncpg's UUID is a subclass, which orjson doesn't take for one.
+        body = orjson.dumps(document(message), default=str)
+        headers = {"Content-Type": "application/json", **signed(str(message.id), now, body, secrets)}
+        try:
+            reply = await outgoing.post(webhook.url, body, headers)
+        except Unanswered as error:
+            return unanswered(error)
+        return judge(reply, [*secrets, *links(message)])
+
+
+def signed(message_id: str, at: datetime, body: bytes, secrets: list[str]) -> Mapping[str, str]:
+    """Return the headers that prove who sent a body, and when, by each of the secrets."""
+    seconds = str(int(at.timestamp()))
+    content = b".".join((message_id.encode(), seconds.encode(), body))
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": seconds,
+        "webhook-signature": " ".join(f"v1,{_signature(secret, content)}" for secret in secrets),
+    }
+
+
+def _signature(secret: str, content: bytes) -> str:
+    key = b64decode(secret.removeprefix(PREFIX))
+    return b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+
+
+def document(message: Message) -> Mapping[str, object]:
+    """Return the body of a message's one piece of news; a test may have none."""
+    (item,) = message.items or (None,)
+    name = TEST if message.is_test or item is None else item.event.value
+    return {"type": name, "timestamp": _time(message.at), "data": _data(item)}
+
+
+def _data(item: Item | None) -> Mapping[str, object]:
+    if item is None:
+        return dict.fromkeys(FIELDS)
+    values = (
+        item.incident_id, item.channel_id, item.tenant_id, item.name, item.kind or None, item.reason,
+        _time(item.started_at), _time(item.resolved_at), _seconds(item), item.link,
+    )  # fmt: skip
+    more: dict[str, object] = {} if item.affected is None else {"affected": item.affected}
+    if item.event is Event.STATE_CHANGED:
+        states = {"state": item.state, "previous_state": item.previous_state}
+        more |= {**states, "sequence": item.sequence}
+    elif item.event is Event.EXPIRING:
+        more |= {"expires_at": _time(item.expires_at)}
+    return dict(zip(FIELDS, values, strict=True)) | more
+
+
+FIELDS: Final = (
+    "incident_id", "channel_id", "tenant_id", "name", "kind", "reason",
+    "started_at", "resolved_at", "duration_seconds", "link",
+)  # fmt: skip
+"""Of `data`, for every type; more is added for gateways, states and subscriptions."""
+
+
+def _seconds(item: Item) -> int | None:
+    return None if item.resolved_at is None else int((item.resolved_at - item.started_at).total_seconds())
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

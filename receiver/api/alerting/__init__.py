@@ -1,0 +1,1 @@
+"""Operations on what is told: destinations, deliveries, maintenance and notifications."""

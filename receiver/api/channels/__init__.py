@@ -1,0 +1,1 @@
+"""Operations on channels: registered, checked, restarted, and their QR."""

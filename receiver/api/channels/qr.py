@@ -1,0 +1,53 @@
+"""A channel's QR for scanning: shown to an operator, kept by nobody on the way."""
+
+from math import ceil
+from typing import Final, assert_never
+
+from starlette.responses import Response
+
+from receiver.api.endpoint import Call, Json, Operation
+from receiver.api.query import Query
+from receiver.http.problems import BadGateway, Conflict, MethodNotAllowed, NotFound, TooMany
+from receiver.providers.qr import png_of
+from receiver.recovery.qr import NotShown, NotTold, Shown, TooSoon, show_qr
+
+UNKEPT: Final = {"Cache-Control": "no-store"}
+
+
+async def show(call: Call) -> Response:
+    """Show a QR for scanning, as JSON or, asked for image/png, as a picture; with `number` a pairing code."""
+    if call.request.method == "HEAD":
+        # It would have the gateway make a QR that nobody sees.
+        raise MethodNotAllowed("GET")
+    number, app = Query(call.request).digits("number", 8, 15), call.app
+    outcome = await show_qr(app.pool, app.vault, app.client, call.id(), call.tenant_id, number)
+    match outcome:
+        case None:
+            raise NotFound("There is no such channel.")
+        case Shown():
+            return _answer(call, outcome)
+        case NotShown(why):
+            raise Conflict(why)
+        case NotTold(why, again_in):
+            raise BadGateway(why, again_in=None if again_in is None else ceil(again_in.total_seconds()))
+        case TooSoon(again_in):
+            detail = "The gateway was asked for this channel's QR only just now."
+            raise TooMany(detail, again_in)
+        case _:
+            assert_never(outcome)
+
+
+def _answer(call: Call, shown: Shown) -> Response:
+    if shown.qr.image is not None and _wants_picture(call.request.headers.get("accept", "")):
+        return Response(png_of(shown.qr.image), media_type="image/png", headers=UNKEPT)
+    qr = shown.qr
+    told = {"code": qr.code, "image": qr.image, "pairing_code": qr.pairing_code}
+    return Json({**told, "expires_at": shown.expires_at}, headers=UNKEPT)
+
+
+def _wants_picture(accept: str) -> bool:
+    kinds = {kind.partition(";")[0].strip().lower() for kind in accept.split(",")}
+    return "image/png" in kinds and "application/json" not in kinds
+
+
+operations: Final = [Operation("GET", "/channels/{id}/qr", show, asks_gateway=True)]

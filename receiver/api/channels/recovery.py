@@ -1,0 +1,70 @@
+"""Recovery by hand: one order to a channel's gateway, within the budgets of those that nobody asks for."""
+
+from typing import Final
+from uuid import UUID
+
+from starlette.responses import Response
+
+from db.reconcile.recoveries import Outcome, OverBudget
+from receiver.api.endpoint import Call, Json, Operation
+from receiver.http.problems import Conflict, NotFound, TooMany
+from receiver.reconcile.probe import Unaskable
+from receiver.recovery.orders import Declined, Tried
+from statemachine.model import State
+
+NOT_NEEDED: Final = "not_needed"
+"""The outcome when a probe says open before anything was ordered."""
+
+
+async def restart(call: Call) -> Response:
+    """Have the gateway restart or connect a channel where that can help, and probe it; takes some seconds.
+
+    409: it can't help, for the reason in `detail`. 429: the budget is used up until `Retry-After`.
+    """
+    channel_id = call.id()
+    tried = await _ordered(call, channel_id)
+    if tried.remedy is None and not tried.healed:
+        raise Conflict(f"Nothing was ordered. {tried.problem}")
+    found = await call.app.channels.find((call.tenant_id, channel_id))
+    if found is None:
+        raise _unknown()
+    return Json({**_shown(tried), "state": State(found.row["state"]).shown})
+
+
+async def _ordered(call: Call, channel_id: UUID) -> Tried:
+    try:
+        tried = await call.app.recovery.by_hand(channel_id, call.tenant_id)
+    except Declined as reason:
+        raise Conflict(str(reason)) from None
+    except Unaskable as reason:
+        raise Conflict(f"Its gateway can't be asked: {reason}.") from None
+    except OverBudget as reason:
+        raise TooMany(str(reason), reason.wait) from None
+    if tried is None:
+        raise _unknown()
+    return tried
+
+
+def _shown(tried: Tried) -> dict[str, object]:
+    probed = tried.probed
+    outcome = Outcome.RECOVERED if tried.healed else Outcome.FAILED
+    return {
+        "action": tried.remedy,
+        "outcome": NOT_NEEDED if tried.remedy is None else outcome,
+        "problem": tried.problem if tried.remedy is not None else None,
+        "tries": tried.number,
+        "probe": None
+        if probed is None
+        else {
+            "outcome": probed.outcome,
+            "http_status": probed.http_status,
+            "took_ms": round(probed.took.total_seconds() * 1000),
+        },
+    }
+
+
+def _unknown() -> NotFound:
+    return NotFound("There is no such channel.")
+
+
+operations: Final = [Operation("POST", "/channels/{id}/restart", restart)]

@@ -1,0 +1,1 @@
+"""Signals from outside: webhooks, live traffic, and those of operators."""

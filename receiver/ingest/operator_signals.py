@@ -1,0 +1,51 @@
+"""The operator's door: signals of operators, and of readers of a reconnect link, submitted to a channel."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from db.connection.types import Pool
+from db.ingest.apply import acknowledge
+from db.ingest.entry import Entry, Noted, Source
+from db.ingest.queue import Unavailable as NotCommitted
+from db.ingest.writer import Writer
+from db.reconcile.claims import Target
+from receiver.http.problems import Unavailable
+from receiver.reconcile.probe import Probed, Prober
+from statemachine.signals import Deadline
+
+
+class OperatorSignals:
+    """Submits operators' signals; each call returns once its transaction is committed.
+
+    All raise `receiver.http.problems.Unavailable` when the database does not take the signal in time.
+    """
+
+    def __init__(self, pool: Pool, writer: Writer, prober: Prober) -> None:
+        self._pool, self._writer, self._prober = pool, writer, prober
+
+    async def apply_now(self, channel_id: UUID) -> None:
+        """Apply what is due on a channel at once: its rules changed."""
+        now = datetime.now(UTC)
+        # Whether its gateway is suspect is seen when the clock's own deadline comes; until then it may be.
+        await self._submit(Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now, suspect=True)))
+
+    async def note(self, channel_id: UUID, name: str, noted: Noted) -> None:
+        """Keep an event in a channel's history that changes nothing."""
+        await self._submit(Entry(channel_id, Source.OPERATOR, name, datetime.now(UTC), noted))
+
+    async def check_now(self, target: Target) -> Probed:
+        """Probe a channel and have the answer applied; raises `Unaskable`, too."""
+        probed = await self._prober.probe(target)
+        await self._submit(probed.entry)
+        return probed
+
+    async def acknowledge(self, incident_id: UUID) -> None:
+        """Note that an operator has seen an incident; the first time counts."""
+        async with self._pool.acquire() as connection:
+            await acknowledge(connection, incident_id)
+
+    async def _submit(self, entry: Entry) -> None:
+        try:
+            await self._writer.submit([entry])
+        except NotCommitted as error:
+            raise Unavailable(str(error)) from None

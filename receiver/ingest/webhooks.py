@@ -1,0 +1,316 @@
+"""Takes gateways' webhooks: finds whose they are, has them read, and answers once they are committed.
+
+Never 400, 403, 404, 422 or 5xx but 503 to a valid token: gateways take those for final and drop the
+event (docs/provider-facts.md#evolution-delivery). Nothing of a body is logged; what can't be applied is
+noted (202).
+
+An ASGI app by itself: nothing is called as often, and routing alone would cost as much as storing the event.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, partial
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import Counter
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from db.connection.dataloader import Lookups
+from db.connection.retry import persist
+from db.connection.types import Pool
+from db.ingest.entry import Entry, Source
+from db.ingest.quarantine import note_unknown_instance, quarantine
+from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.writer import Writer
+from db.reads.channels import read_states
+from db.reconcile.qr import seal_qr
+from db.vault import Vault
+from receiver.http.auth import Target, Tokens
+from receiver.http.problems import MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized, answer
+from receiver.http.problems import Unavailable as UnavailableAnswer
+from receiver.ingest.live_traffic import Freshness
+from receiver.ingest.webhook_secret import doubted, is_vouched
+from receiver.providers import PROVIDERS, Provider
+from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
+from receiver.telemetry.metrics import Metrics
+from statemachine.model import State
+from statemachine.signals import Alive
+
+BODY_LIMIT: Final = 1024 * 1024
+"""Bytes of a body that is read whole."""
+GLIMPSE: Final = 64 * 1024
+"""Bytes of a larger one that are looked at."""
+SMALL: Final = 64 * 1024
+"""Bytes of a body that is read whenever it comes."""
+LARGE_AT_ONCE: Final = 64
+"""Larger ones that are in memory at once; the others wait unread."""
+DRAINED: Final = 160 * 1024 * 1024
+"""Bytes of a larger one that are read and thrown away, so that its sender hears the answer."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Webhook:
+    """One webhook on its way: whose it is, when it came, and how many seconds its sender has left."""
+
+    target: Target
+    suffix: str | None
+    received_at: datetime
+    patience: float
+    vouched: bool
+    """Whether it carries the secret that was set with its address."""
+    body: bytes = b""
+
+
+def is_webhook(scope: Scope) -> bool:
+    """True when a request is one that `Webhooks` answers."""
+    return scope["type"] == "http" and str(scope["path"]).startswith("/webhooks/")
+
+
+class Webhooks:
+    """The ASGI app of `POST /webhooks/{provider}/{token}`, with any suffix."""
+
+    def __init__(
+        self,
+        *,
+        tokens: Tokens,
+        writer: Writer,
+        freshness: Freshness,
+        pool: Pool,
+        vault: Vault,
+        metrics: Metrics,
+    ) -> None:
+        self._tokens, self._writer, self._freshness = tokens, writer, freshness
+        self._pool, self._vault = pool, vault
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._answers = cache(metrics.webhook_answers.labels)
+        self._states = Lookups(self._read_states)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one webhook: 204 committed, 202 noted, 401 unknown token, 413, 503 send again."""
+        _, _, name, *rest = scope["path"].split("/", 4)
+        if not (name and rest and rest[0]):
+            await answer(NotFound("There is nothing at this path."))(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await answer(MethodNotAllowed("POST"))(scope, receive, send)
+            return
+        token, *suffix = rest
+        provider = PROVIDERS.get(name)
+        try:
+            said = await self._say(provider, token, suffix[0] if suffix else None, scope, receive)
+        except ClientDisconnect:
+            self._count(provider, 499)
+            return
+        if isinstance(said, Problem):
+            self._count(provider, int(said.status))
+            await answer(said)(scope, receive, send)
+        else:
+            self._count(provider, said)
+            await send({"type": "http.response.start", "status": said, "headers": NO_BODY[said]})
+            await send({"type": "http.response.body"})
+
+    async def _say(
+        self, provider: Provider | None, token: str, suffix: str | None, scope: Scope, receive: Receive
+    ) -> int | Problem:
+        """Return the answer: a status, or what is wrong; whatever fails, the sender is to send it again."""
+        try:
+            return await self._receive(provider, token, suffix, scope, receive)
+        except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
+            return problem
+        except Unavailable as unavailable:
+            return UnavailableAnswer(str(unavailable))
+        except TimeoutError:
+            return UnavailableAnswer("The event was not stored in time; send it again.")
+        except ClientDisconnect:
+            raise
+        except Exception:
+            log.exception("a webhook was not accepted")
+            return UnavailableAnswer("The event was not stored; send it again.")
+
+    def _count(self, provider: Provider | None, status: int) -> None:
+        counter: Counter = self._answers("unknown" if provider is None else provider.name, str(status))
+        counter.inc()
+
+    async def _receive(
+        self, provider: Provider | None, token: str, suffix: str | None, scope: Scope, receive: Receive
+    ) -> int:
+        if provider is None:
+            raise Unauthorized("Nobody has this webhook address.")
+        # One sender waits for the database so long in all; the arrival of its body doesn't count.
+        patience = PATIENCE.total_seconds()
+        target: Target | None = self._tokens.known(provider.name, token)
+        if target is None:
+            now = asyncio.get_running_loop().time
+            began = now()
+            async with asyncio.timeout(patience):
+                target = await self._tokens.resolve(provider.name, token)
+            patience -= now() - began
+        if target is None:
+            raise Unauthorized("Nobody has this webhook address.")
+        vouched = is_vouched(scope["headers"], target.secret_hash)
+        webhook = Webhook(target, suffix, datetime.now(UTC), patience, vouched)
+        webhook.body, more = await _read_small(receive)
+        if not more and len(webhook.body) <= SMALL:
+            return await self._hear(provider, webhook, whole=True)
+        async with self._large:
+            webhook.body, whole = await _read_on(receive, webhook.body, more)
+            return await self._hear(provider, webhook, whole)
+
+    async def _hear(self, provider: Provider, webhook: Webhook, whole: bool) -> int:
+        try:
+            if whole:
+                report: Report | None = _parse(provider, webhook)
+            else:
+                report = provider.glimpse(webhook.body[:GLIMPSE])
+        except Unreadable as problem:
+            await self._quarantine(webhook, str(problem))
+            return 202
+        if report is None:
+            raise TooLarge("The body is over 1 MiB and not one that can be recognised.")
+        says_nothing = report.said is None and not report.alive
+        if says_nothing and (webhook.target.kind == "channel" or report.instance is None):
+            return 204
+        channel_id = await self._channel(webhook, report)
+        if channel_id is not None:
+            if not says_nothing:
+                await self._apply(webhook, channel_id, report)
+            return 204
+        if report.instance is None:
+            await self._quarantine(webhook, "no instance name")
+        else:
+            await self._note_unknown(webhook, report.instance, report.word)
+        return 202
+
+    async def _channel(self, webhook: Webhook, report: Report) -> UUID | None:
+        """Return the channel that a webhook is about; None when it can't be told or isn't the token's."""
+        target, named = webhook.target, report.instance
+        if target.kind == "channel" and named in (None, target.instance):
+            return target.channel_id
+        if named is None:
+            return None
+        channel = self._tokens.known_channel_of(target.gateway_id, named)
+        if channel is None:
+            async with asyncio.timeout(webhook.patience):
+                channel = await self._tokens.channel_of(target.gateway_id, named)
+        if target.kind == "channel":
+            # A channel's token speaks for no other channel that we know.
+            return target.channel_id if channel is None else None
+        return None if channel is None else channel.channel_id
+
+    async def _apply(self, webhook: Webhook, channel_id: UUID, report: Report) -> None:
+        writer, received_at = self._writer, webhook.received_at
+        if report.said is not None:
+            entry = Entry(
+                channel_id,
+                Source.WEBHOOK,
+                report.name,
+                received_at,
+                report.said if webhook.vouched else doubted(report.said),
+                report.key,
+                qr=None if report.qr is None else seal_qr(self._vault, channel_id, report.qr),
+                owner=report.owner,
+            )
+            await writer.submit([entry], webhook.patience)
+            return
+        emitted_at = _emitted_at(webhook.target, report, received_at)
+        if received_at - emitted_at > LIVE_FOR:
+            return
+        state = writer.state_of(channel_id)
+        if state is None:
+            async with asyncio.timeout(webhook.patience):
+                state = await persist(partial(self._states.find, channel_id))
+        if state is State.OPEN:
+            self._freshness.note(channel_id, received_at)
+        else:
+            alive = Alive(received_at, emitted_at)
+            entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
+            await writer.submit([entry], webhook.patience)
+
+    async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
+        states = await read_states(self._pool, channel_ids)
+        self._writer.remember(states)
+        return states
+
+    async def _note_unknown(self, webhook: Webhook, instance: str, word: str | None) -> None:
+        unknown = webhook.target.gateway_id, instance, webhook.received_at, word
+        async with asyncio.timeout(webhook.patience):
+            await persist(lambda: note_unknown_instance(self._pool, *unknown))
+
+    async def _quarantine(self, webhook: Webhook, problem: str) -> None:
+        async def keep() -> None:
+            async with self._pool.acquire() as connection:
+                await quarantine(
+                    connection,
+                    self._vault,
+                    token_hash=webhook.target.token_hash,
+                    tenant_id=webhook.target.tenant_id,
+                    provider=webhook.target.provider,
+                    suffix=clean(webhook.suffix),
+                    body=webhook.body,
+                    problem=problem,
+                    received_at=webhook.received_at,
+                )
+
+        async with asyncio.timeout(webhook.patience):
+            await persist(keep)
+
+
+NO_BODY: Final[dict[int, list[tuple[bytes, bytes]]]] = {202: [(b"content-length", b"0")], 204: []}
+"""The headers of answers that are their status alone."""
+
+
+async def _chunk(receive: Receive) -> tuple[bytes, bool]:
+    """Return a piece of the body, and whether more follows."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+async def _read_small(receive: Receive) -> tuple[bytes, bool]:
+    """Return the body, or the beginning of a large one, and whether more follows."""
+    body, more = await _chunk(receive)
+    if not more:
+        return body, more
+    chunks, size = [body], len(body)
+    while more and size <= SMALL:
+        body, more = await _chunk(receive)
+        chunks.append(body)
+        size += len(body)
+    return b"".join(chunks), more
+
+
+async def _read_on(receive: Receive, start: bytes, more: bool) -> tuple[bytes, bool]:
+    """Return the body that begins so, or the beginning of one over the limit, and whether it is whole."""
+    chunks, size = [start], len(start)
+    while more and size <= DRAINED:
+        chunk, more = await _chunk(receive)
+        if size <= BODY_LIMIT:
+            chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks), size <= BODY_LIMIT
+
+
+def _parse(provider: Provider, webhook: Webhook) -> Report:
+    try:
+        return provider.parse(webhook.body, webhook.target.version, webhook.received_at)
+    except Unreadable:
+        raise
+    except Exception as error:
+        # A body that nobody foresaw must not cost its event.
+        log.exception("a %s webhook could not be read", provider.name)
+        raise Unreadable(f"unforeseen: {type(error).__name__}") from None
+
+
+def _emitted_at(target: Target, report: Report, received_at: datetime) -> datetime:
+    """Return when live traffic was sent, by our clock; until its gateway's clock is learnt, when it came."""
+    if report.at is None or target.clock.offset is None:
+        return received_at
+    return target.clock.read(report.at, received_at)[1]

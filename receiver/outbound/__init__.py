@@ -1,0 +1,1 @@
+"""Calls to gateways and destinations, and the addresses that they may reach."""

@@ -1,0 +1,1 @@
+"""What gateways have on file: instances, webhook registrations and subscriptions."""

@@ -1,0 +1,79 @@
+"""Keeps until when channels are paid for, where the gateway tells: asked at first contact, and daily after.
+
+What has expired is only the reason of a loss that a probe finds. That people are to be warned of the end is
+noted with it.
+"""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final
+
+from db.connection.types import Pool
+from db.reconcile.claims import WARNED_BEFORE, Target, claim_subscriptions, settle_subscription
+from db.vault import Vault
+from receiver.jobs.loop import Loop
+from receiver.outbound.client import Client, Unanswered
+from receiver.providers import MANAGED
+from receiver.providers.report import Subscription
+from receiver.reconcile.probe import Unaskable, key_of
+
+EVERY: Final = timedelta(seconds=1)
+AGAIN: Final = timedelta(hours=1)
+"""Pause after a gateway that did not tell."""
+DAILY: Final = timedelta(days=1)
+AT_ONCE: Final = 20
+TELLING: Final = [name for name, provider in MANAGED.items() if provider.has_subscriptions]
+"""The providers that tell."""
+
+log = logging.getLogger(__name__)
+
+
+async def read_subscriptions(pool: Pool, vault: Vault, client: Client) -> bool:
+    """Ask about the channels that are due, side by side; return whether more may be due."""
+    now = datetime.now(UTC)
+    async with pool.acquire() as connection:
+        due = await claim_subscriptions(connection, TELLING, now, now + AGAIN, AT_ONCE)
+    await asyncio.gather(*(_read(pool, vault, client, target) for target in due))
+    return len(due) == AT_ONCE
+
+
+async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> None:
+    try:
+        subscription = await _ask(vault, client, target)
+    except (Unaskable, Unanswered) as reason:
+        log.info("channel %s told nothing of its subscription: %s", target.channel_id, reason)
+        return
+    except Exception:
+        # Whatever one gateway answers must not end the asking of all.
+        log.exception("the subscription of channel %s could not be read", target.channel_id)
+        return
+    if subscription is not None:
+        now = datetime.now(UTC)
+        again_at = _next(now, subscription.expires_at)
+        async with pool.acquire() as connection:
+            await settle_subscription(connection, target.channel_id, *subscription, again_at, now)
+
+
+def _next(now: datetime, expires_at: datetime | None) -> datetime:
+    """Return when to ask again: daily, and when people are to be warned, unless it was renewed by then."""
+    warned = [] if expires_at is None else [timedelta(days=days) for days in WARNED_BEFORE]
+    turns = (expires_at - before for before in warned if expires_at and expires_at - now > before)
+    return min([now + DAILY, *turns])
+
+
+async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | None:
+    if target.instance is None:
+        raise Unaskable("it names no instance")
+    provider = MANAGED[target.provider]
+    question = provider.ask_webhooks(target.instance, key_of(vault, target))
+    if question is None:
+        return None
+    reply = await client.get(target.base_url + question.path, question.headers)
+    return provider.read_subscription(reply.status, reply.body)
+
+
+def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
+    """Return the loop that asks about subscriptions."""
+    return Loop("subscriptions", partial(read_subscriptions, pool, vault, client), EVERY)

@@ -1,0 +1,1 @@
+"""Probes of channels and gateways, and the deadlines of both."""

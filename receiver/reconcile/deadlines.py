@@ -1,0 +1,67 @@
+"""Tells channels what time it is: claims those whose deadline has come and submits it. Judges nothing."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from db.connection.types import Pool
+from db.ingest.entry import Entry, Source
+from db.ingest.queue import Unavailable
+from db.ingest.writer import Writer
+from db.reconcile.claims import LEASE, Claim, Due, claim_deadlines, release_deadlines
+from receiver.jobs.leased_tasks import Claimed, to_the_end
+from receiver.jobs.loop import Loop
+from statemachine.signals import Deadline
+
+EVERY: Final = timedelta(seconds=0.25)
+"""Pause between rounds; incidents open this much late at most, while the database keeps up."""
+AT_ONCE: Final = 500
+
+log = logging.getLogger(__name__)
+
+
+class Deadlines:
+    """The deadlines of one process; `loop` in one task."""
+
+    def __init__(
+        self, pool: Pool, writer: Writer, on_lag: Callable[[float], None], window: timedelta
+    ) -> None:
+        """`window`: within it troubles of one gateway's channels may have one cause."""
+        self._pool = pool
+        self._window = window
+        self._writer = writer
+        self._on_lag = on_lag
+        self._claimed = Claimed(pool, writer, release_deadlines)
+
+    async def fire_due(self) -> int:
+        """Submit the deadlines that have come, oldest first, and return how many.
+
+        Doesn't wait for the slow ones: a channel that somebody keeps locked delays no other. Their lease
+        keeps them from being claimed again meanwhile.
+        """
+        now = datetime.now(UTC)
+        async with self._pool.acquire() as connection:
+            due = await claim_deadlines(connection, now, AT_ONCE, self._window)
+        self._on_lag(max(((now - one.due_at).total_seconds() for one in due), default=0.0))
+        submitted = [
+            self._claimed.begin(Claim(one.channel_id, now + LEASE), self._submit(one, now)) for one in due
+        ]
+        if submitted:
+            await asyncio.wait(submitted, timeout=EVERY.total_seconds())
+        return len(due)
+
+    def loop(self) -> Loop:
+        """Return the loop that fires deadlines, without which the service is of no use."""
+        return Loop("deadlines", self._round, EVERY, self._claimed.give_back, critical=True)
+
+    async def _round(self) -> bool:
+        return await to_the_end(self.fire_due()) >= AT_ONCE
+
+    async def _submit(self, due: Due, now: datetime) -> None:
+        deadline = Deadline(now, queued=due.queued, suspect=due.suspect)
+        try:
+            await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
+        except Unavailable as error:
+            log.warning("the deadline of channel %s waits: %s", due.channel_id, error)

@@ -1,0 +1,194 @@
+"""Looks after whole gateways: tells what probes tell of them, has them judged, and tries those that are down.
+
+Judges nothing: that is `statemachine.gateway`. What becomes of channels is the machine's, as always.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from db.connection.retry import TRANSIENT
+from db.connection.types import Pool
+from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.writer import Writer
+from db.reconcile import gateway_health
+from db.reconcile.claims import Target
+from db.reconcile.gateway_health import Judged, Noted, Trial
+from receiver.jobs.leased_tasks import to_the_end
+from receiver.jobs.loop import Loop
+from receiver.outbound.client import Client, Unanswered
+from receiver.reconcile.gateway_answers import Tally
+from receiver.reconcile.probe import Prober, Unaskable
+from receiver.settings import Settings
+from receiver.timings import Timings
+from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
+
+EVERY: Final = timedelta(seconds=1)
+"""Pause between two looks, at most; a tally is written no more often."""
+OFTENEST: Final = timedelta(seconds=0.1)
+"""Pause at least, however soon a verdict is wanted."""
+LOOKS: Final = 4
+"""How many looks there are at least within the time in which losses count as one."""
+AT_ONCE: Final = 100
+"""Gateways that one process tries at the same time."""
+ELSEWHERE: Final = 3
+"""How many other gateways are asked whether we are online; from so many gateways on we doubt it at all."""
+
+log = logging.getLogger(__name__)
+
+
+class Gateways:
+    """The gateways as one process looks after them; `loop` in one task."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        writer: Writer,
+        prober: Prober,
+        client: Client,
+        tally: Tally,
+        settings: Settings,
+        timings: Timings,
+    ) -> None:
+        self._pool, self._writer, self._prober, self._client = pool, writer, prober, client
+        self._tally = tally
+        self._url = settings.connectivity_url
+        self._window = timings.verdict_within
+        self._limits = Limits(settings.gateway_settle, settings.breaker_max)
+        self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
+        self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
+        self._trials: dict[asyncio.Task[None], Trial] = {}
+        self._proving: set[asyncio.Task[None]] = set()
+
+    def loop(self) -> Loop:
+        """Return the loop that looks after gateways."""
+        return Loop("gateways", self.look, self._every, self._give_back)
+
+    async def look(self) -> bool:
+        """Tell what was noted, judge every gateway in question, and try those that are down."""
+        now = datetime.now(UTC)
+        unproven = await self._doubt(now) if self._tally.failing else []
+        noted = self._tally.take(now, unproven)
+        async with self._pool.acquire() as connection:
+            wanted = await gateway_health.gateways_in_question(
+                connection, now, noted, self._window, self._limits
+            )
+        for gateway_id in wanted:
+            await self._judge(gateway_id, now, noted.get(gateway_id, Noted()))
+        # A trial cut short would belong to nobody until its lease ends.
+        await to_the_end(self._try())
+        return False
+
+    async def _judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
+        async with self._pool.acquire() as connection:
+            judged = await gateway_health.judge(
+                connection, gateway_id, now, noted, self._window, self._limits
+            )
+            if judged is None:
+                self._tally.put_back(gateway_id, noted)
+                return
+            failing = judged.gateway.failing
+            if judged.newly_failing and failing is not None:
+                await gateway_health.ask_others(connection, gateway_id, now, failing.channels)
+        _tell(gateway_id, judged)
+
+    async def _doubt(self, now: datetime) -> list[UUID]:
+        """Return the gateways whose silence may be our own, and see to it that nobody is blamed for it."""
+        failing = self._tally.failing
+        async with self._pool.acquire() as connection:
+            if self._url is None:
+                others = await gateway_health.gateways_elsewhere(connection, failing[:1], ELSEWHERE - 1)
+                if len(others) < ELSEWHERE - 1:
+                    return []
+            unproven = self._tally.unproven(now)
+            doubt = self._tally.doubt(now)
+            if doubt is not None:
+                since, until = doubt
+                await gateway_health.doubt(connection, unproven, since, until + OFFLINE_MARGIN)
+        if unproven and not self._proving:
+            self._begin_proving(failing)
+        return unproven
+
+    def _begin_proving(self, failing: Sequence[UUID]) -> None:
+        task = asyncio.create_task(self._prove(failing))
+        self._proving.add(task)
+        task.add_done_callback(self._proving.discard)
+
+    async def _prove(self, failing: Sequence[UUID]) -> None:
+        """Ask elsewhere; whatever comes back proves that we are online."""
+        questions: list[Coroutine[object, None, object]] = []
+        try:
+            async with self._pool.acquire() as connection:
+                others = await gateway_health.gateways_elsewhere(connection, failing, ELSEWHERE)
+                questions += map(self._ask, await gateway_health.pick_targets(connection, others))
+        except TRANSIENT as error:
+            log.warning("nobody is asked whether we are online: %r", error)
+        if self._url is not None:
+            questions.append(self._ask_url(self._url))
+        await asyncio.gather(*questions)
+
+    async def _ask_url(self, url: str) -> None:
+        try:
+            await self._client.get(url)
+        except Unanswered as reason:
+            if not reason.reached:
+                log.warning("the address that tells whether we are online gave no answer: %s", reason)
+                return
+        self._tally.prove(datetime.now(UTC))
+
+    async def _ask(self, target: Target) -> None:
+        """Ask about a channel; the tally notes what comes of it."""
+        try:
+            await self._prober.probe(target)
+        except Unaskable as reason:
+            log.info("channel %s can't be asked: %s", target.channel_id, reason)
+
+    async def _try(self) -> None:
+        free = AT_ONCE - len(self._trials)
+        if free <= 0:
+            return
+        async with self._pool.acquire() as connection:
+            trials = await gateway_health.claim_trials(connection, datetime.now(UTC), self._lease, free)
+        for trial in trials:
+            task = asyncio.create_task(self._try_one(trial))
+            self._trials[task] = trial
+            task.add_done_callback(self._trials.pop)
+
+    async def _try_one(self, trial: Trial) -> None:
+        try:
+            probed = await self._prober.probe(trial.target)
+            await self._writer.submit([probed.entry])
+        except (Unaskable, Unavailable) as reason:
+            log.warning("the trial of gateway %s came to nothing: %s", trial.gateway_id, reason)
+        except Exception:
+            # Whatever one gateway answers must not end the trying of all.
+            log.exception("the trial of gateway %s failed", trial.gateway_id)
+        await self._end(trial)
+
+    async def _end(self, trial: Trial) -> None:
+        try:
+            async with self._pool.acquire() as connection:
+                await gateway_health.end_trial(connection, trial, datetime.now(UTC), self._limits)
+        except TRANSIENT as error:
+            log.warning("gateway %s stays claimed: %r", trial.gateway_id, error)
+
+    async def _give_back(self) -> None:
+        under_way = dict(self._trials)
+        for task in (*under_way, *self._proving):
+            task.cancel()
+        await asyncio.gather(*under_way, *self._proving, return_exceptions=True)
+        for trial in under_way.values():
+            await self._end(trial)
+
+
+def _tell(gateway_id: UUID, judged: Judged) -> None:
+    match judged.effect:
+        case Down(cause, started_at):
+            log.warning("gateway %s is down since %s: %s", gateway_id, started_at, cause)
+        case Up():
+            log.warning("gateway %s is up again", gateway_id)
+        case None:
+            pass

@@ -1,0 +1,228 @@
+"""Asks a gateway about one channel and says what its answer means; writes nothing and counts nothing.
+
+One answer is no verdict: `Answered` goes through the writer, and the machine counts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from db.connection.types import Pool
+from db.ingest.entry import Entry, Source
+from db.reconcile.claims import Target, control_targets
+from db.reconcile.webhook_registrations import Place
+from db.registry.channels import channel_identity, gateway_identity
+from db.vault import Vault, VaultError
+from receiver.outbound.client import Client, Unanswered
+from receiver.providers import PROVIDERS
+from receiver.providers.report import Answer
+from statemachine.model import Reason, Trigger
+from statemachine.signals import Answered
+
+JITTER: Final = 0.2
+"""The largest share by which the gap to the next probe is stretched: channels shall not march in step."""
+CONTROLS: Final = 3
+"""How many other channels are asked whether a gateway answers everybody so."""
+FEWEST: Final = 3
+"""With fewer channels on a gateway an answer that all of them get is no sign of the gateway's trouble."""
+
+OUTCOMES: Final = {
+    Trigger.OPENED: "open",
+    Trigger.CONNECTING: "connecting",
+    Trigger.QR_ISSUED: "qr_pending",
+    Trigger.DROPPED: "disconnected",
+    Trigger.UNPAIRED: "disconnected",
+    Trigger.SESSION_MISSING: "session_missing",
+    Trigger.UNAUTHORIZED: "unauthorized",
+    Trigger.UNREACHABLE: "unreachable",
+    Trigger.NOT_LOADED: "not_loaded",
+}
+TIMED_OUT: Final = "timeout"
+LOSSES: Final = frozenset({Trigger.SESSION_MISSING, Trigger.DROPPED})
+"""What a channel whose subscription has ended is answered: a 404, or that it isn't connected."""
+
+log = logging.getLogger(__name__)
+
+
+class Unaskable(Exception):
+    """A channel can't be asked, for a reason of ours and not of the gateway's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """One question and its answer. `http_status` is None when there was no answer."""
+
+    target: Target
+    answer: Answer
+    outcome: str
+    http_status: int | None
+    began_at: datetime
+    ended_at: datetime
+    reached: bool = True
+    """Whether anything came back, and be it a refusal: then we are online."""
+
+    @property
+    def took(self) -> timedelta:
+        return self.ended_at - self.began_at
+
+    @property
+    def entry(self) -> Entry:
+        """The answer as the writer takes it."""
+        said = Answered(
+            received_at=self.ended_at,
+            began_at=self.began_at,
+            version=self.target.version,
+            trigger=self.answer.trigger,
+            reason=self.answer.reason,
+            status=self.answer.status,
+            certain=self.answer.certain,
+            session_lost=self.answer.session_lost,
+            jitter=random.uniform(1, 1 + JITTER),
+        )
+        return Entry(
+            self.target.channel_id,
+            Source.PROBE,
+            "probe",
+            self.ended_at,
+            said,
+            gateway_id=self.target.gateway_id,
+            details=self.answer.details,
+        )
+
+
+class _Heard(NamedTuple):
+    """What came back: the answer, its HTTP status if there was one, and whether time ran out."""
+
+    answer: Answer
+    http_status: int | None = None
+    timed_out: bool = False
+    reached: bool = True
+
+
+class Prober:
+    """Probes channels, and asks for a control where one answer alone doesn't tell."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        vault: Vault,
+        client: Client,
+        control_for: timedelta,
+        on_probe: Callable[[Probed], None] = lambda probed: None,
+    ) -> None:
+        """`control_for`: how long a control holds; less than the gap between two answers that count."""
+        self._pool = pool
+        self._vault = vault
+        self._client = client
+        self._control_for = control_for.total_seconds()
+        self._controls: dict[UUID, tuple[float, asyncio.Task[bool]]] = {}
+        self._on_probe = on_probe
+        self.in_flight = 0
+        """Probes under way."""
+
+    async def aclose(self) -> None:
+        """End the controls that are under way: whoever waits for one is cancelled."""
+        under_way = [control for _, control in self._controls.values()]
+        for control in under_way:
+            control.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def probe(self, target: Target) -> Probed:
+        """Return what the gateway answers about a channel; raise `Unaskable`."""
+        self.in_flight += 1
+        try:
+            return await self._probe(target)
+        finally:
+            self.in_flight -= 1
+
+    async def _probe(self, target: Target) -> Probed:
+        began_at = datetime.now(UTC)
+        heard = await self._ask(target)
+        ended_at = datetime.now(UTC)
+        answer = heard.answer
+        if answer.ambiguous and await self._is_everybodys(target):
+            answer = replace(answer, trigger=Trigger.UNREACHABLE, reason=Reason.UNREACHABLE)
+        if answer.trigger in LOSSES and target.expires_at is not None and target.expires_at <= ended_at:
+            answer = replace(answer, trigger=Trigger.SESSION_MISSING, reason=Reason.EXPIRED)
+        outcome = TIMED_OUT if heard.timed_out else OUTCOMES[answer.trigger]
+        probed = Probed(target, answer, outcome, heard.http_status, began_at, ended_at, heard.reached)
+        self._on_probe(probed)
+        return probed
+
+    async def _ask(self, target: Target) -> _Heard:
+        provider = PROVIDERS[target.provider]
+        if target.instance is None:
+            raise Unaskable("it names no instance")
+        question = provider.ask(target.instance, key_of(self._vault, target))
+        try:
+            reply = await self._client.get(target.base_url + question.path, question.headers)
+        except Unanswered as reason:
+            silence = Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE)
+            return _Heard(silence, timed_out=reason.timed_out, reached=reason.reached)
+        try:
+            return _Heard(provider.read(reply.status, reply.body), reply.status)
+        except Exception:
+            # An answer that nobody foresaw.
+            log.exception("an answer of %s could not be read", target.provider)
+            return _Heard(Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, reply.status), reply.status)
+
+    async def _is_everybodys(self, target: Target) -> bool:
+        """Return whether the other channels of this gateway get the same answer; asked by one for all."""
+        gateway_id = target.gateway_id
+        if gateway_id is None:
+            return False
+        now = asyncio.get_running_loop().time()
+        until, control = self._controls.get(gateway_id, (0.0, None))
+        if control is None or until <= now:
+            control = asyncio.create_task(self._control(target, gateway_id))
+            self._controls = {
+                id: kept for id, kept in self._controls.items() if kept[0] > now or not kept[1].done()
+            }
+            self._controls[gateway_id] = now + self._control_for, control
+        return await asyncio.shield(control)
+
+    async def _control(self, target: Target, gateway_id: UUID) -> bool:
+        async with self._pool.acquire() as connection:
+            others = await control_targets(connection, gateway_id, target.channel_id, CONTROLS)
+        if len(others) + 1 < FEWEST:
+            return False
+        asked = 0
+        try:
+            # Together they may take as long as one of them may.
+            async with asyncio.timeout(self._client.seconds):
+                for other in others:
+                    with contextlib.suppress(Unaskable):
+                        heard = await self._ask(other)
+                        if _is_another_answer(heard):
+                            return False
+                        asked += 1
+        except TimeoutError:
+            return True
+        return asked + 1 >= FEWEST
+
+
+def key_of(vault: Vault, target: Target | Place) -> str:
+    """Return the key that a gateway is asked with about a channel; raise `Unaskable`."""
+    if not target.configured:
+        raise Unaskable("it has no address or no key")
+    if target.channel_key is not None:
+        sealed, identity = target.channel_key, channel_identity(target.channel_id)
+    else:
+        assert target.gateway_key is not None
+        assert target.gateway_id is not None
+        sealed, identity = target.gateway_key, gateway_identity(target.gateway_id)
+    try:
+        return vault.open(sealed, identity).decode()
+    except VaultError as error:
+        raise Unaskable(f"its key can't be opened ({error})") from None
+
+
+def _is_another_answer(heard: _Heard) -> bool:
+    """True when the gateway answers properly, but differently; silence and 5xx tell nothing."""
+    return heard.http_status is not None and heard.http_status < 500 and not heard.answer.ambiguous

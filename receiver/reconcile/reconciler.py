@@ -1,0 +1,124 @@
+"""Probes channels that have gone quiet or are in doubt: claims who is due, asks, and hands in the answers.
+
+Decides nothing: when a channel is due and what its answers amount to is the machine's. A channel never waits
+behind another gateway: gateways take turns, and each has its own places.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from db.connection.retry import TRANSIENT
+from db.connection.types import Pool
+from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.writer import Writer
+from db.reconcile.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, release_probes
+from receiver.jobs.leased_tasks import Claimed, to_the_end
+from receiver.jobs.loop import Loop
+from receiver.reconcile.probe import Prober, Unaskable
+
+EVERY: Final = timedelta(seconds=0.25)
+"""Pause between rounds while nothing is due; a probe that is due at once begins this much late at most."""
+AT_ONCE: Final = 2000
+"""Channels that one process asks at the same time: a hundred gateways may hang before others have to wait."""
+LATER: Final = timedelta(minutes=5)
+"""When a channel that can't be asked for a reason of ours is looked at again."""
+
+ASIDE: Final = timedelta(seconds=5)
+"""How long a channel whose row somebody keeps locked holds no place of its gateway's."""
+
+log = logging.getLogger(__name__)
+
+
+class Aside:
+    """Channels whose rows were locked in two rounds together: no replica's claim takes that long."""
+
+    def __init__(self) -> None:
+        self._locked: set[UUID] = set()
+        self._until: dict[UUID, datetime] = {}
+
+    def at(self, now: datetime) -> list[UUID]:
+        """Return the channels that are left aside now."""
+        self._until = {channel_id: until for channel_id, until in self._until.items() if until > now}
+        return list(self._until)
+
+    def add(self, locked: set[UUID], now: datetime) -> None:
+        """Take note of a round's locked channels."""
+        self._until.update(dict.fromkeys(self._locked & locked, now + ASIDE))
+        self._locked = locked
+
+
+class Reconciler:
+    """The probes of one process; `loop` in one task."""
+
+    def __init__(self, pool: Pool, writer: Writer, prober: Prober, timeout: timedelta) -> None:
+        self._pool = pool
+        self._writer = writer
+        self._prober = prober
+        # A probe and its control, and the wait for the commit of what they said.
+        self._lease = 2 * timeout + 2 * PATIENCE
+        self._claimed = Claimed(pool, writer, release_probes)
+        self._aside = Aside()
+
+    async def probe_due(self) -> Sequence[asyncio.Task[None]]:
+        """Begin the probes that are due and have a place; return them, to be awaited or not."""
+        free = AT_ONCE - len(self._claimed)
+        if free <= 0:
+            return []
+        async with self._pool.acquire() as connection:
+            now = datetime.now(UTC)
+            due, locked = await claim_probes(
+                connection, now, self._lease, PER_GATEWAY, free, self._aside.at(now)
+            )
+        self._aside.add(locked, now)
+        return [
+            self._claimed.begin(Claim(target.channel_id, now + self._lease), self._probe(target))
+            for target in due
+        ]
+
+    def loop(self) -> Loop:
+        """Return the loop that probes."""
+        return Loop("reconciler", self._round, EVERY, self._claimed.give_back)
+
+    async def _round(self) -> bool:
+        await _until_half(await to_the_end(self.probe_due()))
+        return True
+
+    async def _probe(self, target: Target) -> None:
+        try:
+            probed = await self._prober.probe(target)
+            await self._writer.submit([probed.entry])
+        except Unaskable as reason:
+            log.warning("channel %s is not probed: %s", target.channel_id, reason)
+            await self._put_off(target)
+        except (Unavailable, *TRANSIENT) as error:
+            log.warning("the probe of channel %s was not kept: %r", target.channel_id, error)
+        except Exception:
+            # Whatever one gateway answers must not end the probing of all.
+            log.exception("the probe of channel %s failed", target.channel_id)
+
+    async def _put_off(self, target: Target) -> None:
+        try:
+            async with self._pool.acquire() as connection:
+                await put_off_probes(connection, [target.channel_id], datetime.now(UTC) + LATER)
+        except TRANSIENT as error:
+            log.warning("channel %s stays claimed: %r", target.channel_id, error)
+
+
+async def _until_half(begun: Sequence[asyncio.Task[None]]) -> None:
+    """Wait until half of these are done, so that their places are filled again, or for the pause."""
+    half = (len(begun) + 1) // 2
+    try:
+        async with asyncio.timeout(EVERY.total_seconds()):
+            if not begun:
+                await asyncio.Event().wait()
+            for done in asyncio.as_completed(begun):
+                await done
+                half -= 1
+                if half <= 0:
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,225 @@
+"""The way back: what whoever holds a link may do for its one channel; no login, and nothing else in reach.
+
+What is shown here links a phone: it goes to the reader and nowhere else.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from db.connection.retry import persist
+from db.ingest.entry import Noted
+from db.ingest.queue import PATIENCE
+from db.reads.reconnect import Stranded
+from receiver.app import App
+from receiver.http.problems import DATABASE_AWAY, Unavailable
+from receiver.http.signed_links import Link
+from receiver.reconnect.limits import Visits
+from receiver.reconnect.live import PREPARING, REFUSED, Look, View, events, view_without_qr, views
+from receiver.reconnect.rendering import FOLDER, UNKEPT, moment, page, render
+from receiver.reconnect.texts import language_of, reason_in
+from receiver.recovery.qr import NotTold, Shown, TooSoon, show_qr
+
+AFTER: Final = timedelta(hours=1)
+"""How long a link still opens once its incident is over: whoever scanned may look again whether it holds."""
+FORM_BYTES: Final = 1024
+"""A form with one telephone number."""
+_AWAY: Final[tuple[type[Exception], ...]] = (Unavailable, *DATABASE_AWAY)
+NUMBER: Final = re.compile(r"[0-9]{8,15}", re.ASCII)
+
+
+class Refused(Exception):
+    """A page that says why not; `why` names its sentences."""
+
+    def __init__(self, status: HTTPStatus, why: str, again_in: int | None = None) -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
+        self.headers = {} if again_in is None else {"Retry-After": str(again_in)}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody with a good link."""
+
+    request: Request
+    app: App
+    visits: Visits
+    link: Link
+    channel: Stranded
+
+    @property
+    def locale(self) -> str:
+        """The reader's language."""
+        return _language(self.request, self.channel.locale)
+
+    async def note(self, name: str) -> None:
+        """Keep in the channel's history what the reader was given, without who it was."""
+        noted = Noted({"incident_id": str(self.link.incident_id)})
+        await self.app.operator_signals.note(self.link.channel_id, name, noted)
+
+
+Endpoint = Callable[[Visit], Awaitable[Response]]
+
+
+def _route(app: App, visits: Visits, method: str, path: str, endpoint: Endpoint) -> Route:
+    """Return the route of an endpoint behind a valid link that is not used too often; a refusal is a page."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(await _visit(app, visits, request))
+        except Refused as refused:
+            return _plain(request, refused)
+        except _AWAY:
+            return _plain(request, Refused(HTTPStatus.SERVICE_UNAVAILABLE, "away", again_in=5))
+
+    return Route(path, guarded, methods=[method])
+
+
+async def _visit(app: App, visits: Visits, request: Request) -> Visit:
+    now = datetime.now(UTC)
+    _allow(visits.wait_for_address(_address(request)))
+    link = app.links.read(request.path_params["token"])
+    if link is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "unknown")
+    _allow(visits.wait_for_link(link.channel_id))
+    if now >= link.expires_at:
+        raise Refused(HTTPStatus.GONE, "expired")
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        channel = await persist(lambda: app.stranded.find((link.channel_id, link.incident_id)))
+    if channel is None:
+        raise Refused(HTTPStatus.GONE, "gone")
+    if channel.resolved_at is not None and now >= channel.resolved_at + AFTER:
+        raise Refused(HTTPStatus.GONE, "over")
+    return Visit(request, app, visits, link, channel)
+
+
+def _allow(seconds: int) -> None:
+    if seconds:
+        raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "often", seconds)
+
+
+def _address(request: Request) -> str:
+    """Return who asks: the caller, or whom a proxy on a private network names last; counted, never kept."""
+    caller = "" if request.client is None else request.client.host
+    named = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    try:
+        ip_address(named)
+        return named if ip_address(caller).is_private else caller
+    except ValueError:
+        return caller
+
+
+def _language(request: Request, tenants: str | None = None) -> str:
+    return language_of(request.query_params.get("lang"), request.headers.get("accept-language"), tenants)
+
+
+def _plain(request: Request, refused: Refused) -> Response:
+    locale = _language(request)
+    return page(render("plain.html", locale, why=refused.why), refused.status, refused.headers)
+
+
+async def show(visit: Visit) -> Response:
+    """Show the page; the QR comes by its stream, or with the page where `qr` asks for it (no JavaScript)."""
+    view = _first_view(visit.channel)
+    if visit.request.method == "GET":
+        await visit.note("reconnect_opened")
+        if "qr" in visit.request.query_params:
+            view = await _look(visit).at(visit.channel, datetime.now(UTC))
+    return _page(visit, view=view, code=None, problem=None)
+
+
+def _first_view(channel: Stranded) -> View:
+    """Return what is seen until the stream tells more: without JavaScript nothing ever does."""
+    return REFUSED if view_without_qr(channel) is REFUSED else PREPARING
+
+
+def _page(visit: Visit, **values: object) -> Response:
+    channel, locale = visit.channel, visit.locale
+    still, token = "qr" in visit.request.query_params, visit.request.path_params["token"]
+    until = moment(visit.link.expires_at, locale, channel.time_zone)
+    about = {"channel": channel, "token": token, "again": token, "until": until, "still": still}
+    reason, is_refused = reason_in(locale, channel.reason), view_without_qr(channel) is REFUSED
+    return page(render("reconnect.html", locale, reason=reason, is_refused=is_refused, **about, **values))
+
+
+def _look(visit: Visit) -> Look:
+    return Look(visit.app, lambda: visit.note("reconnect_qr_shown"))
+
+
+async def stream(visit: Visit) -> Response:
+    """Tell the page what is to be seen, until the channel is connected."""
+    app, visits, key = visit.app, visit.visits, (visit.link.channel_id, visit.link.incident_id)
+    locale, again = visit.locale, visit.request.path_params["token"]
+
+    async def body() -> AsyncIterator[str]:
+        with visits.looking(visit.link.channel_id):
+            seen = views(_look(visit), lambda: app.stranded.find(key), visits)
+            async for event in events(seen, locale, again):
+                yield event
+
+    if not visits.has_place(visit.link.channel_id):
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "often", 10)
+    # Proxies must not collect a stream before they pass it on.
+    headers = {**UNKEPT, "X-Accel-Buffering": "no"}
+    return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
+
+
+async def give_code(visit: Visit) -> Response:
+    """Give a code to type on the phone with this number."""
+    code, problem = await _code(visit)
+    if "hx-request" in visit.request.headers:
+        return page(render("code.html", visit.locale, code=code, problem=problem))
+    return _page(visit, view=_first_view(visit.channel), code=code, problem=problem)
+
+
+async def _code(visit: Visit) -> tuple[str | None, str | None]:
+    """Return a pairing code, or the name of what speaks against one."""
+    number, app, channel = await _number(visit.request), visit.app, visit.channel
+    if number is None:
+        return None, "code_wrong"
+    if view_without_qr(channel) is REFUSED:
+        return None, "code_none"
+    if visit.visits.wait_for_code(channel.channel_id):
+        return None, "code_often"
+    outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, number)
+    match outcome:
+        case Shown() if outcome.qr.pairing_code is not None:
+            await visit.note("reconnect_code_shown")
+            return outcome.qr.pairing_code, None
+        case TooSoon() | NotTold():
+            return None, "code_later"
+        case _:
+            return None, "code_none"
+
+
+async def _number(request: Request) -> str | None:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_BYTES:
+            return None
+    given = parse_qs(body.decode("ascii", "replace")).get("number", [""])[0]
+    number = re.sub(r"[\s()+.\-]", "", given)
+    return number if NUMBER.fullmatch(number) else None
+
+
+def routes(app: App) -> list[BaseRoute]:
+    """Return the routes of the page; what they count of their visitors is counted by each app."""
+    visits = Visits(app.stopping)
+    return [
+        Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),
+        _route(app, visits, "GET", "/reconnect/{token}", show),
+        _route(app, visits, "POST", "/reconnect/{token}", give_code),
+        _route(app, visits, "GET", "/reconnect/{token}/stream", stream),
+    ]

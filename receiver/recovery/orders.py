@@ -1,0 +1,301 @@
+"""Brings channels back by what their gateways can be told to do: looks, orders, looks again.
+
+Whether an order may help is the machine's to say and the provider's; how often it may be given is counted in
+`db/recoveries`. A channel is back when a probe says open, whatever the gateway answered to the order.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from db.connection.retry import TRANSIENT
+from db.connection.types import Pool
+from db.ingest.entry import RECOVERY, Entry, Source
+from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.writer import Writer
+from db.reconcile.claims import Claim, Target
+from db.reconcile.recoveries import (
+    AskedBy,
+    Budget,
+    Case,
+    Outcome,
+    claim_by_hand,
+    claim_recoveries,
+    end_recovery,
+    read_case,
+    release_recoveries,
+    spent_recoveries,
+    take_try,
+)
+from db.vault import Vault
+from receiver.jobs.leased_tasks import Claimed, to_the_end
+from receiver.jobs.loop import Loop
+from receiver.outbound.client import Client, Unanswered
+from receiver.providers import HEALING
+from receiver.providers.report import Condition, Futile, Remedy, Treatment
+from receiver.reconcile.probe import Probed, key_of
+from statemachine.model import Trigger
+from statemachine.signals import RecoveryEnded
+
+ROUNDS_A_GAP: Final = 5
+"""Rounds in the gap between two orders, so one a second: a lost session waits this much longer at most."""
+SHORTEST: Final = timedelta(seconds=0.05)
+"""Shortest pause between rounds, where time is compressed."""
+AT_ONCE: Final = 200
+"""Episodes that one process works on at the same time."""
+LOOKS: Final = (0.2, 0.3, 0.5)
+"""When to look after an order, in shares of the gap between two: an Evolution opens within half a second."""
+SOON: Final = 2
+"""When to look again at a channel that was no case just now, in gaps between two orders."""
+LATER: Final = 60
+"""The same for one that no order helps while it stands as it does."""
+
+log = logging.getLogger(__name__)
+
+
+class Declined(Exception):
+    """An order that an operator asks for would not help; says why, in a sentence for people."""
+
+
+class Tried(NamedTuple):
+    """What was done for a channel, what speaks against it, and what the last probe said."""
+
+    remedy: Remedy | None = None
+    """None: nothing was ordered."""
+    number: int = 0
+    """Which order of its episode it was."""
+    problem: str | None = None
+    probed: Probed | None = None
+
+    @property
+    def healed(self) -> bool:
+        """Whether the channel is back."""
+        return self.probed is not None and self.probed.answer.trigger is Trigger.OPENED
+
+
+class Recovery:
+    """The recoveries of one process; `loop` in one task, `by_hand` from anywhere."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        writer: Writer,
+        vault: Vault,
+        client: Client,
+        check: Callable[[Target], Awaitable[Probed]],
+        budget: Budget,
+        stuck_after: timedelta,
+        on_ended: Callable[[str, Outcome], None] = lambda provider, outcome: None,
+    ) -> None:
+        """`check` probes a channel and has the answer applied."""
+        self._pool = pool
+        self._writer = writer
+        self._vault = vault
+        self._client = client
+        self._check = check
+        self._budget = budget
+        self._stuck_after = stuck_after
+        self._on_ended = on_ended
+        self._claimed = Claimed(pool, writer, release_recoveries)
+        # Of each round: a look, an order and the looks after it, each with its commit, and the gap.
+        asked = timedelta(seconds=2 * client.seconds) + PATIENCE
+        self._lease: Final = self._rounds * ((2 + len(LOOKS)) * asked + budget.gap)
+
+    @property
+    def _rounds(self) -> int:
+        """How often an episode looks at its channel: now and then no order is to be given."""
+        return 2 * self._budget.tries
+
+    async def recover_due(self) -> Sequence[asyncio.Task[None]]:
+        """Begin the recoveries that are due and within their budgets; return them, to be awaited or not."""
+        now = datetime.now(UTC)
+        until = now + self._lease
+        free = max(AT_ONCE - len(self._claimed), 0)
+        async with self._pool.acquire() as connection:
+            spent = await spent_recoveries(connection, now, AT_ONCE, self._budget)
+            claims = await claim_recoveries(connection, now, until, free, self._budget)
+        begun = [self._claimed.begin(claim, self._recover(claim)) for claim in claims]
+        refused = [
+            _entry(one.channel_id, Source.DEADLINE, RecoveryEnded(now, one.again_at, failed=True))
+            for one in spent
+        ]
+        await self._writer.submit_each(refused)
+        return begun
+
+    def loop(self) -> Loop:
+        """Return the loop that recovers channels."""
+        pause = max(self._budget.gap / ROUNDS_A_GAP, SHORTEST)
+        return Loop("recovery", self._round, pause, self._claimed.give_back)
+
+    async def _round(self) -> bool:
+        try:
+            await to_the_end(self.recover_due())
+        except Unavailable as error:
+            log.warning("recoveries wait: %s", error)
+        return False
+
+    async def by_hand(self, channel_id: UUID, tenant_id: UUID | None) -> Tried | None:
+        """Give one order that an operator asks for, and return what came of it; None: no such channel.
+
+        Raises `Declined` when it would not help, `OverBudget`, `Unaskable` and `Unavailable`.
+        """
+        async with self._pool.acquire() as connection:
+            case = await read_case(connection, channel_id, tenant_id)
+        if case is None:
+            return None
+        treatment = self._treat(case)
+        if isinstance(treatment, Futile):
+            raise Declined(treatment.why)
+        until = datetime.now(UTC) + self._lease
+        async with self._pool.acquire() as connection:
+            claim = await claim_by_hand(connection, channel_id, until, self._budget)
+        tried = Tried()
+        try:
+            tried = await self._try(claim, case, treatment)
+        finally:
+            outcome = Outcome.RECOVERED if tried.healed else Outcome.FAILED
+            await self._end(claim, Source.OPERATOR, case, tried, outcome)
+        return tried
+
+    async def _recover(self, claim: Claim) -> None:
+        try:
+            await self._episode(claim)
+        except (Unavailable, *TRANSIENT) as error:
+            log.warning("the recovery of channel %s waits: %r", claim.channel_id, error)
+        except Exception:
+            # Whatever one gateway answers must not end all recovery.
+            log.exception("the recovery of channel %s failed", claim.channel_id)
+
+    async def _episode(self, claim: Claim) -> None:
+        """Try as often as the budget allows, until a probe says open or no order would help."""
+        last, outcome, put_off = Tried(), Outcome.FAILED, SOON
+        for _ in range(self._rounds):
+            case = await self._read(claim.channel_id)
+            if case is None:
+                break
+            if case.tries >= self._budget.tries:
+                last = last._replace(number=case.tries)
+                break
+            treatment = self._wanted(case)
+            if isinstance(treatment, Futile):
+                last, outcome, put_off = await self._seen(case, last), Outcome.OVERTAKEN, LATER
+                break
+            tried = await self._try(claim, case, treatment)
+            # Orders of another replica, which began the episode, count as well.
+            last = tried if tried.remedy else last._replace(number=case.tries, probed=tried.probed)
+            if tried.healed or last.number == 0:
+                break
+            if last.number == case.tries:
+                await asyncio.sleep(self._budget.gap.total_seconds())
+        if last.healed:
+            outcome = Outcome.RECOVERED
+        await self._end(claim, Source.DEADLINE, case, last, outcome, put_off)
+
+    async def _read(self, channel_id: UUID) -> Case | None:
+        async with self._pool.acquire() as connection:
+            return await read_case(connection, channel_id)
+
+    def _wanted(self, case: Case) -> Treatment | Futile:
+        """Return what the clock may order now, or why nothing."""
+        if not case.wanted or case.asked_by is not AskedBy.CLOCK:
+            return Futile("No order is wanted any more.")
+        if case.gateway_settles:
+            return Futile("Its gateway has just come back.")
+        return self._treat(case)
+
+    def _treat(self, case: Case) -> Treatment | Futile:
+        """Return what helps now, or why nothing does."""
+        provider = HEALING.get(case.target.provider)
+        if provider is None:
+            return Futile("Its gateway can't be told to restart it.")
+        if case.paused:
+            return Futile("It is paused or inactive.")
+        if not case.target.configured:
+            return Futile("It has no address or no key.")
+        if case.gateway_down:
+            return Futile("Its whole gateway is in trouble.")
+        lasted = timedelta(0) if case.since is None else datetime.now(UTC) - case.since
+        return provider.treat(
+            Condition(case.state, case.reason, lasted, self._stuck_after, case.gateway_version)
+        )
+
+    async def _seen(self, case: Case, last: Tried) -> Tried:
+        """Return what was done with what a probe says now, where anything was."""
+        if case.tries == 0 or case.paused or not case.target.configured:
+            return last
+        return last._replace(number=case.tries, probed=await self._check(case.target))
+
+    async def _try(self, claim: Claim, case: Case, treatment: Treatment) -> Tried:
+        """Look whether it is still so, give the order once, and look what became of it."""
+        probed = None
+        if treatment.if_seen is not None:
+            probed = await self._check(case.target)
+            if probed.answer.trigger is not treatment.if_seen:
+                return Tried(problem=f"A probe says {probed.outcome}.", probed=probed)
+        async with self._pool.acquire() as connection:
+            number = await take_try(connection, claim, case.state, treatment.remedy, self._budget)
+        if number is None:
+            return Tried(problem="It may be given no order just now.", probed=probed)
+        problem = await self._order(case, treatment.remedy)
+        for share in LOOKS:
+            await asyncio.sleep(share * self._budget.gap.total_seconds())
+            now = await self._read(claim.channel_id) or case
+            probed = await self._check(now.target)
+            if probed.answer.trigger is Trigger.OPENED:
+                break
+        return Tried(treatment.remedy, number, problem, probed)
+
+    async def _order(self, case: Case, remedy: Remedy) -> str | None:
+        """Give an order, and return what speaks against its having been taken."""
+        provider, target = HEALING[case.target.provider], case.target
+        assert target.instance is not None
+        key = key_of(self._vault, target)
+        order = provider.order(remedy, target.instance, key, case.gateway_version)
+        try:
+            reply = await self._client.send(
+                order.method, target.base_url + order.path, order.headers, order.body
+            )
+        except Unanswered as reason:
+            return f"no answer ({reason})"
+        return provider.read_order(reply.status, reply.body)
+
+    async def _end(
+        self,
+        claim: Claim,
+        source: Source,
+        case: Case | None,
+        last: Tried,
+        outcome: Outcome,
+        put_off: int = SOON,
+    ) -> None:
+        """Say what came of an episode, in the channel's history first."""
+        now, was_tried = datetime.now(UTC), last.number > 0
+        again_at = now + (self._budget.rest if was_tried else put_off * self._budget.gap)
+        # After an operator's one try the clock has its own.
+        is_over = source is Source.DEADLINE or last.number >= self._budget.tries
+        failed = outcome is Outcome.FAILED and was_tried and is_over
+        details = {
+            "outcome": outcome.value,
+            "action": last.remedy,
+            "tries": last.number,
+            "problem": last.problem,
+        }
+        said = RecoveryEnded(now, again_at, failed)
+        await self._writer.submit([_entry(claim.channel_id, source, said, details if was_tried else {})])
+        async with self._pool.acquire() as connection:
+            await end_recovery(connection, claim, outcome)
+        if was_tried and case is not None:
+            self._on_ended(case.target.provider, outcome)
+
+
+def _entry(
+    channel_id: UUID,
+    source: Source,
+    said: RecoveryEnded,
+    details: Mapping[str, object] = MappingProxyType({}),
+) -> Entry:
+    return Entry(channel_id, source, RECOVERY, said.received_at, said, details=details)

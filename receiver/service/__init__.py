@@ -1,0 +1,1 @@
+"""The life of a process: composed, started, served, supervised and stopped."""

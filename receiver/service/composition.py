@@ -1,0 +1,188 @@
+"""The composition root: makes the app's parts and hands each what it needs. Runs none of them."""
+
+import asyncio
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from socket import gethostname
+from uuid import UUID, uuid4
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from db.connection.dataloader import Lookups
+from db.connection.invalidation import Notices
+from db.connection.pool import connect, connect_writer, open_pool
+from db.connection.types import Pool
+from db.ingest.writer import Writer
+from db.reads.channels import find_channels
+from db.reads.reconnect import find_stranded
+from db.reconcile.claims import Target
+from db.reconcile.failing_loops import note_failing_loop, withdraw_failing_loop
+from db.reconcile.recoveries import Budget
+from db.vault import Vault
+from receiver import api
+from receiver.alerts.dispatch import Dispatcher
+from receiver.alerts.notifiers import NOTIFIERS
+from receiver.alerts.notifiers.in_app import InApp
+from receiver.alerts.routing import Routing
+from receiver.alerts.send_test import Trial
+from receiver.app import App
+from receiver.http.auth import Tokens
+from receiver.http.load_shedding import Admission, Load
+from receiver.http.problems import exception_handlers
+from receiver.http.signed_links import Links
+from receiver.i18n.reasons import reason_text
+from receiver.ingest.live_traffic import Freshness
+from receiver.ingest.operator_signals import OperatorSignals
+from receiver.ingest.webhooks import Webhooks, is_webhook
+from receiver.jobs.loop import Failing, LoopRunner
+from receiver.outbound.client import open_client
+from receiver.outbound.container import localhost
+from receiver.outbound.egress import Outgoing
+from receiver.providers import CURABLE
+from receiver.provisioning.instances import LISTED_WITHIN
+from receiver.provisioning.webhook_registration import Slotter
+from receiver.reconcile.bulk_probe import Sweeper
+from receiver.reconcile.deep_probe import PATIENCE, Suspicions
+from receiver.reconcile.gateway_answers import Tally
+from receiver.reconcile.gateway_health import Gateways
+from receiver.reconcile.probe import Probed, Prober
+from receiver.reconnect import page
+from receiver.recovery.orders import Recovery
+from receiver.settings import Settings
+from receiver.telemetry.logs import AccessLog
+from receiver.telemetry.metrics import Metrics
+from receiver.timings import NORMAL, Timings
+from statemachine.model import Rules
+
+
+async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, metrics: Metrics) -> App:
+    """Return the app of one process, nothing of it running; the stack closes what was opened."""
+    assert settings.database_url is not None
+    dsn, vault = settings.database_url, Vault(settings.secret_keys)
+    rules = installation_rules(settings, timings)
+    pool = await stack.enter_async_context(await open_pool(dsn))
+    client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
+    deep_client = await stack.enter_async_context(open_client(PATIENCE * settings.probe_timeout, localhost()))
+    list_client = await stack.enter_async_context(open_client(LISTED_WITHIN, localhost()))
+    writer = Writer(
+        partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, curable=CURABLE
+    )
+    tally = Tally(timings.offline_for)
+    # A control must not serve two answers that count in a row.
+    prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, tally))
+    await stack.enter_async_context(aclosing(prober))
+    connect_listener = partial(connect, dsn, "zapwatch notices")
+    tokens, links = Tokens(pool), Links(settings.secret_keys, settings.base_url)
+    notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
+    operators, tenants = Outgoing(allow=None), Outgoing(settings.outgoing_allow)
+    app = App(
+        settings=settings,
+        timings=timings,
+        metrics=metrics,
+        load=Load(),
+        loops=LoopRunner(
+            metrics.loop_failed, partial(_report_loop, pool, uuid4(), gethostname()), timings.loops
+        ),
+        stopping=asyncio.Event(),
+        vault=vault,
+        pool=pool,
+        writer=writer,
+        tokens=tokens,
+        freshness=Freshness(pool, writer, rules),
+        operator_signals=OperatorSignals(pool, writer, prober),
+        notices=Notices(connect_listener, tokens.on_notice, tokens.forget_all),
+        channels=Lookups(partial(find_channels, pool)),
+        client=client,
+        list_client=list_client,
+        prober=prober,
+        gateways=Gateways(pool, writer, prober, client, tally, settings, timings),
+        sweeper=Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered),
+        suspicions=Suspicions(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
+        slotter=Slotter(pool, vault, client, settings.base_url),
+        recovery=Recovery(
+            pool,
+            writer,
+            vault,
+            client,
+            partial(_probe_and_keep, prober, writer),
+            Budget().faster(timings.recovery_speed),
+            rules.stuck_after,
+            metrics.recovery_ended,
+        ),
+        notifiers=notifiers,
+        routing=Routing(pool, vault, notifiers, metrics.alert_decided),
+        dispatcher=Dispatcher(
+            pool, vault, notifiers, operators, tenants, links.link_for, metrics.message_tried
+        ),
+        trial=Trial(pool, notifiers, operators, tenants),
+        links=links,
+        stranded=Lookups(partial(find_stranded, pool)),
+    )
+    _measure(app)
+    return app
+
+
+def http_app(app: App) -> ASGIApp:
+    """Return what answers HTTP: webhooks, which go past routes and their middleware, and everything else."""
+    admission = partial(Admission, load=app.load, on_refused=app.metrics.requests_refused.inc)
+    webhooks = Webhooks(
+        tokens=app.tokens,
+        writer=app.writer,
+        freshness=app.freshness,
+        pool=app.pool,
+        vault=app.vault,
+        metrics=app.metrics,
+    )
+    guarded = admission(AccessLog(webhooks))
+    others = Starlette(
+        routes=[*api.routes(app), *page.routes(app)],
+        middleware=[Middleware(admission), Middleware(AccessLog)],
+        exception_handlers=exception_handlers,
+    )
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await (guarded if is_webhook(scope) else others)(scope, receive, send)
+
+    return answer
+
+
+async def _report_loop(pool: Pool, process: UUID, host: str, name: str, failing: Failing | None) -> None:
+    if failing is None:
+        await withdraw_failing_loop(pool, process, name)
+    else:
+        await note_failing_loop(pool, process, host, name, *failing)
+
+
+def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
+    """Return the rules that hold for every channel whose tenant wishes nothing else."""
+    told = Rules()
+    return Rules(
+        stale_after=settings.stale_after,
+        retry_after=settings.retry_after,
+        terminal_grace=settings.terminal_grace,
+        recovery_wait=told.recovery_wait / timings.recovery_speed,
+        stuck_after=told.stuck_after / timings.recovery_speed,
+        verdict_wait=timings.verdict_within,
+    )
+
+
+def _measure(app: App) -> None:
+    """Have the metrics read what is counted in the parts themselves."""
+    metrics = app.metrics
+    metrics.measure(metrics.requests_in_flight, lambda: app.load.requests)
+    metrics.measure(metrics.queue_entries, lambda: app.writer.depth)
+    metrics.measure(metrics.probes_in_flight, lambda: app.prober.in_flight)
+    metrics.measure(metrics.messages_in_flight, lambda: app.dispatcher.in_flight)
+
+
+def _note(metrics: Metrics, tally: Tally, probed: Probed) -> None:
+    metrics.probed(probed)
+    tally.note(probed)
+
+
+async def _probe_and_keep(prober: Prober, writer: Writer, target: Target) -> Probed:
+    probed = await prober.probe(target)
+    await writer.submit([probed.entry])
+    return probed

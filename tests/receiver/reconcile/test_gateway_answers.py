@@ -1,0 +1,119 @@
+"""What one process's probes amount to: whose silence may be told on, and when it may be our own."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from db.reconcile.claims import Target
+from receiver.providers.report import Answer
+from receiver.reconcile.gateway_answers import PROOF_WITHIN, Tally
+from receiver.reconcile.probe import Probed
+from statemachine.model import Trigger
+
+T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+OFFLINE_FOR = timedelta(minutes=2)
+ONE, OTHER = uuid4(), uuid4()
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after T0."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def probed(gateway: UUID, began: float, ended: float, status: int | None, reached: bool = True) -> Probed:
+    """A probe of some channel of a gateway; a status None: no answer."""
+    target = Target(uuid4(), 0, at(began), gateway, "evolution_api", "http://evo", "loja", None, b"")
+    return Probed(target, Answer(Trigger.UNREACHABLE), "", status, at(began), at(ended), reached)
+
+
+def silent(gateway: UUID, began: float) -> Probed:
+    """A probe that ran into its time-out."""
+    return probed(gateway, began, began + 8, None, reached=False)
+
+
+def tallied(*probes: Probed) -> Tally:
+    tally = Tally(OFFLINE_FOR)
+    for probe in probes:
+        tally.note(probe)
+    return tally
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, 520, 522, 530])
+def test_what_a_proxy_says_for_a_gateway_is_no_answer(status: int) -> None:
+    noted = tallied(probed(ONE, 1, 2, status)).take(at(3), [])
+
+    failing = noted[ONE].failing
+    assert noted[ONE].answered_at is None
+    assert failing is not None
+    assert failing.unavailable == (status == 503)
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 500, 501])
+def test_every_other_answer_is_one(status: int) -> None:
+    noted = tallied(silent(ONE, 1), probed(ONE, 10, 11, status)).take(at(12), [])
+
+    assert (noted[ONE].answered_at, noted[ONE].failing) == (at(11), None)
+
+
+def test_who_is_silent_while_others_are_answered_is_no_sign_of_the_gateways_trouble() -> None:
+    noted = tallied(probed(ONE, 4, 5, 200), silent(ONE, 1)).take(at(12), [])
+
+    assert noted[ONE].failing is None
+
+
+def test_an_answer_is_told_on_for_a_while_and_a_failure_once() -> None:
+    tally = tallied(probed(ONE, 1, 2, 200), silent(OTHER, 1))
+
+    first, second, late = (tally.take(at(seconds), []) for seconds in (10, 20, 40))
+
+    assert first.keys() == {ONE, OTHER}
+    assert second.keys() == {ONE}
+    assert late == {}
+
+
+@pytest.mark.parametrize(
+    "proof", [probed(OTHER, 9, 9.5, 200), probed(OTHER, 9, 9.5, None), probed(OTHER, 9, 9.5, 503)]
+)
+def test_anything_that_comes_back_proves_that_we_are_online(proof: Probed) -> None:
+    tally = tallied(silent(ONE, 1))
+    alone = tally.unproven(at(9))
+
+    tally.note(proof)
+
+    assert alone == [ONE]
+    assert tally.unproven(at(10)) == []
+
+
+def test_without_proof_silence_is_told_on_only_when_patience_is_over() -> None:
+    tally = tallied(silent(ONE, 1))
+    unproven = tally.unproven(at(9))
+
+    early = tally.take(at(9) + OFFLINE_FOR - timedelta(seconds=1), unproven)
+    late = tally.take(at(9) + OFFLINE_FOR, unproven)
+
+    assert tally.doubt(at(9)) == (at(9), at(9) + OFFLINE_FOR)
+    assert early == {}
+    assert late[ONE].failing is not None
+    assert late[ONE].offline
+
+
+def test_silence_of_before_a_late_proof_was_ours() -> None:
+    tally = tallied(silent(ONE, 1))
+    tally.unproven(at(9))
+    tally.doubt(at(9) + PROOF_WITHIN)
+
+    tally.prove(at(20))
+
+    assert tally.failing == []
+    assert tally.doubt(at(21)) is None
+
+
+def test_silence_of_just_before_a_proof_was_the_gateways() -> None:
+    tally = tallied(silent(ONE, 1))
+    tally.unproven(at(9))
+    tally.doubt(at(10))
+
+    tally.prove(at(11))
+
+    assert tally.take(at(12), tally.unproven(at(12)))[ONE].failing is not None
