@@ -11,7 +11,7 @@ from typing import Final
 import uvloop
 from rich.console import Console
 
-from bench import alerts, claims, ingest, reconciler
+from bench import alerts, claims, ingest, reconciler, versions
 from bench.database import NoSpace
 from bench.ingest import Broken
 from bench.table import Figure, show
@@ -19,7 +19,13 @@ from db.postgres_binaries import find_binaries
 
 WIDTH: Final = 140
 """Columns of the table where there is no terminal."""
-COMPARISONS: Final = {"reconciler": reconciler, "claims": claims, "alerts": alerts, "ingest": ingest}
+COMPARISONS: Final = {
+    "reconciler": reconciler,
+    "claims": claims,
+    "alerts": alerts,
+    "versions": versions,
+    "ingest": ingest,
+}
 
 
 async def _run(names: Sequence[str], quick: bool, notes: Console) -> tuple[list[Figure], bool]:

@@ -177,6 +177,9 @@ async def claim_versions(
 
 async def settle_version(
     connection: Connection, gateway_id: UUID, version: str | None, again_at: datetime | None
-) -> None:
-    """Keep a gateway's version and when to read it again; `again_at` None: never."""
-    await connection.execute(sql.settle_version, gateway_id, version, again_at)
+) -> bool:
+    """Keep a gateway's version and when to read it again; return whether it is another one than before.
+
+    `again_at` None: never. False, too, when the gateway is gone.
+    """
+    return await connection.fetchval(sql.settle_version, gateway_id, version, again_at) is True

@@ -5,6 +5,7 @@ Caches nothing and decides nothing. When a statement fails, all that it was to a
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -35,7 +36,7 @@ class Lookups(Generic[Key, Answer]):
     async def _answer_all(self) -> None:
         try:
             while self._waiting:
-                keys = list(self._waiting)[:TOGETHER]
+                keys = list(islice(self._waiting, TOGETHER))
                 asked = {key: self._waiting.pop(key) for key in keys}
                 await self._answer(asked)
         finally:

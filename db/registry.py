@@ -146,10 +146,10 @@ async def gateway_to_list(
 
 async def change_channel(
     connection: Connection, vault: Vault, channel_id: UUID, change: Change, tenant_id: UUID | None
-) -> None:
+) -> bool:
     """Change name, address, key and metadata (an RFC 7396 merge patch) of a channel and make it due.
 
-    Raises `UnknownChannel`, `Duplicate`, `AddressError`.
+    Returns whether it is on another gateway now. Raises `UnknownChannel`, `Duplicate`, `AddressError`.
     """
     async with connection.transaction():
         channel = await _lock(connection, channel_id, tenant_id)
@@ -167,6 +167,7 @@ async def change_channel(
             await _merge_metadata(connection, channel_id, change.metadata)
         if change.given & {"api_url", "api_key"}:
             await _make_due(connection, channel, gateway_id, keyed=keyed, paused=bool(channel["paused_at"]))
+        return bool(gateway_id != channel["gateway_id"])
 
 
 async def pause_channel(connection: Connection, channel_id: UUID, tenant_id: UUID | None) -> None:

@@ -6,12 +6,12 @@ Tokens are compared as SHA-256 and never kept, logged or put into an error.
 import hmac
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from db.codec import clock_of
@@ -21,12 +21,10 @@ from db.notices import notify
 from db.patience import TRANSIENT, persist
 from db.queries import sql
 from db.tokens import create_first_operator_token, hash_token
+from receiver.cache import Cache, Invalidations
 from receiver.errors import Unauthorized
 from receiver.settings import Settings
 from statemachine.clock import Clock
-
-Entry = TypeVar("Entry")
-Key = TypeVar("Key")
 
 # How long a revoked token or a moved channel may still be known to a process that missed the notice of it.
 KNOWN_FOR: Final = timedelta(seconds=30)
@@ -109,12 +107,20 @@ class Tokens:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
-        self._targets: _Memory[bytes, Target] = _Memory(known_for, known_at_most, clock)
-        self._channels: _Memory[tuple[UUID, str], ChannelRef] = _Memory(known_for, known_at_most, clock)
+        self._clock = clock
+        self._invalidations = Invalidations(known_for, clock)
+        limits = known_for, known_at_most, clock, self._invalidations
+        self._targets: Cache[bytes, Target] = Cache(
+            *limits, lambda _, target: (target.gateway_id, target.channel_id)
+        )
+        self._channels: Cache[tuple[UUID, str], ChannelRef] = Cache(
+            *limits, lambda key, channel: (key[0], channel.channel_id)
+        )
         self._target_lookups = Lookups(self._find_targets)
         self._channel_lookups = Lookups(self._find_channels)
         self._operator_lookups = Lookups(self._find_operators)
-        self._forgotten = 0
+        self._own_notices: Counter[UUID] = Counter()
+        """Notices that this process has sent and not received yet."""
 
     async def resolve(self, provider: str, token: str) -> Target | None:
         """Return what the token belongs to; None when nobody has it, or a channel of another provider has.
@@ -152,14 +158,14 @@ class Tokens:
         return {row["hash"]: Operator(row["tenant_id"], row["name"]) for row in rows}
 
     async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, Target]:
-        forgotten = self._forgotten
+        began_at = self._clock()
         rows = await self._pool.fetch(sql.find_webhook_targets, digests, timeout=LOOKUP_SECONDS)
         found = {row["token_hash"]: Target(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
-        self._remember(self._targets, found, forgotten)
+        self._targets.put(found, began_at)
         return found
 
     async def _find_channels(self, keys: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], ChannelRef]:
-        forgotten = self._forgotten
+        began_at = self._clock()
         gateways, instances = zip(*keys, strict=True)
         rows = await self._pool.fetch(
             sql.find_channels_of_instances, gateways, instances, timeout=LOOKUP_SECONDS
@@ -168,65 +174,46 @@ class Tokens:
             (row["gateway_id"], row["instance"]): ChannelRef(row["channel_id"], row["tenant_id"])
             for row in rows
         }
-        self._remember(self._channels, found, forgotten)
+        self._channels.put(found, began_at)
         return found
-
-    def _remember(self, memory: "_Memory[Key, Entry]", found: Mapping[Key, Entry], forgotten: int) -> None:
-        # What was read may be older than what was to be forgotten meanwhile.
-        if forgotten == self._forgotten:
-            for key, entry in found.items():
-                memory.put(key, entry)
 
     async def forget_everywhere(self, identity: UUID) -> None:
         """Forget a channel or a gateway in all processes on the database, once its change is committed."""
         self.forget(identity)
+        self._own_notices[identity] += 1
+        is_sent = False
         try:
             await notify(self._pool, identity)
+            is_sent = True
         except TRANSIENT as error:
             # The change holds; the others hear of it when they have forgotten by themselves.
             log.warning("other processes were not told to forget %s: %r", identity, error)
+        finally:
+            if not is_sent:
+                # A notice of another process may have been taken for this one.
+                del self._own_notices[identity]
+                self.forget(identity)
+
+    def on_notice(self, identity: UUID) -> None:
+        """Forget a channel or a gateway that another process has changed.
+
+        What this process has changed it forgot when it sent the notice. Of two notices about one identity it
+        passes over the first, whoever sent it, and obeys the second.
+        """
+        outstanding = self._own_notices.pop(identity, 0)
+        if not outstanding:
+            self.forget(identity)
+        elif outstanding > 1:
+            self._own_notices[identity] = outstanding - 1
 
     def forget(self, identity: UUID) -> None:
         """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""
-        self._forgotten += 1
-        self._targets.drop(lambda _, target: identity in (target.channel_id, target.gateway_id))
-        self._channels.drop(lambda key, channel: identity in (key[0], channel.channel_id))
+        self._invalidations.add(identity)
 
     def forget_all(self) -> None:
-        """Forget all that was found."""
-        self._forgotten += 1
-        self._targets.clear()
-        self._channels.clear()
-
-
-class _Memory(Generic[Key, Entry]):
-    """A bounded mapping whose entries end after a while; when full the oldest goes first."""
-
-    def __init__(self, known_for: timedelta, known_at_most: int, clock: Callable[[], float]) -> None:
-        self._seconds = known_for.total_seconds()
-        self._at_most = known_at_most
-        self._clock = clock
-        self._entries: OrderedDict[Key, tuple[float, Entry]] = OrderedDict()
-
-    def get(self, key: Key) -> Entry | None:
-        ends_at, entry = self._entries.get(key, (0.0, None))
-        if entry is not None and ends_at <= self._clock():
-            del self._entries[key]
-            return None
-        return entry
-
-    def put(self, key: Key, entry: Entry) -> None:
-        self._entries[key] = (self._clock() + self._seconds, entry)
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._at_most:
-            self._entries.popitem(last=False)
-
-    def drop(self, unwanted: Callable[[Key, Entry], bool]) -> None:
-        for key in [key for key, (_, entry) in self._entries.items() if unwanted(key, entry)]:
-            del self._entries[key]
-
-    def clear(self) -> None:
-        self._entries.clear()
+        """Forget all that was found; notices may have been missed, this process's own included."""
+        self._invalidations.add_all()
+        self._own_notices.clear()
 
 
 def _encodable(text: str) -> bool:

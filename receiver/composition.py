@@ -64,6 +64,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     # A control must not serve two answers that count in a row.
     prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, tally))
     await stack.enter_async_context(aclosing(prober))
+    connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), Links(settings.secret_keys, settings.base_url)
     notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
     operators, tenants = Outgoing(allow=None), Outgoing(settings.outgoing_allow)
@@ -79,7 +80,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         tokens=tokens,
         freshness=Freshness(pool, writer, rules),
         operator_signals=OperatorSignals(pool, writer, prober),
-        listen=partial(listen, partial(connect, dsn, "zapwatch notices"), tokens.forget, tokens.forget_all),
+        listen=partial(listen, connect_listener, tokens.on_notice, tokens.forget_all),
         channels=Lookups(partial(find_channels, pool)),
         client=client,
         prober=prober,

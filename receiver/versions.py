@@ -44,8 +44,9 @@ async def _read_version(pool: Pool, client: Client, tokens: Tokens, gateway: Due
             return
         again_at = datetime.now(UTC) + DAILY
     async with pool.acquire() as connection:
-        await settle_version(connection, gateway.id, version, again_at)
-    await tokens.forget_everywhere(gateway.id)
+        is_another = await settle_version(connection, gateway.id, version, again_at)
+    if is_another:
+        await tokens.forget_everywhere(gateway.id)
 
 
 async def _ask(client: Client, gateway: DueGateway) -> str | None:

@@ -199,10 +199,12 @@ where id = any (array(
 returning id, provider, base_url, version;
 
 -- name: settle_version
--- Keep a gateway's version, and when to read it again.
-update zapwatch_gateways
+-- Keep a gateway's version, and when to read it again; say whether the version is another one than before.
+update zapwatch_gateways g
 set version = $2, version_due_at = $3
-where id = $1;
+from (select id, version from zapwatch_gateways where id = $1 for no key update) before
+where g.id = before.id
+returning before.version is distinct from g.version;
 
 -- name: note_unknown_instance
 -- Count an event of an instance that is not registered.

@@ -98,10 +98,12 @@ async def change(call: Call) -> Response:
         metadata=body.metadata.given(),
     )
     async with call.app.pool.acquire() as connection:
-        await _refused(
+        has_moved = await _refused(
             call,
             registry.change_channel(connection, call.app.vault, channel_id, change, call.tenant_id),
         )
+    if has_moved:
+        await call.app.tokens.forget_everywhere(channel_id)
     return await _settled(call, channel_id)
 
 
@@ -168,7 +170,6 @@ async def _whole(call: Call, channel_id: UUID) -> dict[str, object]:
 
 async def _settled(call: Call, channel_id: UUID) -> Response:
     """Have a change applied at once and show what became of the channel."""
-    await call.app.tokens.forget_everywhere(channel_id)
     await call.app.operator_signals.apply_now(channel_id)
     return Json(await _whole(call, channel_id))
 

@@ -46,7 +46,6 @@ async def create(call: Call) -> Response:
         raise Invalid([FieldProblem("/base_url", str(error))]) from None
     except registry.Duplicate as duplicate:
         raise Conflict("This gateway is registered already.", duplicate.id) from None
-    await app.tokens.forget_everywhere(gateway_id)
     found = await reads.read_gateway(app.pool, None, gateway_id)
     assert found is not None
     webhook_url = f"{app.settings.base_url}/webhooks/{body.provider}/{token}"
@@ -68,7 +67,9 @@ async def import_instances(call: Call) -> Response:
         raise BadGateway(str(reason)) from None
     except UnknownTenant:
         raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
-    await app.tokens.forget_everywhere(gateway_id)
+    if new:
+        # An instance may be another channel than before, whose old one another application deleted.
+        await app.tokens.forget_everywhere(gateway_id)
     async with app.pool.acquire() as connection:
         check = await start_check(connection, datetime.now(UTC), None, gateway_id=gateway_id)
     shown = {"id": check.id, "total": len(listed), "new": new}

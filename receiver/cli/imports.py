@@ -186,8 +186,10 @@ async def _register(
         listed,
         lambda done: tools.progress.update(bar, completed=done),
     )
-    async with tools.pool.acquire() as connection:
-        await notify(connection, gateway_id)
+    if new:
+        # An instance may be another channel than before, whose old one another application deleted.
+        async with tools.pool.acquire() as connection:
+            await notify(connection, gateway_id)
     return gateway_id, new, token
 
 

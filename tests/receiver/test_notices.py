@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from db.connections import Connection
-from db.pool import open_pool
+from db.pool import connect, open_pool
 from db.registry import register_gateway, remove_channel
 from db.vault import Vault
 from receiver.auth import Tokens
+from receiver.sandbox import open_fleet
 from tests.eventually import let_tasks_run
 from tests.factories import Evolution
+from tests.receiver.gateway import gateway
 from tests.receiver.service import KEY, Zapwatch, zapwatch
 from tests.test_cli import zapwatch as command
 
@@ -127,6 +130,83 @@ async def test_notice_that_nobody_can_read_makes_all_forget_everything(replicas:
     await replicas.other_refuses(hook)
 
 
+@asynccontextmanager
+async def noticed(dsn: str) -> AsyncIterator[list[str]]:
+    """Yield the notices that any process sends while the body runs, in their order."""
+    notices: list[str] = []
+    connection = await connect(dsn)
+    try:
+        await connection.add_listener("zapwatch_forget", lambda *notice: notices.append(str(notice[-1])))
+        yield notices
+    finally:
+        await connection.close()
+
+
+async def heard(notices: list[str]) -> list[str]:
+    """Return the notices, for `until`."""
+    return notices
+
+
+async def test_only_a_move_to_another_gateway_and_a_deletion_are_noticed(
+    dsn: str, connection: Connection
+) -> None:
+    async with zapwatch(dsn) as z, noticed(dsn) as notices:
+        channel = await z.channel(provider="wapi", api_url="http://wapi.example")
+        gateway = {"provider": "wapi", "base_url": "http://wapi.example", "api_key": "k"}
+        assert (await z.client.post("/gateways", json=gateway)).status_code == 201
+        for change in ({"name": "Centro"}, {"metadata": {"flap_count": 4}}, {"api_key": "other"}):
+            assert (await z.client.patch(f"/channels/{channel}", json=change)).status_code == 200
+        for verb in ("pause", "resume"):
+            assert (await z.client.post(f"/channels/{channel}/{verb}")).status_code == 200
+        # A W-API gateway has no version, so reading it finds nothing new.
+        left = "select count(*) from zapwatch_gateways where version_due_at is not null"
+        await z.until(lambda: connection.fetchval(left), lambda count: count == 0)
+
+        moved = await z.client.patch(f"/channels/{channel}", json={"api_url": ELSEWHERE})
+        await z.until(lambda: connection.fetchval(left), lambda count: count == 0)
+        deleted = await z.client.delete(f"/channels/{channel}")
+
+        assert (moved.status_code, deleted.status_code) == (200, 204)
+        await z.until(lambda: heard(notices), lambda them: len(them) >= 2)
+        assert notices == [channel, channel]
+
+
+async def test_version_is_noticed_only_when_it_is_another_one_than_before(
+    dsn: str, connection: Connection
+) -> None:
+    read = "select version from zapwatch_gateways where version_due_at > now() + interval '1 hour'"
+    async with gateway("2.3.7") as base_url, zapwatch(dsn) as z, noticed(dsn) as notices:
+        channel = await z.channel(api_url=base_url)
+        identity = str(await connection.fetchval("select id from zapwatch_gateways"))
+        await z.until(lambda: connection.fetchval(read), lambda version: version == "2.3.7")
+
+        for again in ("version_due_at = now()", "version_due_at = now(), version = '2.3.6'"):
+            await connection.execute(f"update zapwatch_gateways set {again}")
+            await z.until(lambda: connection.fetchval(read), lambda version: version == "2.3.7")
+        await z.until(lambda: heard(notices), lambda them: len(them) >= 2)
+        assert (await z.client.delete(f"/channels/{channel}")).status_code == 204
+
+        await z.until(lambda: heard(notices), lambda them: channel in them)
+        assert notices == [identity, identity, channel]
+
+
+async def test_import_that_registers_nothing_is_not_noticed(dsn: str) -> None:
+    async with open_fleet() as fleet, zapwatch(dsn) as z, noticed(dsn) as notices:
+        host = await fleet.evolution()
+        host.add("loja-01")
+        registered = {"provider": "evolution_api", "base_url": host.url, "api_key": host.key}
+        identity = (await z.client.post("/gateways", json=registered)).json()["id"]
+        await z.until(lambda: heard(notices), lambda them: len(them) == 1)  # of its version
+
+        new = [(await z.client.post(f"/gateways/{identity}/import")).json()["new"] for _ in range(2)]
+        channel = (await z.get("/channels"))["items"][0]["channel_id"]
+        assert (await z.client.delete(f"/channels/{channel}")).status_code == 204
+
+        assert new == [1, 0]
+        await z.until(lambda: heard(notices), lambda them: channel in them)
+        assert notices == [identity, identity, channel]
+
+
 async def test_what_was_read_before_it_was_to_be_forgotten_is_not_remembered(
     dsn: str, connection: Connection
 ) -> None:
@@ -145,3 +225,57 @@ async def test_what_was_read_before_it_was_to_be_forgotten_is_not_remembered(
         await connection.execute("update zapwatch_tokens set revoked_at = now()")
 
         assert await tokens.resolve("wapi", token) is None
+
+
+async def test_what_was_read_while_something_else_was_forgotten_is_remembered(
+    dsn: str, connection: Connection
+) -> None:
+    async with await open_pool(dsn) as pool:
+        tokens = Tokens(pool)
+        _, token = await register_gateway(connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None)
+        reading = asyncio.create_task(tokens.resolve("wapi", token))
+        for _ in range(3):
+            await asyncio.sleep(0)  # lets it begin, and the lookup that it shares with others
+
+        tokens.forget(uuid4())
+        found = await reading
+
+        assert found is not None
+        assert tokens.known("wapi", token) == found
+
+
+async def test_process_forgets_what_it_changed_once_and_what_another_changed_as_well(
+    dsn: str, connection: Connection
+) -> None:
+    async with await open_pool(dsn) as pool:
+        tokens = Tokens(pool)
+        gateway_id, token = await register_gateway(
+            connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None
+        )
+        await tokens.resolve("wapi", token)
+
+        await tokens.forget_everywhere(gateway_id)
+        forgotten = tokens.known("wapi", token)
+        found = await tokens.resolve("wapi", token)
+        tokens.on_notice(gateway_id)
+        after_its_own_notice = tokens.known("wapi", token)
+        tokens.on_notice(gateway_id)
+        after_anothers = tokens.known("wapi", token)
+
+        assert (forgotten, after_anothers) == (None, None)
+        assert after_its_own_notice == found is not None
+
+
+async def test_notices_that_may_have_been_missed_hide_no_later_one(dsn: str, connection: Connection) -> None:
+    async with await open_pool(dsn) as pool:
+        tokens = Tokens(pool)
+        gateway_id, token = await register_gateway(
+            connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None
+        )
+        await tokens.forget_everywhere(gateway_id)
+        tokens.forget_all()
+        assert await tokens.resolve("wapi", token) is not None
+
+        tokens.on_notice(gateway_id)
+
+        assert tokens.known("wapi", token) is None
