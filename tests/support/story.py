@@ -10,7 +10,7 @@ from receiver.sandbox import Fleet, open_fleet
 from tests.support.eventually import eventually
 from tests.support.service import Zapwatch, served
 
-SPEED = 100.0
+SPEED = 200.0
 """How many of the sandbox's seconds are one here."""
 PROVIDERS = {"EvolutionHost": "evolution_api", "WapiHost": "wapi", "TwilioHost": "twilio"}
 

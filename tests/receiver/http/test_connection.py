@@ -95,6 +95,7 @@ async def serving(kind: type[Connection] = Quick, connections: int = 1000) -> As
     routes = [Route("/webhooks/x", measure, methods=["POST"]), Route("/api", measure, methods=["POST"])]
     config = server_config(Starlette(routes=routes, exception_handlers=exception_handlers))
     config.http, config.limit_concurrency = kind, connections
+    config.timeout_keep_alive = 1
     server = Server(config)
     with bind("127.0.0.1", 0) as listener:
         task = asyncio.create_task(server._serve([listener]))

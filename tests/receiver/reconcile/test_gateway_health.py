@@ -25,12 +25,12 @@ LATER: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.05}}
 HELD = "select bool_and(due_at > first_unhealthy_at + interval '3 s') from zapwatch_states"
 """Whether all incidents of LATER were due, and were put off."""
 BRISK: dict[str, Any] = {
-    "verdict_within": timedelta(seconds=6),
-    "gateway_settle": timedelta(seconds=2),
+    "verdict_within": timedelta(seconds=4),
+    "gateway_settle": timedelta(seconds=1),
     "breaker_max": timedelta(seconds=1),
-    "stale_after": timedelta(seconds=1),
+    "stale_after": timedelta(seconds=0.5),
     "retry_after": timedelta(seconds=0.2),
-    "probe_timeout": timedelta(seconds=3),
+    "probe_timeout": timedelta(seconds=1.5),
 }
 
 
@@ -189,7 +189,7 @@ async def test_of_a_host_that_is_back_only_the_lost_channels_have_incidents(
 async def test_when_no_gateway_answers_nobody_is_blamed_at_first_and_then_all_are_told_of(
     dsn: str, connection: Connection
 ) -> None:
-    settings = {**BRISK, "offline_for": timedelta(seconds=8)}
+    settings = {**BRISK, "offline_for": timedelta(seconds=5)}
     async with story(dsn, **settings) as told:
         hosts = [await told.fleet.evolution() for _ in range(3)]
         channels = [id for host in hosts for id in await fill(told, host, 3)]
@@ -260,7 +260,7 @@ async def test_an_address_that_answers_proves_that_we_are_online(dsn: str, conne
 async def test_an_address_that_gives_no_answer_raises_the_doubt_for_a_single_gateway(
     dsn: str, silent_gateway: str
 ) -> None:
-    settings = {**BRISK, "offline_for": timedelta(seconds=8)}
+    settings = {**BRISK, "offline_for": timedelta(seconds=5)}
     async with story(dsn, **settings, connectivity_url=silent_gateway) as told:
         host = await told.fleet.evolution()
         await fill(told, host, 5)
