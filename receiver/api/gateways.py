@@ -19,7 +19,7 @@ from receiver.api.channels.channels import Provider
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.http.problems import BadGateway, Conflict, FieldProblem, Invalid, NotFound
-from receiver.outbound.client import open_client
+from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
 from receiver.provisioning import instances
 
@@ -61,7 +61,7 @@ async def import_instances(call: Call) -> Response:
     app, gateway_id = call.app, call.id()
     gateway = await _listable(call, gateway_id)
     try:
-        async with open_client(instances.LISTED_WITHIN, localhost()) as client:
+        async with open_client(LISTED_WITHIN, localhost()) as client:
             listed = await instances.list_instances(client, *gateway)
         new = await instances.register(app.pool, app.vault, gateway[0], gateway_id, tenant_id, listed)
     except instances.NotListed as reason:

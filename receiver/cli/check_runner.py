@@ -18,8 +18,9 @@ from db.vault import Vault
 from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import open_client
 from receiver.outbound.container import localhost
+from receiver.outbound.credentials import Unaskable
 from receiver.providers import CURABLE
-from receiver.reconcile.probe import Probed, Prober, Unaskable
+from receiver.reconcile.probe import Probed, Prober
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
 from receiver.settings import Settings

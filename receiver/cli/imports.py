@@ -127,9 +127,8 @@ def restore(gateway_id: UUID | None, **options: str | None) -> None:
 @asynccontextmanager
 async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
     from db.connection.pool import open_pool
-    from receiver.outbound.client import open_client
+    from receiver.outbound.client import LISTED_WITHIN, open_client
     from receiver.outbound.container import localhost
-    from receiver.provisioning.instances import LISTED_WITHIN
     from receiver.provisioning.webhook_registration import Slotter
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

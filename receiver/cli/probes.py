@@ -35,7 +35,8 @@ def check(channel: UUID | None, **options: str | None) -> None:
 
 def _check_channel(settings: Settings, channel: UUID) -> None:
     from receiver.cli.check_runner import check_channel
-    from receiver.reconcile.probe import Probed, Unaskable
+    from receiver.outbound.credentials import Unaskable
+    from receiver.reconcile.probe import Probed
 
     async def work() -> Probed | None:
         async with open_database(settings) as dsn:

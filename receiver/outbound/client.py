@@ -20,6 +20,10 @@ import httpx
 
 ANSWER_LIMIT: Final = 256 * 1024
 """Bytes of an answer that are read, lists excepted; a gateway's own are a few hundred."""
+LISTED_WITHIN: Final = timedelta(seconds=60)
+"""How long a gateway may take to list its instances: Evolution counts every instance's messages for it."""
+LIST_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes of one page of a list: Evolution tells some 1.3 kB of each instance, and has no pages."""
 ORIGINS_KEPT: Final = 4096
 """Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
 KEPT_FOR: Final = timedelta(seconds=4)

@@ -1,20 +1,15 @@
 """Asks a gateway for its instances and has them registered; probes none and sets nothing on the gateway."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from db.connection.types import Pool
 from db.registry.imports import CHUNK, Listed, register_instances
 from db.vault import Vault
-from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.client import LIST_LIMIT, Client, Unanswered
 from receiver.providers import MANAGED
 
-LISTED_WITHIN: Final = timedelta(seconds=60)
-"""How long a gateway may take to list its instances: Evolution counts every instance's messages for it."""
-LIST_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of one page of a list: Evolution tells some 1.3 kB of each instance, and has no pages."""
 MOST_PAGES: Final = 10_000
 
 

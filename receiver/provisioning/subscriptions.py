@@ -15,9 +15,9 @@ from db.reconcile.claims import WARNED_BEFORE, Target, claim_subscriptions, sett
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import Subscription
-from receiver.reconcile.probe import Unaskable, key_of
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)

@@ -34,9 +34,9 @@ from db.registry.tokens import hash_token
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import MANAGED
 from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
-from receiver.reconcile.probe import Unaskable, key_of
 
 AT_ONCE: Final = 8
 """Channels whose places are looked at at the same time."""

@@ -20,9 +20,10 @@ from db.reconcile.deep_probes import Suspect, claim_suspicions, settle_suspicion
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import DEEP
 from receiver.providers.report import Pulse
-from receiver.reconcile.probe import JITTER, Prober, Unaskable, key_of
+from receiver.reconcile.probe import JITTER, Prober
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
 

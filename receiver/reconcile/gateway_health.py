@@ -20,8 +20,9 @@ from db.reconcile.gateway_health import Judged, Noted, Trial
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.credentials import Unaskable
 from receiver.reconcile.gateway_answers import Tally
-from receiver.reconcile.probe import Prober, Unaskable
+from receiver.reconcile.probe import Prober
 from receiver.settings import Settings
 from receiver.timings import Timings
 from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up

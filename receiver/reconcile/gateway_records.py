@@ -16,10 +16,9 @@ from db.reconcile.claims import Target
 from db.reconcile.deep_probes import Recorder, claim_records, drop_suspicions, note_suspicions, open_targets
 from db.vault import Vault
 from receiver.jobs.loop import Loop
-from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.client import LIST_LIMIT, Client, Unanswered
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import DEEP
-from receiver.provisioning.instances import LIST_LIMIT
-from receiver.reconcile.probe import Unaskable, key_of
 
 EVERY: Final = timedelta(seconds=1)
 AT_ONCE: Final = 4

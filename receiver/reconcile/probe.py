@@ -16,10 +16,9 @@ from uuid import UUID
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
 from db.reconcile.claims import Target, control_targets
-from db.reconcile.webhook_registrations import Place
-from db.registry.channels import channel_identity, gateway_identity
-from db.vault import Vault, VaultError
+from db.vault import Vault
 from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Answer
 from statemachine.model import Reason, Trigger
@@ -48,10 +47,6 @@ LOSSES: Final = frozenset({Trigger.SESSION_MISSING, Trigger.DROPPED})
 """What a channel whose subscription has ended is answered: a 404, or that it isn't connected."""
 
 log = logging.getLogger(__name__)
-
-
-class Unaskable(Exception):
-    """A channel can't be asked, for a reason of ours and not of the gateway's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,22 +200,6 @@ class Prober:
         except TimeoutError:
             return True
         return asked + 1 >= FEWEST
-
-
-def key_of(vault: Vault, target: Target | Place) -> str:
-    """Return the key that a gateway is asked with about a channel; raise `Unaskable`."""
-    if not target.configured:
-        raise Unaskable("it has no address or no key")
-    if target.channel_key is not None:
-        sealed, identity = target.channel_key, channel_identity(target.channel_id)
-    else:
-        assert target.gateway_key is not None
-        assert target.gateway_id is not None
-        sealed, identity = target.gateway_key, gateway_identity(target.gateway_id)
-    try:
-        return vault.open(sealed, identity).decode()
-    except VaultError as error:
-        raise Unaskable(f"its key can't be opened ({error})") from None
 
 
 def _is_another_answer(heard: _Heard) -> bool:

@@ -18,7 +18,8 @@ from db.ingest.writer import Writer
 from db.reconcile.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, release_probes
 from receiver.jobs.leased_tasks import Claimed, to_the_end
 from receiver.jobs.loop import Loop
-from receiver.reconcile.probe import Prober, Unaskable
+from receiver.outbound.credentials import Unaskable
+from receiver.reconcile.probe import Prober
 
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds while nothing is due; a probe that is due at once begins this much late at most."""

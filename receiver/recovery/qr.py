@@ -14,9 +14,9 @@ from db.reconcile.qr import Qr, Wanted, claim_question, open_qr, probe_now, want
 from db.vault import Vault, VaultError
 from receiver.i18n.reasons import reason_text
 from receiver.outbound.client import Client, Unanswered
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import SCANNABLE, Scannable
 from receiver.providers.qr import NoQr
-from receiver.reconcile.probe import Unaskable, key_of
 from statemachine.model import State
 
 SCANNED_WITHIN: Final = timedelta(seconds=20)

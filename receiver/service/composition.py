@@ -37,11 +37,10 @@ from receiver.ingest.live_traffic import Freshness
 from receiver.ingest.operator_signals import OperatorSignals
 from receiver.ingest.webhooks import Webhooks, is_webhook
 from receiver.jobs.loop import Failing, LoopRunner
-from receiver.outbound.client import open_client
+from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
 from receiver.outbound.egress import Outgoing
 from receiver.providers import CURABLE
-from receiver.provisioning.instances import LISTED_WITHIN
 from receiver.provisioning.webhook_registration import Slotter
 from receiver.reconcile.bulk_probe import Sweeper
 from receiver.reconcile.deep_probe import PATIENCE, Suspicions

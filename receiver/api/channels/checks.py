@@ -11,7 +11,7 @@ from db.reconcile.claims import Target, probe_target
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query
 from receiver.http.problems import Conflict, NotFound
-from receiver.reconcile.probe import Unaskable
+from receiver.outbound.credentials import Unaskable
 from statemachine.model import State
 
 

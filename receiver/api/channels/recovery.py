@@ -8,7 +8,7 @@ from starlette.responses import Response
 from db.reconcile.recoveries import Outcome, OverBudget
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.http.problems import Conflict, NotFound, TooMany
-from receiver.reconcile.probe import Unaskable
+from receiver.outbound.credentials import Unaskable
 from receiver.recovery.orders import Declined, Tried
 from statemachine.model import State
 
