@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from db.claims import Target
+from db.codec import reason_of, state_of
 from db.connections import Connection
 from db.queries import sql
 from db.vault import Vault
@@ -69,8 +70,7 @@ async def wanted_qr(
     if row is None:
         return None
     target = Target(**{name: row[name] for name in Target._fields})
-    reason = None if row["reason"] is None else Reason(row["reason"])
-    about = State(row["state"]), reason, row["locale"]
+    about = state_of(row["state"]), reason_of(row["reason"]), row["locale"]
     return Wanted(target, row["paused"], *about, row["sealed"], row["scanned_until"])
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from db.claims import PER_GATEWAY, Claim
-from db.codec import STATES
+from db.codec import state_of
 from db.connections import Connection
 from db.queries import sql
 from statemachine.model import State
@@ -65,7 +65,7 @@ async def swept_channels(connection: Connection, gateway_id: UUID) -> list[Swept
     """
     rows = await connection.fetch(sql.swept_channels, gateway_id)
     return [
-        Swept(row["channel_id"], row["version"], STATES[row["state"]], row["probe_due_at"], row["instance"])
+        Swept(row["channel_id"], row["version"], state_of(row["state"]), row["probe_due_at"], row["instance"])
         for row in rows
     ]
 

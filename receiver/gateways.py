@@ -14,13 +14,14 @@ from db import gateways
 from db.claims import Target
 from db.connections import Pool
 from db.gateways import Judged, Noted, Trial
-from db.patience import TRANSIENT
+from db.patience import TRANSIENT, passes
 from db.queue import PATIENCE, Unavailable
 from db.writer import Writer
 from receiver.claimed import to_the_end
 from receiver.client import Client, Unanswered
 from receiver.jobs.loop import Loop
 from receiver.probe import Prober, Unaskable
+from receiver.providers import PROVIDERS
 from receiver.settings import Settings
 from receiver.tally import Tally
 from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
@@ -31,6 +32,8 @@ OFTENEST: Final = timedelta(seconds=0.1)
 """Pause at least, however soon a verdict is wanted."""
 LOOKS: Final = 4
 """How many looks there are at least within the time in which losses count as one."""
+ASIDE: Final = timedelta(minutes=1)
+"""When a gateway is looked at again that could not be judged."""
 AT_ONCE: Final = 100
 """Gateways that one process tries at the same time."""
 ELSEWHERE: Final = 3
@@ -54,6 +57,7 @@ class Gateways:
         self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
         self._trials: dict[asyncio.Task[None], Trial] = {}
         self._proving: set[asyncio.Task[None]] = set()
+        self._aside: dict[UUID, datetime] = {}
 
     def loop(self) -> Loop:
         """Return the loop that looks after gateways."""
@@ -66,11 +70,26 @@ class Gateways:
         noted = self._tally.take(now, unproven)
         async with self._pool.acquire() as connection:
             wanted = await gateways.gateways_in_question(connection, now, noted, self._window, self._limits)
+        self._aside = {id: until for id, until in self._aside.items() if until > now}
         for gateway_id in wanted:
-            await self._judge(gateway_id, now, noted.get(gateway_id, Noted()))
+            await self._try_to_judge(gateway_id, now, noted.get(gateway_id, Noted()))
         # A trial cut short would belong to nobody until its lease ends.
         await to_the_end(self._try())
         return False
+
+    async def _try_to_judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
+        """Judge a gateway; one that can't be judged waits, and keeps no other from it."""
+        if gateway_id in self._aside:
+            self._tally.put_back(gateway_id, noted)
+            return
+        try:
+            await self._judge(gateway_id, now, noted)
+        except Exception as error:
+            self._tally.put_back(gateway_id, noted)
+            if passes(error):
+                raise
+            log.exception("gateway %s can't be judged, and waits", gateway_id)
+            self._aside[gateway_id] = now + ASIDE
 
     async def _judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
         async with self._pool.acquire() as connection:
@@ -88,7 +107,7 @@ class Gateways:
         failing = self._tally.failing
         async with self._pool.acquire() as connection:
             if self._url is None:
-                others = await gateways.gateways_elsewhere(connection, failing[:1], ELSEWHERE - 1)
+                others = await gateways.gateways_elsewhere(connection, PROVIDERS, failing[:1], ELSEWHERE - 1)
                 if len(others) < ELSEWHERE - 1:
                     return []
             unproven = self._tally.unproven(now)
@@ -110,7 +129,7 @@ class Gateways:
         questions: list[Coroutine[Any, Any, object]] = []
         try:
             async with self._pool.acquire() as connection:
-                others = await gateways.gateways_elsewhere(connection, failing, ELSEWHERE)
+                others = await gateways.gateways_elsewhere(connection, PROVIDERS, failing, ELSEWHERE)
                 questions += map(self._ask, await gateways.pick_targets(connection, others))
         except TRANSIENT as error:
             log.warning("nobody is asked whether we are online: %r", error)

@@ -20,7 +20,7 @@ from db.registry import channel_identity, gateway_identity
 from db.slots import Place
 from db.vault import Vault, VaultError
 from receiver.client import Client, Unanswered
-from receiver.providers import PROVIDERS
+from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import Answer
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
@@ -52,6 +52,14 @@ log = logging.getLogger(__name__)
 
 class Unaskable(Exception):
     """A channel can't be asked, for a reason of ours and not of the gateway's."""
+
+
+def provider_of(name: str) -> Provider:
+    """Return the provider of this name; raise `Unaskable` when only a later version knows it."""
+    provider = PROVIDERS.get(name)
+    if provider is None:
+        raise Unaskable(f"this version doesn't know {name}")
+    return provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ class Prober:
         return probed
 
     async def _ask(self, target: Target) -> _Heard:
-        provider = PROVIDERS[target.provider]
+        provider = provider_of(target.provider)
         if target.instance is None:
             raise Unaskable("it names no instance")
         question = provider.ask(target.instance, key_of(self._vault, target))

@@ -70,6 +70,7 @@ SCANS: Final = {
     Reason.QR_SHOWN,
 }
 """Reasons for which a scan brings a channel back, in whatever state it is."""
+EVENTS: Final = frozenset(Event)
 REASONS: Final = {reason.value: reason for reason in Reason}
 
 Link = Callable[[UUID, UUID, datetime], str]
@@ -175,6 +176,8 @@ class Dispatcher:
         notifier = self._notifiers.get(claim.kind)
         if notifier is None:
             return Sent(False, answer="this version has no notifier of its kind")
+        if any(row["event"] not in EVENTS for row in news):
+            return Sent(False, answer="this version does not know what it is to tell")
         try:
             config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
             message = self._message(claim, news)

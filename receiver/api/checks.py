@@ -9,11 +9,11 @@ from starlette.routing import Route
 
 from db.checks import Check, read_check, start_check
 from db.claims import Target, probe_target
+from db.codec import state_of
 from receiver.api.endpoint import Call, Json, operators_only
 from receiver.api.query import Query
 from receiver.errors import Conflict, NotFound
 from receiver.probe import Unaskable
-from statemachine.model import State
 
 
 async def check_channel(call: Call) -> Response:
@@ -29,7 +29,7 @@ async def check_channel(call: Call) -> Response:
     return Json(
         {
             "outcome": probed.outcome,
-            "state": State(found.row["state"]).shown,
+            "state": state_of(found.row["state"]).shown,
             "http_status": probed.http_status,
             "took_ms": round(probed.took.total_seconds() * 1000),
         }

@@ -6,12 +6,12 @@ from uuid import UUID
 from starlette.responses import Response
 from starlette.routing import Route
 
+from db.codec import state_of
 from db.recoveries import Outcome, OverBudget
 from receiver.api.endpoint import Call, Json, operators_only
 from receiver.errors import Conflict, NotFound, TooMany
 from receiver.probe import Unaskable
 from receiver.recovery import Declined, Tried
-from statemachine.model import State
 
 NOT_NEEDED: Final = "not_needed"
 """The outcome when a probe says open before anything was ordered."""
@@ -29,7 +29,7 @@ async def restart(call: Call) -> Response:
     found = await call.services.channels.find((call.tenant_id, channel_id))
     if found is None:
         raise _unknown()
-    return Json({**_shown(tried), "state": State(found.row["state"]).shown})
+    return Json({**_shown(tried), "state": state_of(found.row["state"]).shown})
 
 
 async def _ordered(call: Call, channel_id: UUID) -> Tried:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from db.codec import reason_of, state_of
 from db.connections import Record
 from db.deliveries import Delivery, Tested
 from db.destinations import Destination
@@ -11,7 +12,7 @@ from db.reads import ChannelRow, GatewayRow
 from db.rules import rules_of
 from receiver.providers import HEALING
 from receiver.texts import reason_text
-from statemachine.model import Monitoring, Reason, Rules, Standing, State
+from statemachine.model import Monitoring, Rules, Standing
 
 
 def channel(found: ChannelRow) -> dict[str, object]:
@@ -24,7 +25,7 @@ def channel(found: ChannelRow) -> dict[str, object]:
         "provider": row["provider"],
         "instance": row["instance"],
         "name": row["name"],
-        "state": State(row["state"]).shown,
+        "state": state_of(row["state"]).shown,
         "since": row["since"],
         "reason": _reason(row),
         "first_unhealthy_at": row["first_unhealthy_at"],
@@ -222,10 +223,10 @@ def _flag(name: str, metadata: object, defaults: object) -> bool:
 
 
 def _reason(row: Record) -> dict[str, Any] | None:
-    if row["reason"] is None:
+    reason = reason_of(row["reason"])
+    if reason is None:
         return None
-    reason = Reason(row["reason"])
-    terminal = Standing(State(row["state"]), reason).terminal
+    terminal = Standing(state_of(row["state"]), reason).terminal
     text = reason_text(reason, row["locale"])
     return {"code": reason.value, "terminal": terminal, "text": text, "status": row["status"]}
 

@@ -319,7 +319,7 @@ async def test_probing_goes_on_when_the_database_is_back(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database
         )
         async with asyncio.timeout(15):
-            while not _warned(caplog, "receiver.reconciler"):  # noqa: ASYNC110
+            while not _warned(caplog, "receiver.jobs.loop"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)  # the loop tells only the log
         await admin.execute(f"alter database {database} connection limit -1")
 
