@@ -37,6 +37,16 @@ REASONS: Final[Mapping[str | None, Reason]] = {reason.value: reason for reason i
 AILMENTS: Final = {ailment.value: ailment for ailment in Ailment}
 
 
+def state_of(word: str) -> State:
+    """Return the state of this name; one that only a later version knows is unknown."""
+    return STATES.get(word, State.UNKNOWN)
+
+
+def reason_of(word: str | None) -> Reason | None:
+    """Return the reason of this name, None without one; one that only a later version knows is unknown."""
+    return None if word is None else REASONS.get(word, Reason.UNKNOWN)
+
+
 def when(text: str | None) -> datetime | None:
     """Return the time written as RFC 3339, or None."""
     return None if text is None else datetime.fromisoformat(text)
@@ -48,7 +58,7 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
     `memory` is the row's column of that name, read.
     """
     suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
-    standing = Standing(STATES[row["state"]], REASONS.get(row["reason"]), row["status"])
+    standing = Standing(state_of(row["state"]), reason_of(row["reason"]), row["status"])
     return Channel(
         rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
         evidence=evidence_of(memory.get("evidence"), standing),
@@ -100,7 +110,7 @@ def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | 
     if document is None:
         return None
     at, state, reason, status = document
-    return Flap(datetime.fromisoformat(at), Standing(STATES[state], REASONS.get(reason), status))
+    return Flap(datetime.fromisoformat(at), Standing(state_of(state), reason_of(reason), status))
 
 
 def evidence_of(document: WrittenEvidence | None, standing: Standing) -> Evidence:
@@ -109,17 +119,19 @@ def evidence_of(document: WrittenEvidence | None, standing: Standing) -> Evidenc
         return Evidence(standing)
     state, reason, status = document["base"]
     return Evidence(
-        base=Standing(STATES[state], REASONS.get(reason), status),
+        base=Standing(state_of(state), reason_of(reason), status),
         witnesses=tuple(
             Witness(
                 datetime.fromisoformat(at),
                 datetime.fromisoformat(received_at),
                 datetime.fromisoformat(emitted_at),
                 TRIGGERS[trigger],
-                REASONS.get(reason),
+                reason_of(reason),
                 status,
             )
             for at, received_at, emitted_at, trigger, reason, status in document.get("witnesses", ())
+            # A later version's trigger says nothing that this one could fold.
+            if trigger in TRIGGERS
         ),
         settled_at=when(document.get("settled_at")),
         qr_at=when(document.get("qr_at")),

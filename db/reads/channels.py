@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
+from db.codec.channel import state_of
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
 from statemachine.model import State
@@ -132,7 +133,7 @@ async def find_channels(pool: Pool, wanted: Sequence[ChannelKey]) -> dict[Channe
 async def read_states(pool: Pool, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
     """Return the states of channels."""
     rows = await pool.fetch(sql.read_states, channel_ids)
-    return {row["channel_id"]: State(row["state"]) for row in rows}
+    return {row["channel_id"]: state_of(row["state"]) for row in rows}
 
 
 async def list_events(

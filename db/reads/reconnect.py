@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from db.codec.channel import reason_of, state_of
 from db.connection.types import Pool
 from db.queries import sql
 from statemachine.model import Reason, State
@@ -38,7 +39,7 @@ async def find_stranded(pool: Pool, wanted: Sequence[StrandedKey]) -> dict[Stran
     channels, incidents = zip(*wanted, strict=True)
     found: dict[StrandedKey, Stranded] = {}
     for row in await pool.fetch(sql.read_stranded, channels, incidents):
-        reason = None if row["reason"] is None else Reason(row["reason"])
-        values = dict(row.items()) | {"state": State(row["state"]), "reason": reason}
+        words = {"state": state_of(row["state"]), "reason": reason_of(row["reason"])}
+        values = dict(row.items()) | words
         found[row["channel_id"], row["incident_id"]] = Stranded(**values)
     return found

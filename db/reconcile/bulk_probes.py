@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from db.codec.channel import STATES
+from db.codec.channel import state_of
 from db.connection.types import Connection
 from db.queries import sql
 from db.reconcile.claims import PER_GATEWAY, Claim
@@ -65,7 +65,7 @@ async def swept_channels(connection: Connection, gateway_id: UUID) -> list[Swept
     """
     rows = await connection.fetch(sql.swept_channels, gateway_id)
     return [
-        Swept(row["channel_id"], row["version"], STATES[row["state"]], row["probe_due_at"], row["instance"])
+        Swept(row["channel_id"], row["version"], state_of(row["state"]), row["probe_due_at"], row["instance"])
         for row in rows
     ]
 

@@ -168,10 +168,13 @@ async def settle_subscription(
 
 
 async def claim_versions(
-    connection: Connection, now: datetime, again_at: datetime, limit: int
+    connection: Connection, providers: Sequence[str], now: datetime, again_at: datetime, limit: int
 ) -> list[DueGateway]:
-    """Return gateways whose version is to be read; unless it is settled the next try is at `again_at`."""
-    rows = await connection.fetch(sql.claim_versions, now, again_at, limit)
+    """Return gateways of these providers whose version is to be read.
+
+    Unless it is settled the next try is at `again_at`.
+    """
+    rows = await connection.fetch(sql.claim_versions, now, again_at, limit, providers)
     return [DueGateway(row["id"], row["provider"], row["base_url"]) for row in rows]
 
 

@@ -36,6 +36,8 @@ LATELY: Final = 2
 """Windows in which departures are looked for: a probe proves one some time after it happened."""
 SPREAD: Final = 0.8
 """Share of the time for settling over which probes are spread; the rest is for their answers."""
+HEALTHS: Final = frozenset(Health)
+CAUSES: Final = frozenset(Cause)
 AROUND: Final = 20
 """Among how many of a gateway's channels the one is chosen that a trial asks about."""
 
@@ -83,10 +85,13 @@ async def gateways_in_question(
 async def judge(
     connection: Connection, gateway_id: UUID, now: datetime, noted: Noted, window: timedelta, limits: Limits
 ) -> Judged | None:
-    """Look at a gateway, with what was noted of it, and keep what follows; None: somebody has its row."""
+    """Look at a gateway, with what was noted of it, and keep what follows.
+
+    None: somebody has its row, or only a later version knows how it stands.
+    """
     async with connection.transaction():
         row = await connection.fetchrow(sql.lock_gateway_health, gateway_id)
-        if row is None:
+        if row is None or not _is_known(row):
             return None
         before = _gateway(row)
         seen = await _look(connection, gateway_id, now, noted, window, row)
@@ -179,9 +184,11 @@ async def end_trial(connection: Connection, trial: Trial, now: datetime, limits:
     await connection.execute(sql.end_trial, trial.gateway_id, trial.until, again_at)
 
 
-async def gateways_elsewhere(connection: Connection, but: Collection[UUID], limit: int) -> list[UUID]:
-    """Return some other gateways that have channels to ask about, those that are up first."""
-    rows = await connection.fetch(sql.gateways_elsewhere, list(but), limit)
+async def gateways_elsewhere(
+    connection: Connection, providers: Collection[str], but: Collection[UUID], limit: int
+) -> list[UUID]:
+    """Return some other gateways of these providers with channels to ask about, those that are up first."""
+    rows = await connection.fetch(sql.gateways_elsewhere, list(but), limit, list(providers))
     return [row["id"] for row in rows]
 
 
@@ -189,6 +196,10 @@ async def count_gateways(connection: Connection) -> dict[str, int]:
     """Return how many gateways with channels there are by state."""
     rows: Sequence[Record] = await connection.fetch(sql.count_gateways)
     return {row["state"]: row["gateways"] for row in rows}
+
+
+def _is_known(row: Record) -> bool:
+    return row["state"] in HEALTHS and (row["cause"] is None or row["cause"] in CAUSES)
 
 
 def _gateway(row: Record) -> Gateway:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import orjson
 
+from db.codec.channel import reason_of, state_of
 from db.connection.types import Connection
 from db.queries import sql
 from db.reconcile.claims import Target
@@ -69,8 +70,7 @@ async def wanted_qr(
     if row is None:
         return None
     target = Target(**{name: row[name] for name in Target._fields})
-    reason = None if row["reason"] is None else Reason(row["reason"])
-    about = State(row["state"]), reason, row["locale"]
+    about = state_of(row["state"]), reason_of(row["reason"]), row["locale"]
     return Wanted(target, row["paused"], *about, row["sealed"], row["scanned_until"])
 
 

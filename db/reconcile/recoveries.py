@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Self
 from uuid import UUID
 
+from db.codec.channel import reason_of, state_of
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
 from db.reads.channels import reading
@@ -151,8 +152,8 @@ async def read_case(connection: Connection, channel_id: UUID, tenant_id: UUID | 
         return None
     return Case(
         target=Target(**{name: row[name] for name in Target._fields}),
-        state=State(row["state"]),
-        reason=None if row["reason"] is None else Reason(row["reason"]),
+        state=state_of(row["state"]),
+        reason=reason_of(row["reason"]),
         since=row["since"],
         wanted=row["wanted"],
         gateway_version=row["gateway_version"],

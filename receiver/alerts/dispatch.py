@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+from pydantic import ValidationError
 
 from db.alerts.messages import (
     PER_DESTINATION,
@@ -161,8 +162,11 @@ class Dispatcher:
         if notifier is None:
             return Sent(False, answer="this version has no notifier of its kind")
         try:
-            config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
             message = message_of(claim, facts, self._link, datetime.now(UTC))
+        except ValidationError:
+            return Sent(False, answer="this version does not know what it is to tell")
+        try:
+            config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
             outgoing = self._operators if claim.tenant_id is None else self._tenants
             async with asyncio.timeout(self._send_within.total_seconds()):
                 return await notifier.send(config, message, outgoing)

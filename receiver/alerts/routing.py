@@ -10,13 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-import asyncpg
 import orjson
 
 from db.alerts import alerts as alert_rows
 from db.alerts.alerts import IN_APP, Decided, Destination, DueAlert, DueReminder
 from db.alerts.state_changes import DueChange, due_changes, put_off_changes
-from db.connection.retry import TRANSIENT
+from db.connection.retry import passes
 from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
 from receiver.alerts.batching import WINDOW, Book
@@ -36,7 +35,7 @@ EVERY: Final = timedelta(seconds=0.25)
 AT_ONCE: Final = 500
 """Alerts decided in one transaction, and changes."""
 ASIDE: Final = timedelta(minutes=1)
-"""When an alert or a change is looked at again that the database refuses to have decided."""
+"""When an alert or a change is looked at again that could not be decided."""
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +97,9 @@ class Routing:
     async def _round(self) -> bool:
         try:
             routed = await to_the_end(self.route_due())
-        except TRANSIENT:
-            raise
-        except asyncpg.PostgresError as error:
+        except Exception as error:
+            if passes(error):
+                raise
             # Of many, one may be at fault: it is found one by one, and the others don't wait for it.
             if self._at_once > 1:
                 self._at_once = 1
@@ -111,7 +110,7 @@ class Routing:
         self._at_once = min(2 * self._at_once, AT_ONCE)
         return routed > 0
 
-    async def _put_aside(self, why: asyncpg.PostgresError) -> bool:
+    async def _put_aside(self, why: Exception) -> bool:
         """Have the one that is refused wait; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -125,7 +124,7 @@ class Routing:
             about = (
                 one.channel_id if isinstance(one, DueChange) else one.incident_id or one.gateway_incident_id
             )
-            log.error("the database refuses what is decided of %s, which waits", about, exc_info=why)
+            log.error("nothing can be decided of %s, which waits", about, exc_info=why)
         return bool(put_aside)
 
     async def _open_desk(

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from db.alerts.deliveries import Delivery, Tested
 from db.alerts.destinations import Destination
+from db.codec.channel import reason_of, state_of
 from db.codec.rules import rules_of
 from db.connection.json_columns import load
 from db.connection.types import Record
 from db.reads.channels import ChannelRow, GatewayRow
 from receiver.i18n.reasons import reason_text
 from receiver.providers import HEALING
-from statemachine.model import Monitoring, Reason, Rules, Standing, State
+from statemachine.model import Monitoring, Rules, Standing
 
 
 def channel(found: ChannelRow) -> dict[str, object]:
@@ -23,7 +24,7 @@ def channel(found: ChannelRow) -> dict[str, object]:
         "provider": row["provider"],
         "instance": row["instance"],
         "name": row["name"],
-        "state": State(row["state"]).shown,
+        "state": state_of(row["state"]).shown,
         "since": row["since"],
         "reason": _reason(row),
         "first_unhealthy_at": row["first_unhealthy_at"],
@@ -221,10 +222,10 @@ def _flag(name: str, metadata: object, defaults: object) -> bool:
 
 
 def _reason(row: Record) -> dict[str, object] | None:
-    if row["reason"] is None:
+    reason = reason_of(row["reason"])
+    if reason is None:
         return None
-    reason = Reason(row["reason"])
-    terminal = Standing(State(row["state"]), reason).terminal
+    terminal = Standing(state_of(row["state"]), reason).terminal
     text = reason_text(reason, row["locale"])
     return {"code": reason.value, "terminal": terminal, "text": text, "status": row["status"]}
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from db import diagnosis
 from db.connection.types import Connection
-from db.diagnosis import Finding, WatchedChannel, WatchedGateway
+from db.diagnosis import Finding, WatchedChannel, WatchedGateway, about, problem
 from db.registry.channels import channel_identity, gateway_identity
 from db.vault import Vault, VaultError, kept_keys
 from receiver.outbound.client import Client
@@ -51,12 +51,21 @@ class Installation:
         versioned = {name for name, provider in PROVIDERS.items() if provider.has_version}
         used = {channel.gateway_id for channel in self.channels}
         gateways = [gateway for gateway in self.gateways if gateway.id in used]
+        unknown = [gateway for gateway in gateways if gateway.provider not in PROVIDERS]
         return [
+            *_unknown_providers(unknown),
             *diagnosis.judge_channels(self.channels, datetime.now(UTC)),
             *diagnosis.judge_gateways(gateways),
             *diagnosis.judge_clocks(gateways),
             *diagnosis.judge_versions([gateway for gateway in gateways if gateway.provider in versioned]),
         ]
+
+
+def _unknown_providers(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+    named = [f"{gateway.base_url} ({gateway.provider})" for gateway in gateways]
+    what = "Gateways of a provider that this version doesn't know"
+    do = "Run the version that registered them. Until then nobody asks them, and their webhooks get 503."
+    return about(problem, "unknown_provider", what, named, do)
 
 
 def unseal(vault: Vault | None, sealed: bytes, identity: str) -> str | None:
@@ -77,6 +86,7 @@ def key_of(vault: Vault | None, channel: WatchedChannel) -> str | None:
 
 
 def is_carried(channel: WatchedChannel, key: str) -> bool:
-    """Say whether the headers that the gateway is asked with can carry the key."""
-    headers = PROVIDERS[channel.provider].ask(channel.instance or "", key).headers.values()
+    """Say whether the headers that the gateway is asked with can carry the key, as far as they are known."""
+    provider = PROVIDERS.get(channel.provider)
+    headers = [] if provider is None else provider.ask(channel.instance or "", key).headers.values()
     return all(value.isascii() and value.isprintable() for value in headers)

@@ -88,10 +88,10 @@ def _webhook_findings(code: str, things: Sequence[str], settings: Settings) -> l
 
 
 def _question(vault: Vault | None, channel: WatchedChannel) -> Question | None:
-    key = key_of(vault, channel)
+    key, provider = key_of(vault, channel), PROVIDERS.get(channel.provider)
     if key is None or channel.instance is None or not channel.base_url or not is_carried(channel, key):
         return None
-    return PROVIDERS[channel.provider].ask_webhooks(channel.instance, key)
+    return None if provider is None else provider.ask_webhooks(channel.instance, key)
 
 
 def _sample(channels: Sequence[WatchedChannel]) -> list[WatchedChannel]:

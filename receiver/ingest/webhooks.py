@@ -104,7 +104,7 @@ class Webhooks:
         token, *suffix = rest
         provider = PROVIDERS.get(name)
         try:
-            said = await self._say(provider, token, suffix[0] if suffix else None, scope, receive)
+            said = await self._say(provider, name, token, suffix[0] if suffix else None, scope, receive)
         except ClientDisconnect:
             self._count(provider, 499)
             return
@@ -117,10 +117,18 @@ class Webhooks:
             await send({"type": "http.response.body"})
 
     async def _say(
-        self, provider: Provider | None, token: str, suffix: str | None, scope: Scope, receive: Receive
+        self,
+        provider: Provider | None,
+        name: str,
+        token: str,
+        suffix: str | None,
+        scope: Scope,
+        receive: Receive,
     ) -> int | Problem:
         """Return the answer: a status, or what is wrong; whatever fails, the sender is to send it again."""
         try:
+            if provider is None:
+                return await self._refuse(name, token)
             return await self._receive(provider, token, suffix, scope, receive)
         except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
             return problem
@@ -134,15 +142,24 @@ class Webhooks:
             log.exception("a webhook was not accepted")
             return UnavailableAnswer("The event was not stored; send it again.")
 
+    async def _refuse(self, name: str, token: str) -> Problem:
+        """Return the answer to a webhook of a provider that this version doesn't know, as after a step back.
+
+        With a valid token it is to be sent again: nobody can read it now, and it may hold a message.
+        """
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            target = await self._tokens.resolve(name, token)
+        if target is None:
+            return Unauthorized("Nobody has this webhook address.")
+        return UnavailableAnswer("This version does not know the provider; send it again.")
+
     def _count(self, provider: Provider | None, status: int) -> None:
         counter: Counter = self._answers("unknown" if provider is None else provider.name, str(status))
         counter.inc()
 
     async def _receive(
-        self, provider: Provider | None, token: str, suffix: str | None, scope: Scope, receive: Receive
+        self, provider: Provider, token: str, suffix: str | None, scope: Scope, receive: Receive
     ) -> int:
-        if provider is None:
-            raise Unauthorized("Nobody has this webhook address.")
         # One sender waits for the database so long in all; the arrival of its body doesn't count.
         patience = PATIENCE.total_seconds()
         target: Target | None = self._tokens.known(provider.name, token)

@@ -35,7 +35,7 @@ from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
-from receiver.providers import MANAGED
+from receiver.providers import MANAGED, Managed
 from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
 
 AT_ONCE: Final = 8
@@ -75,8 +75,8 @@ class Slotter:
     async def look_again(self, place: Place) -> None:
         """Look whether our address is still where we put it, and put it back, never twice in a row."""
         now, traffic = datetime.now(UTC), bool(place.traffic)
-        provider = MANAGED[place.provider]
         try:
+            provider = _managed(place)
             slots = await self._look(place)
             ours = await self._ours(place, slots.addresses.values())
             is_set = all(slots.addresses[slot] in ours for slot in provider.slots(traffic=False))
@@ -100,7 +100,7 @@ class Slotter:
         row = orjson.loads(self._vault.open(place.before, slot_identity(place.channel_id)))
         try:
             key, version = key_of(self._vault, place), await self._version(place)
-            for order in MANAGED[place.provider].put_back(row, place.instance, key, version):
+            for order in _managed(place).put_back(row, place.instance, key, version):
                 await self._send(place, order)
             there = (await self._look(place)).addresses.values()
             if await self._ours(place, there):
@@ -125,12 +125,12 @@ class Slotter:
 
     async def _has_secret(self, place: Place, slots: Slots) -> bool:
         """Say whether our secret goes with the address, or can't."""
-        if not MANAGED[place.provider].sends_secret(place.version):
+        if not _managed(place).sends_secret(place.version):
             return True
         return slots.secret == (await self._address(place.gateway_id, with_secret=True)).secret
 
     async def _fill(self, place: Place, traffic: bool, replace: bool, now: datetime) -> Found:
-        provider = MANAGED[place.provider]
+        provider = _managed(place)
         needed, wanted = provider.slots(traffic=False), provider.slots(traffic)
         slots = await self._look(place)
         ours = await self._ours(place, slots.addresses.values())
@@ -159,7 +159,7 @@ class Slotter:
             await keep_place(connection, place.channel_id, found, now)
 
     async def _look(self, place: Place) -> Slots:
-        provider, key = MANAGED[place.provider], key_of(self._vault, place)
+        provider, key = _managed(place), key_of(self._vault, place)
         question = provider.ask_webhooks(place.instance, key)
         if question is None:
             raise Unaskable("its gateway keeps no addresses")
@@ -193,15 +193,23 @@ class Slotter:
 
     async def _version(self, place: Place) -> str | None:
         """Return the gateway's version, asked for once where it matters and isn't known."""
-        if place.version is not None or not MANAGED[place.provider].has_version:
+        if place.version is not None or not _managed(place).has_version:
             return place.version
         if place.gateway_id not in self._versions:
             reply = await self._client.get(f"{place.base_url}/")
-            version = MANAGED[place.provider].read_version(reply.body)
+            version = _managed(place).read_version(reply.body)
             if version is None:
                 raise Unaskable("its gateway did not tell its version")
             self._versions[place.gateway_id] = version
         return self._versions[place.gateway_id]
+
+
+def _managed(place: Place) -> Managed:
+    """Return the place's provider; raise `Unaskable` when it has no places that this version knows."""
+    provider = MANAGED.get(place.provider)
+    if provider is None:
+        raise Unaskable(f"this version knows no places of {place.provider}")
+    return provider
 
 
 def token_in(address: str) -> tuple[str, str] | None:

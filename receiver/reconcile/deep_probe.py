@@ -105,8 +105,9 @@ class Suspicions:
 
     async def _ask(self, target: Target) -> tuple[Pulse, int | None]:
         """Return what the deep probe shows, and the HTTP status if there was an answer."""
-        deep = DEEP[target.provider]
-        assert target.instance is not None
+        deep = DEEP.get(target.provider)
+        if deep is None or target.instance is None:
+            raise Unaskable(f"nothing tells a dead connection of {target.provider} apart")
         order = deep.ask(target.instance, key_of(self._vault, target))
         try:
             reply = await self._client.send(

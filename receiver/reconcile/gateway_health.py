@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from db.connection.retry import TRANSIENT
+from db.connection.retry import TRANSIENT, passes
 from db.connection.types import Pool
 from db.ingest.queue import PATIENCE, Unavailable
 from db.ingest.writer import Writer
@@ -21,6 +21,7 @@ from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable
+from receiver.providers import PROVIDERS
 from receiver.reconcile.gateway_answers import Tally
 from receiver.reconcile.probe import Prober
 from receiver.settings import Settings
@@ -33,6 +34,8 @@ OFTENEST: Final = timedelta(seconds=0.1)
 """Pause at least, however soon a verdict is wanted."""
 LOOKS: Final = 4
 """How many looks there are at least within the time in which losses count as one."""
+ASIDE: Final = timedelta(minutes=1)
+"""When a gateway is looked at again that could not be judged."""
 AT_ONCE: Final = 100
 """Gateways that one process tries at the same time."""
 ELSEWHERE: Final = 3
@@ -63,6 +66,7 @@ class Gateways:
         self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
         self._trials: dict[asyncio.Task[None], Trial] = {}
         self._proving: set[asyncio.Task[None]] = set()
+        self._aside: dict[UUID, datetime] = {}
 
     def loop(self) -> Loop:
         """Return the loop that looks after gateways."""
@@ -77,11 +81,26 @@ class Gateways:
             wanted = await gateway_health.gateways_in_question(
                 connection, now, noted, self._window, self._limits
             )
+        self._aside = {id: until for id, until in self._aside.items() if until > now}
         for gateway_id in wanted:
-            await self._judge(gateway_id, now, noted.get(gateway_id, Noted()))
+            await self._try_to_judge(gateway_id, now, noted.get(gateway_id, Noted()))
         # A trial cut short would belong to nobody until its lease ends.
         await to_the_end(self._try())
         return False
+
+    async def _try_to_judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
+        """Judge a gateway; one that can't be judged waits, and keeps no other from it."""
+        if gateway_id in self._aside:
+            self._tally.put_back(gateway_id, noted)
+            return
+        try:
+            await self._judge(gateway_id, now, noted)
+        except Exception as error:
+            self._tally.put_back(gateway_id, noted)
+            if passes(error):
+                raise
+            log.exception("gateway %s can't be judged, and waits", gateway_id)
+            self._aside[gateway_id] = now + ASIDE
 
     async def _judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
         async with self._pool.acquire() as connection:
@@ -101,7 +120,9 @@ class Gateways:
         failing = self._tally.failing
         async with self._pool.acquire() as connection:
             if self._url is None:
-                others = await gateway_health.gateways_elsewhere(connection, failing[:1], ELSEWHERE - 1)
+                others = await gateway_health.gateways_elsewhere(
+                    connection, PROVIDERS, failing[:1], ELSEWHERE - 1
+                )
                 if len(others) < ELSEWHERE - 1:
                     return []
             unproven = self._tally.unproven(now)
@@ -123,7 +144,7 @@ class Gateways:
         questions: list[Coroutine[object, None, object]] = []
         try:
             async with self._pool.acquire() as connection:
-                others = await gateway_health.gateways_elsewhere(connection, failing, ELSEWHERE)
+                others = await gateway_health.gateways_elsewhere(connection, PROVIDERS, failing, ELSEWHERE)
                 questions += map(self._ask, await gateway_health.pick_targets(connection, others))
         except TRANSIENT as error:
             log.warning("nobody is asked whether we are online: %r", error)

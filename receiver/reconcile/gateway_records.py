@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
+from db.connection.retry import passes
 from db.connection.types import Pool
 from db.reconcile.claims import Target
 from db.reconcile.deep_probes import Recorder, claim_records, drop_suspicions, note_suspicions, open_targets
@@ -33,8 +34,18 @@ async def look_at_records(pool: Pool, vault: Vault, client: Client) -> bool:
     """Look at the records that are due, side by side; return whether more may be due."""
     async with pool.acquire() as connection:
         due = await claim_records(connection, list(DEEP), datetime.now(UTC), AT_ONCE)
-    await asyncio.gather(*(_look(pool, vault, client, gateway) for gateway in due))
+    await asyncio.gather(*(_try_to_look(pool, vault, client, gateway) for gateway in due))
     return len(due) == AT_ONCE
+
+
+async def _try_to_look(pool: Pool, vault: Vault, client: Client, gateway: Recorder) -> None:
+    try:
+        await _look(pool, vault, client, gateway)
+    except Exception as error:
+        if passes(error):
+            raise
+        # Whatever one gateway answers must not end the looking at all.
+        log.exception("the records of gateway %s could not be looked at", gateway.id)
 
 
 async def _look(pool: Pool, vault: Vault, client: Client, gateway: Recorder) -> None:
@@ -67,7 +78,7 @@ async def _read(
             log.info("gateway %s told no records: %s", gateway.id, reason)
             break
         except Exception:
-            # Whatever one gateway answers must not end the looking at all.
+            # What other keys were shown counts all the same.
             log.exception("the records of gateway %s could not be read", gateway.id)
             break
         for instance in unheard.keys() & records.keys():

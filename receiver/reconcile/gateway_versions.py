@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
+from db.connection.retry import passes
 from db.connection.types import Pool
 from db.reconcile.claims import DueGateway, claim_versions, settle_version
 from receiver.http.auth import Tokens
@@ -31,9 +32,19 @@ async def read_versions(pool: Pool, client: Client, tokens: Tokens) -> bool:
     """Read the versions that are due, side by side; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
-        due = await claim_versions(connection, now, now + AGAIN, AT_ONCE)
-    await asyncio.gather(*(_read_version(pool, client, tokens, gateway) for gateway in due))
+        due = await claim_versions(connection, list(PROVIDERS), now, now + AGAIN, AT_ONCE)
+    await asyncio.gather(*(_try_version(pool, client, tokens, gateway) for gateway in due))
     return len(due) == AT_ONCE
+
+
+async def _try_version(pool: Pool, client: Client, tokens: Tokens, gateway: DueGateway) -> None:
+    try:
+        await _read_version(pool, client, tokens, gateway)
+    except Exception as error:
+        if passes(error):
+            raise
+        # Whatever one gateway answers must not end the reading of all.
+        log.exception("the version of gateway %s could not be read", gateway.id)
 
 
 async def _read_version(pool: Pool, client: Client, tokens: Tokens, gateway: DueGateway) -> None:

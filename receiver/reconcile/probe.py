@@ -19,7 +19,6 @@ from db.reconcile.claims import Target, control_targets
 from db.vault import Vault
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
-from receiver.providers import PROVIDERS
 from receiver.providers.report import Answer
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
@@ -47,6 +46,14 @@ LOSSES: Final = frozenset({Trigger.SESSION_MISSING, Trigger.DROPPED})
 """What a channel whose subscription has ended is answered: a 404, or that it isn't connected."""
 
 log = logging.getLogger(__name__)
+
+
+def provider_of(name: str) -> Provider:
+    """Return the provider of this name; raise `Unaskable` when only a later version knows it."""
+    provider = PROVIDERS.get(name)
+    if provider is None:
+        raise Unaskable(f"this version doesn't know {name}")
+    return provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ class Prober:
         return probed
 
     async def _ask(self, target: Target) -> _Heard:
-        provider = PROVIDERS[target.provider]
+        provider = provider_of(target.provider)
         if target.instance is None:
             raise Unaskable("it names no instance")
         question = provider.ask(target.instance, key_of(self._vault, target))

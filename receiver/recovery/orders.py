@@ -185,7 +185,12 @@ class Recovery:
             if isinstance(treatment, Futile):
                 last, outcome, put_off = await self._seen(case, last), Outcome.OVERTAKEN, LATER
                 break
-            tried = await self._try(claim, case, treatment)
+            try:
+                tried = await self._try(claim, case, treatment)
+            except Unaskable as reason:
+                log.info("channel %s is given no order: %s", claim.channel_id, reason)
+                outcome, put_off = Outcome.OVERTAKEN, LATER
+                break
             # Orders of another replica, which began the episode, count as well.
             last = tried if tried.remedy else last._replace(number=case.tries, probed=tried.probed)
             if tried.healed or last.number == 0:
@@ -228,7 +233,10 @@ class Recovery:
         """Return what was done with what a probe says now, where anything was."""
         if case.tries == 0 or case.paused or not case.target.configured:
             return last
-        return last._replace(number=case.tries, probed=await self._check(case.target))
+        try:
+            return last._replace(number=case.tries, probed=await self._check(case.target))
+        except Unaskable:
+            return last
 
     async def _try(self, claim: Claim, case: Case, treatment: Treatment) -> Tried:
         """Look whether it is still so, give the order once, and look what became of it."""

@@ -185,13 +185,13 @@ from before
 where days is not null and not (is_known and warned_days <= days);
 
 -- name: claim_versions
--- Claim gateways whose version is to be read, and put off the next reading.
+-- Claim gateways of these providers whose version is to be read, and put off the next reading.
 update zapwatch_gateways
 set version_due_at = $2
 where id = any (array(
   select id
   from zapwatch_gateways
-  where version_due_at <= $1 and base_url <> ''
+  where version_due_at <= $1 and base_url <> '' and provider = any ($4::text[])
   order by version_due_at
   limit $3
   for update skip locked

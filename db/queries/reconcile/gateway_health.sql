@@ -174,10 +174,10 @@ join zapwatch_gateways g on g.id = c.gateway_id;
 update zapwatch_gateways set try_at = $3 where id = $1 and try_at = $2;
 
 -- name: gateways_elsewhere
--- Some gateways besides these that have channels to ask about.
+-- Some gateways of these providers, besides these gateways, that have channels to ask about.
 select g.id
 from zapwatch_gateways g
-where g.id <> all ($1::uuid[]) and g.base_url <> ''
+where g.id <> all ($1::uuid[]) and g.base_url <> '' and g.provider = any ($3::text[])
   and exists (select from zapwatch_states where gateway_id = g.id and probe_due_at is not null)
 order by g.state = 'up' desc, random()
 limit $2;

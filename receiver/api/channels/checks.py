@@ -6,13 +6,13 @@ from uuid import UUID
 
 from starlette.responses import Response
 
+from db.codec.channel import state_of
 from db.reconcile.check_jobs import Check, read_check, start_check
 from db.reconcile.claims import Target, probe_target
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query
 from receiver.http.problems import Conflict, NotFound
 from receiver.outbound.credentials import Unaskable
-from statemachine.model import State
 
 
 async def check_channel(call: Call) -> Response:
@@ -28,7 +28,7 @@ async def check_channel(call: Call) -> Response:
     return Json(
         {
             "outcome": probed.outcome,
-            "state": State(found.row["state"]).shown,
+            "state": state_of(found.row["state"]).shown,
             "http_status": probed.http_status,
             "took_ms": round(probed.took.total_seconds() * 1000),
         }

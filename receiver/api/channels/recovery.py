@@ -5,12 +5,12 @@ from uuid import UUID
 
 from starlette.responses import Response
 
+from db.codec.channel import state_of
 from db.reconcile.recoveries import Outcome, OverBudget
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.http.problems import Conflict, NotFound, TooMany
 from receiver.outbound.credentials import Unaskable
 from receiver.recovery.orders import Declined, Tried
-from statemachine.model import State
 
 NOT_NEEDED: Final = "not_needed"
 """The outcome when a probe says open before anything was ordered."""
@@ -28,7 +28,7 @@ async def restart(call: Call) -> Response:
     found = await call.app.channels.find((call.tenant_id, channel_id))
     if found is None:
         raise _unknown()
-    return Json({**_shown(tried), "state": State(found.row["state"]).shown})
+    return Json({**_shown(tried), "state": state_of(found.row["state"]).shown})
 
 
 async def _ordered(call: Call, channel_id: UUID) -> Tried:

@@ -441,3 +441,23 @@ async def test_an_answer_is_kept_short_and_plain(desk: Desk, answer: str) -> Non
     kept = await desk.connection.fetchval("select answer from zapwatch_attempts")
     assert kept.isprintable()
     assert len(kept) <= 500
+
+
+async def test_message_with_an_event_that_only_a_later_version_knows_waits(desk: Desk) -> None:
+    tenant = await desk.tenant()
+    ana = await desk.destination(tenant, "ana")
+    await desk.destination(tenant, "bob")
+    await desk.open(await desk.channel(tenant))
+    await desk.route()
+    later = "update zapwatch_decisions set event = 'future.event' where destination_id = $1"
+    await desk.connection.execute(later, ana)
+
+    await desk.dispatch()
+
+    assert [name for name, _ in desk.sink.told] == ["bob"]
+    answer = await desk.connection.fetchval(
+        "select answer from zapwatch_attempts where destination_id = $1", ana
+    )
+    assert answer == "this version does not know what it is to tell"
+    waits = "select settled_at is null and due_at > now() from zapwatch_messages where destination_id = $1"
+    assert await desk.connection.fetchval(waits, ana)

@@ -170,6 +170,20 @@ async def decided(desk: Desk, incident: UUID) -> None:
     await asyncio.wait([deciding])
 
 
+async def test_reminder_that_can_not_be_decided_keeps_no_alert(desk: Desk) -> None:
+    tenant = await desk.tenant()
+    await desk.destination(tenant, "ana", reminder_minutes=5)
+    await desk.open(await desk.channel(tenant, "Mau"))
+    await desk.tell()
+    # So late is no time that Python knows.
+    await desk.connection.execute("update zapwatch_decisions set reminders = 10000, remind_at = now()")
+
+    await decided(desk, await desk.open(await desk.channel(tenant, "Bom")))
+    await desk.dispatch()
+
+    assert [message.items[0].name for _, message in desk.sink.told] == ["Mau", "Bom"]
+
+
 async def test_alerts_that_the_database_refuses_keep_no_other(desk: Desk) -> None:
     tenant = await desk.tenant()
     await desk.destination(tenant, "ana")

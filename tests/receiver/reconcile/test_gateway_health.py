@@ -240,6 +240,31 @@ async def test_one_host_of_three_is_blamed_at_once(dsn: str) -> None:
         assert [(await gateway(told, host))["state"] for host in hosts[1:]] == ["up", "up"]
 
 
+async def test_gateway_that_can_not_be_judged_keeps_no_other_from_it(
+    dsn: str, admin: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with story(dsn, **BRISK) as told:
+        odd, host, other = [await told.fleet.evolution() for _ in range(3)]
+        for one in (odd, host, other):
+            await fill(told, one, 2)
+            await goes(told, one, "up")
+        await admin.execute(
+            f"alter table zapwatch_gateways add constraint refused check"
+            f" (base_url <> '{odd.url}' or failing_since is null) not valid"
+        )
+
+        odd.fault = Fault.REFUSED
+        await told.z.until(lambda: said(caplog), lambda text: "can't be judged, and waits" in text)
+        host.fault = Fault.REFUSED
+
+        assert (await goes(told, host, "down"))["incident"]["cause"] == "unreachable"
+        assert (await gateway(told, odd))["state"] == "up"
+
+
+async def said(caplog: pytest.LogCaptureFixture) -> str:
+    return caplog.text
+
+
 async def test_an_address_that_answers_proves_that_we_are_online(dsn: str, connection: Connection) -> None:
     async with open_fleet() as elsewhere:
         proof = await elsewhere.twilio()
