@@ -98,6 +98,13 @@ def is_older_than_probe(evidence: Evidence, emitted_at: datetime) -> bool:
     return evidence.settled_at is not None and emitted_at < evidence.settled_at - PROBE_TOLERANCE
 
 
+def is_overtaken(evidence: Evidence, emitted_at: datetime) -> bool:
+    """True when there is evidence of the connection from after a webhook that was emitted at this time."""
+    return is_older_than_probe(evidence, emitted_at) or any(
+        witness.emitted_at > emitted_at for witness in evidence.witnesses
+    )
+
+
 def merge(evidence: Evidence, heard: Heard) -> Evidence:
     """Return the evidence with one more webhook in it."""
     if heard.epoch > evidence.epoch:

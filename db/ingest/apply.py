@@ -190,6 +190,8 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
     changed: list[tuple[object, ...]] = []
     for track in tracks:
         c = track.channel
+        if track.owner is not None and (news := news_of(track.owner, track.row)) is not None:
+            owners.append(news)
         if c == track.before and not track.must_save:
             continue
         saved.append(_state(track))
@@ -198,18 +200,16 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
         if c.version != track.before.version:
             seen_at = c.fresh_at or c.last_event_at
             shown.append((track.row["channel_id"], c.state.shown, _words(track, words), seen_at))
-            news = None if track.owner is None else news_of(track.owner, track.row)
-            owners += [] if news is None else [news]
             if c.state.shown != track.before.state.shown:
                 changed.append(_change(track))
         elif track.answered and _is_long_ago(track.row["last_health_check"], c.probed_at):
             probed.append((track.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
     await _run(connection, sql.save_recovery_due, 2, recovering)
-    if shown:
-        ids = [row[0] for row in shown]
+    if shown or owners:
+        ids = list({*(row[0] for row in shown), *(news.channel_id for news in owners)})
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
-        await _run_rows(connection, sql.show_states, shown)
+    await _run_rows(connection, sql.show_states, shown)
     await show_owners(connection, owners)
     await _run(connection, sql.note_changes, 7, changed)
     await _run(connection, sql.show_probes, 2, probed)

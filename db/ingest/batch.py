@@ -15,7 +15,8 @@ from db.ingest.entry import Entry, Noted, Owner, Source, Told
 from db.ingest.event_rows import EventRow, clock_data, event_of, newest_of
 from db.reconcile.qr import SHOWN_FOR, KeptQr
 from statemachine.clock import Clock, learn
-from statemachine.model import Incident, Monitoring, Rules, Trigger
+from statemachine.evidence import is_overtaken
+from statemachine.model import Incident, Monitoring, Rules, State, Trigger
 from statemachine.signals import (
     Alive,
     Answered,
@@ -84,7 +85,7 @@ class Track:
         self.qr: KeptQr | None = None
         """The newest QR that its gateway showed."""
         self.owner: Owner | None = None
-        """Whose session was opened last."""
+        """The session's owner, if a webhook of this batch names one."""
 
     @property
     def last_event(self) -> EventRow | None:
@@ -131,6 +132,19 @@ class Track:
         if issued_at + SHOWN_FOR > now and (self.qr is None or self.qr.issued_at <= issued_at):
             self.qr = KeptQr(sealed, issued_at, issued_at + SHOWN_FOR)
 
+    def learn_owner(self, owner: Owner | None, emitted_at: datetime) -> None:
+        """Take note of an open session's owner, after the webhook that names it was applied.
+
+        A webhook from before other evidence may be about an earlier session, on another number: it fills in a
+        number that is missing and replaces none.
+        """
+        if owner is None or self.channel.state is not State.OPEN:
+            return
+        before = self.owner or Owner(None)
+        is_missing = not (before.phone or self.row["phone_number"])
+        if is_missing or not is_overtaken(self.channel.evidence, emitted_at):
+            self.owner = Owner(owner.phone or before.phone, owner.profile or before.profile)
+
     def store(self, event: EventRow) -> None:
         event.state = self.channel.state
         if self.told_rules != self.rules:
@@ -168,8 +182,10 @@ class Batch:
                     track.step(replace(entry.said, version=OF_ANOTHER_GATEWAY))
                     return
                 _answer(track, entry, entry.said)
-            case Alive() | Verdict():
-                track.owner = entry.owner or track.owner
+            case Alive():
+                _answer(track, entry, entry.said)
+                track.learn_owner(entry.owner, entry.said.emitted_at or entry.received_at)
+            case Verdict():
                 _answer(track, entry, entry.said)
             case Deadline():
                 track.must_save = True
@@ -205,7 +221,7 @@ class Batch:
             return
         if entry.qr is not None:
             track.show(entry.qr, min(emitted_at, entry.received_at), entry.received_at)
-        track.owner = entry.owner or track.owner
+        track.learn_owner(entry.owner, emitted_at)
         event = event_of(entry, told.trigger, told.reason, told.status, at)
         event.data = clock_data(clock)
         event.key = entry.key

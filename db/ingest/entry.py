@@ -63,4 +63,4 @@ class Entry(NamedTuple):
     qr: bytes | None = None
     """Sealed: the QR that the gateway shows; kept while it can be scanned, and never in an event."""
     owner: Owner | None = None
-    """Whose session it said was opened."""
+    """The session's owner, where the webhook names one."""

@@ -37,7 +37,10 @@ def news_of(owner: Owner, row: ChannelRecord) -> News | None:
 
 
 async def show_owners(connection: Connection, news: Sequence[News]) -> None:
-    """Show whose numbers channels are; where another application's table refuses, nothing else is lost."""
+    """Show whose numbers channels are; what another application's table refuses costs nothing else.
+
+    Not the owners of other channels either: a set that is refused is written in halves.
+    """
     if not news:
         return
     try:
@@ -46,5 +49,11 @@ async def show_owners(connection: Connection, news: Sequence[News]) -> None:
     except TRANSIENT:
         raise
     except asyncpg.PostgresError as error:
+        half = len(news) // 2
+        if half:
+            await show_owners(connection, news[:half])
+            await show_owners(connection, news[half:])
+            return
         # Its own words may hold what is in a row.
-        log.warning("notification_channels takes no phone or profile: %s", type(error).__name__)
+        name, channel_id = type(error).__name__, news[0].channel_id
+        log.warning("notification_channels takes no phone or profile of channel %s: %s", channel_id, name)

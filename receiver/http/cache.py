@@ -42,8 +42,8 @@ class Invalidations:
         self._all_at = self._newest_at = self._clock()
         self._at.clear()
 
-    def concern(self, read_at: float, identities: Iterable[UUID | None]) -> bool:
-        """Return whether a read that began at `read_at` and is about these is invalid."""
+    def is_stale(self, read_at: float, identities: Iterable[UUID | None]) -> bool:
+        """Return whether one of these was invalidated after a read about them began at `read_at`."""
         if read_at > self._newest_at:
             return False
         return read_at <= self._all_at or any(
@@ -63,8 +63,8 @@ class Cache(Generic[Key, Entry]):
         lifetime: timedelta,
         max_entries: int,
         clock: Callable[[], float],
-        invalidations: Invalidations,
-        identities: Callable[[Key, Entry], Iterable[UUID | None]],
+        invalidations: Invalidations | None = None,
+        identities: Callable[[Key, Entry], Iterable[UUID | None]] = lambda key, entry: (),
     ) -> None:
         self._lifetime = lifetime.total_seconds()
         self._max_entries = max_entries
@@ -83,9 +83,7 @@ class Cache(Generic[Key, Entry]):
         if found is None:
             return None
         read_at, entry = found
-        if read_at + self._lifetime <= self._clock() or self._invalidations.concern(
-            read_at, self._identities(key, entry)
-        ):
+        if read_at + self._lifetime <= self._clock() or self._is_stale(read_at, key, entry):
             del self._entries[key]
             return None
         return entry
@@ -96,6 +94,10 @@ class Cache(Generic[Key, Entry]):
             self._entries[key] = read_at, entry
             self._entries.move_to_end(key)
         self._evict(max(EVICTED_AT_ONCE, len(entries)))
+
+    def _is_stale(self, read_at: float, key: Key, entry: Entry) -> bool:
+        invalidations = self._invalidations
+        return invalidations is not None and invalidations.is_stale(read_at, self._identities(key, entry))
 
     def _evict(self, at_most: int) -> None:
         ended_before = self._clock() - self._lifetime

@@ -243,10 +243,10 @@ class Webhooks:
         if state is None:
             async with asyncio.timeout(webhook.patience):
                 state = await persist(partial(self._states.find, channel_id))
+        alive = Alive(received_at, emitted_at)
         if state is State.OPEN:
-            self._freshness.note(channel_id, received_at)
+            self._freshness.note(channel_id, alive, report.owner)
         else:
-            alive = Alive(received_at, emitted_at)
             entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
             await writer.submit([entry], webhook.patience)
 

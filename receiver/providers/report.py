@@ -55,7 +55,7 @@ class Report(NamedTuple):
     qr: Qr | None = None
     """The QR that it shows."""
     owner: Owner | None = None
-    """Whose session was opened."""
+    """The session's owner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from db.reconcile.claims import Target, control_targets
 from db.vault import Vault
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
+from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import Answer
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered

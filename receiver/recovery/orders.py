@@ -35,7 +35,7 @@ from db.vault import Vault
 from receiver.jobs.leased_tasks import Claimed, to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
-from receiver.outbound.credentials import key_of
+from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import HEALING
 from receiver.providers.report import Condition, Futile, Remedy, Treatment
 from receiver.reconcile.probe import Probed

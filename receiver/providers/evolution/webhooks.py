@@ -87,7 +87,9 @@ def parse(body: bytes, version: str | None, now: datetime) -> Report:
         return Report(event, instance)
     at = from_text(document.get("date_time"))
     if event in LIVE or event == "messages.upsert":
-        return Report(event, instance, alive=event in LIVE or _is_live(data, now), at=at)
+        # The JID of the session's owner, not of the message's sender; there from a process's first `open` on.
+        owner = owner_of(document.get("sender"))
+        return Report(event, instance, alive=event in LIVE or _is_live(data, now), at=at, owner=owner)
     said, word = _said(event, data if isinstance(data, dict) else {}, at, version)
     key = None if at is None else event_key(event, document["date_time"], data)
     return Report(event, instance, said, word=word, key=key, qr=_qr(event, data), owner=_owner(said, data))

@@ -4,9 +4,9 @@ What they hold, with sources: docs/provider-facts.md#waha. The passkey states ar
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from db.ingest.entry import Told
+from db.ingest.entry import Owner, Told
 from receiver.providers.report import (
     Answer,
     Condition,
@@ -27,6 +27,7 @@ from receiver.providers.report import (
     hopeless,
     instance_of,
     order_failure,
+    owner_of,
     segment,
 )
 from statemachine.model import Ailment, Reason, State, Trigger
@@ -60,7 +61,8 @@ class Waha:
             raise Unreadable("no event name")
         instance = instance_of(document.get("session"))
         if event in LIVE:
-            return Report(event, instance, alive=True, at=from_epoch(document.get("timestamp")))
+            at = from_epoch(document.get("timestamp"))
+            return Report(event, instance, alive=True, at=at, owner=_owner(document))
         if event != "session.status":
             return Report(event, instance)
         payload = document.get("payload")
@@ -70,7 +72,8 @@ class Waha:
         trigger, reason = WORDS[word]
         at = from_epoch(document.get("timestamp"))
         key = None if at is None else event_key(event, document["timestamp"], payload)
-        return Report(event, instance, Told(trigger, reason, None, at), word=word, key=key)
+        owner = _owner(document) if trigger is Trigger.OPENED else None
+        return Report(event, instance, Told(trigger, reason, None, at), word=word, key=key, owner=owner)
 
     def glimpse(self, head: bytes) -> Report | None:
         """Return what the beginning of an oversized body shows: such a one can only be traffic."""
@@ -122,3 +125,12 @@ class Waha:
 
     def read_webhooks(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""
+
+
+def _owner(document: dict[str, Any]) -> Owner | None:
+    """Return the session's owner, whom each webhook names; the name is `~` until WAHA knows it."""
+    me = document.get("me")
+    if not isinstance(me, dict):
+        return None
+    name = me.get("pushName")
+    return owner_of(me.get("id"), None if name == "~" else name)

@@ -105,5 +105,5 @@ def test_old_invalidations_are_not_kept() -> None:
     # Nothing that was read before that is in any cache: it has ended.
     cache.put({1: (CHANNEL,)}, clock.now - 30)
 
-    assert not invalidations.concern(clock.now - 30, [CHANNEL])
+    assert not invalidations.is_stale(clock.now - 30, [CHANNEL])
     assert cache.get(1) is None

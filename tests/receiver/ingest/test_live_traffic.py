@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from receiver.sandbox import Fault
+from statemachine.model import State
 from tests.factories import Evolution
 from tests.support.service import Zapwatch, time, zapwatch
 from tests.support.story import Story, story
@@ -36,7 +37,16 @@ def traffic(evolution: Evolution, kind: str, age: timedelta = timedelta(0)) -> d
 
 async def learnt(z: Zapwatch, channel: str, evolution: Evolution) -> None:
     """Have the gateway's clock learnt from an event, and what was known of its tokens read anew."""
-    await z.hear(channel, evolution.update("open"))
+    learnt = (
+        "select clock ? 'offset' from zapwatch_channels c join zapwatch_gateways g on g.id = c.gateway_id"
+    )
+
+    async def is_learnt() -> bool:
+        await z.hear(channel, evolution.update("open"))
+        return bool(await z.app.pool.fetchval(f"{learnt} where channel_id = $1", UUID(channel)))
+
+    # While the gateway's row is busy, its clock isn't written.
+    await z.until(is_learnt, bool)
     z.app.tokens.forget(UUID(channel))
 
 
@@ -144,3 +154,15 @@ async def test_traffic_from_before_the_last_failed_probe_opens_nothing(dsn: str,
         assert (await it.told.z.state(it.channel))["state"] == "error"
         await it.hear(kind)
         assert await it.opened() == ["open"]
+
+
+async def test_late_traffic_opens_nothing_either_where_the_error_is_not_known_yet(dsn: str) -> None:
+    """Of an open channel traffic is only noted; by the time that it is written the channel is in error."""
+    async with failing(dsn) as it:
+        it.told.z.app.writer.remember({UUID(it.channel): State.OPEN})
+
+        await it.hear("presence", timedelta(seconds=30))
+        await it.told.z.app.freshness.flush()
+
+        assert await it.opened() == []
+        assert (await it.told.z.state(it.channel))["state"] == "error"
