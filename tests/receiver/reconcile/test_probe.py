@@ -289,7 +289,7 @@ async def test_rows_that_somebody_keeps_locked_hold_up_no_other_of_their_gateway
     async with story(dsn) as told:
         host = await told.fleet.evolution()
         instances = [host.add(f"loja-{n}") for n in range(PER_GATEWAY + 1)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         async with connection.transaction():
             await connection.execute(
