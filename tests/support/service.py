@@ -23,7 +23,7 @@ OPERATOR = "an-operator-of-the-tests"
 QUICK: dict[str, Any] = {
     "terminal_grace": timedelta(seconds=0.3),
     "verdict_within": timedelta(0),
-    "loops": LoopTiming(speed=10),
+    "loops": LoopTiming(speed=5),
 }
 """Settings and timings under which a test need not wait."""
 SOON = 0.01
