@@ -20,7 +20,7 @@ class Timings:
     offline_for: timedelta = timedelta(minutes=2)
     """How long silence from every gateway is blamed on none."""
     loops: LoopTiming = LOOPS
-    """Back-off and reports of background loops that fail."""
+    """How often background loops come round; back-off and reports of those that fail."""
 
 
 NORMAL = Timings()

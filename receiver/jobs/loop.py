@@ -19,6 +19,8 @@ import asyncpg
 from db.connection.retry import passes
 
 REPORTED_WITHIN: Final = timedelta(seconds=5)
+SHORTEST_PAUSE: Final = timedelta(seconds=0.1)
+"""A pause that is longer is never made shorter than this by `LoopTiming.speed`."""
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +48,19 @@ class Backoff(NamedTuple):
 
 
 class LoopTiming(NamedTuple):
-    """When a loop that fails does what."""
+    """How often loops come round, and when one that fails does what."""
 
+    speed: float = 1.0
+    """How many times as fast loops come round."""
     failing_after: timedelta = timedelta(minutes=5)
     """Time since the first failure without one good round, after which a loop is failing."""
     reported_every: timedelta = timedelta(minutes=1)
     """How often a failing loop is reported again, at most."""
     backoff: Backoff = Backoff()
+
+    def pause(self, usual: timedelta) -> timedelta:
+        """Return the pause between two rounds of a loop that usually pauses so long."""
+        return max(usual / self.speed, min(usual, SHORTEST_PAUSE))
 
 
 NORMAL: Final = LoopTiming()
@@ -115,6 +123,7 @@ class LoopRunner:
         self._failing_after = timing.failing_after.total_seconds()
         self._reported_every = timing.reported_every.total_seconds()
         self._backoff = timing.backoff
+        self._pause_of = timing.pause
         self._clock = clock
         self._streaks: dict[str, _Streak] = {}
         self._reported_at: dict[str, float] = {}
@@ -122,7 +131,7 @@ class LoopRunner:
     async def run(self, loop: Loop) -> NoReturn:
         """Run a loop until it is cancelled; raises what a critical one fails with."""
         try:
-            pause = loop.pause if loop.waits_first else timedelta(0)
+            pause = self._pause_of(loop.pause) if loop.waits_first else timedelta(0)
             while True:
                 # Even without a pause: a round that awaits nothing must not keep all others from going on.
                 await asyncio.sleep(pause.total_seconds())
@@ -153,7 +162,7 @@ class LoopRunner:
             return await self._failed(loop, failure, error)
         self._streaks.pop(loop.name, None)
         await self._withdraw(loop.name)
-        return timedelta(0) if is_more else loop.pause
+        return timedelta(0) if is_more else self._pause_of(loop.pause)
 
     async def _failed(self, loop: Loop, failure: Failure, error: Exception) -> timedelta:
         _log(loop.name, failure, error)
@@ -163,9 +172,9 @@ class LoopRunner:
         if self.is_failing(loop.name):
             await self._report(loop.name, Failing(streak.since, streak.error))
         if failure is Failure.TRANSIENT:
-            return loop.pause
+            return self._pause_of(loop.pause)
         streak.backed_off += 1
-        return max(loop.pause, self._backoff.pause(streak.backed_off))
+        return max(self._pause_of(loop.pause), self._backoff.pause(streak.backed_off))
 
     async def _report(self, name: str, failing: Failing) -> None:
         last, now = self._reported_at.get(name), self._clock()

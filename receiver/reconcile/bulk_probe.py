@@ -50,6 +50,8 @@ REACH: Final = 0.9
 """Share of STALE_AFTER within which a probe must be due to be spared: the others heard something just now."""
 ROUNDS: Final = 100
 """Rounds of looking for due sweeps within one STALE_AFTER."""
+SHORTEST: Final = timedelta(seconds=0.1)
+"""Shortest pause between rounds, however short STALE_AFTER is."""
 FEWEST: Final = 5
 """Channels with a probe that a sweep may spare, below which it is not worth a call."""
 AT_ONCE: Final = 200
@@ -102,7 +104,8 @@ class Sweeper:
 
     def loop(self) -> Loop:
         """Return the loop that sweeps."""
-        return Loop("sweeps", self.begin_due, self._installation.stale_after / ROUNDS, self._end)
+        pause = max(self._installation.stale_after / ROUNDS, SHORTEST)
+        return Loop("sweeps", self.begin_due, pause, self._end)
 
     async def begin_due(self) -> bool:
         """Begin the sweeps that are due and have a place; return whether more may be due."""

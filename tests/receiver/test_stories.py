@@ -38,7 +38,7 @@ async def test_a_w_api_channel_that_vanishes_without_a_word_is_found(dsn: str) -
     async with story(dsn) as told:
         host = await told.fleet.wapi()
         instances = [host.add() for _ in range(4)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         instances[1].vanish()
 
@@ -52,7 +52,7 @@ async def test_most_of_a_w_api_gateways_channels_can_be_lost(dsn: str) -> None:
     async with story(dsn) as told:
         host = await told.fleet.wapi()
         instances = [host.add() for _ in range(5)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         for instance in instances[1:]:
             instance.vanish()
@@ -65,7 +65,7 @@ async def test_most_of_a_w_api_gateways_channels_can_be_lost(dsn: str) -> None:
 async def test_a_404_for_every_w_api_channel_is_the_gateways_fault(dsn: str) -> None:
     async with story(dsn) as told:
         host = await told.fleet.wapi()
-        channels = [await told.watch(host, host.add()) for _ in range(4)]
+        channels = await told.watch_all(host, [host.add() for _ in range(4)])
 
         host.fault = Fault.HTML_NOT_FOUND
 
@@ -84,7 +84,7 @@ async def test_two_w_api_channels_that_both_answer_404_are_both_lost(dsn: str) -
     async with story(dsn) as told:
         host = await told.fleet.wapi()
         instances = [host.add() for _ in range(2)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         for instance in instances:
             instance.vanish()
@@ -111,7 +111,7 @@ async def test_pages_instead_of_answers_are_an_error_and_no_loss(dsn: str) -> No
     async with story(dsn) as told:
         host = await told.fleet.evolution()
         instances = [host.add(f"loja-{n}") for n in range(3)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         host.fault = Fault.HTML_NOT_FOUND
 
@@ -129,7 +129,7 @@ async def test_channels_that_hang_are_an_error_until_they_answer(dsn: str) -> No
         host = await told.fleet.evolution()
         soon: dict[str, Any] = {"metadata": {"heartbeat_threshold_minutes": 0.01}}
         instances = [host.add(f"loja-{n}") for n in range(4)]
-        healthy, *channels = [await told.watch(host, instance, **soon) for instance in instances]
+        healthy, *channels = await told.watch_all(host, instances, **soon)
 
         for instance in instances[1:]:
             instance.fault = Fault.HANG

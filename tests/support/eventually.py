@@ -7,7 +7,7 @@ from typing import TypeVar, cast, overload
 
 Answer = TypeVar("Answer")
 
-FIRST_PAUSE = 0.002
+FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.05
 """Seconds. Pauses grow, so that what is quick is seen at once and what is slow isn't asked too often."""
 

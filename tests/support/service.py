@@ -10,6 +10,7 @@ import httpx
 import orjson
 
 from receiver.app import App
+from receiver.jobs.loop import LoopTiming
 from receiver.service.composition import http_app
 from receiver.service.lifecycle import running
 from receiver.settings import Settings
@@ -19,7 +20,11 @@ from tests.support.serving import address, listening, serving
 
 KEY = bytes(range(32))
 OPERATOR = "an-operator-of-the-tests"
-QUICK: dict[str, Any] = {"terminal_grace": timedelta(seconds=0.3), "verdict_within": timedelta(0)}
+QUICK: dict[str, Any] = {
+    "terminal_grace": timedelta(seconds=0.3),
+    "verdict_within": timedelta(0),
+    "loops": LoopTiming(speed=5),
+}
 """Settings and timings under which a test need not wait."""
 SOON = 0.01
 """A threshold in minutes that is over in 0.6 s."""

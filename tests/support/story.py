@@ -1,6 +1,6 @@
 """A fleet of gateways and the service that watches it, in compressed time, asked over HTTP."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,6 +49,13 @@ class Story:
         if state is not None:
             await self.becomes(channel, state)
         return channel
+
+    async def watch_all(self, host: Any, instances: Iterable[Any], **more: Any) -> list[str]:
+        """Register channels and return their ids once the first probe of each has told that it is open."""
+        channels = [await self.watch(host, instance, state=None, **more) for instance in instances]
+        for channel in channels:
+            await self.becomes(channel, "open")
+        return channels
 
     async def becomes(self, channel: str, state: str, reason: str | None = None) -> Any:
         """Return the state object once the channel is in this state, for this reason if one is given."""

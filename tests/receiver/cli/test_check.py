@@ -39,7 +39,7 @@ async def watched(z: Zapwatch, fleet: Fleet, count: int) -> tuple[Any, list[str]
     """Return a gateway and its channels, open and known to a service that runs for this alone or goes on."""
     host = await fleet.evolution()
     told = Story(z, fleet)
-    return host, [await told.watch(host, host.add(f"loja-{n}")) for n in range(count)]
+    return host, await told.watch_all(host, [host.add(f"loja-{n}") for n in range(count)])
 
 
 def told_no_secret(said: Said, host: Any) -> None:

@@ -289,7 +289,7 @@ async def test_rows_that_somebody_keeps_locked_hold_up_no_other_of_their_gateway
     async with story(dsn) as told:
         host = await told.fleet.evolution()
         instances = [host.add(f"loja-{n}") for n in range(PER_GATEWAY + 1)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         async with connection.transaction():
             await connection.execute(
@@ -315,7 +315,7 @@ async def test_probing_goes_on_when_the_database_is_back(
         await admin.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database
         )
-        await eventually(lambda: _warned(caplog, "receiver.reconcile.reconciler"))
+        await eventually(lambda: _waits(caplog, "reconciler"))
         await admin.execute(f"alter database {database} connection limit -1")
 
         await told.asked(instance, 3)
@@ -323,8 +323,8 @@ async def test_probing_goes_on_when_the_database_is_back(
         await told.becomes(channel, "disconnected", "session_missing")
 
 
-def _warned(caplog: pytest.LogCaptureFixture, name: str) -> bool:
-    return any(record.name == name and record.levelno == logging.WARNING for record in caplog.records)
+def _waits(caplog: pytest.LogCaptureFixture, loop: str) -> bool:
+    return any(f"{loop} wait for the database" in record.getMessage() for record in caplog.records)
 
 
 @dataclass

@@ -200,7 +200,7 @@ async def test_two_replicas_spend_a_gateways_budget_and_no_more(dsn: str) -> Non
         replicas = [await stack.enter_async_context(served(dsn, **unhurried)) for _ in range(2)]
         told, host = Story(replicas[0], fleet), await fleet.wapi()
         instances = [host.add() for _ in range(14)]
-        channels = [await told.watch(host, instance) for instance in instances]
+        channels = await told.watch_all(host, instances)
 
         for instance in instances:
             instance.disconnect()

@@ -62,10 +62,11 @@ async def test_three_replicas_open_the_incidents_that_one_opens(
         # A few channels of each host: more that are lost together would be the host's incident.
         hosts = [await fleet.evolution() for _ in range(EACH)]
         channels = {}
-        for fate in FATES:
-            for n, host in enumerate(hosts):
-                instance = host.add(f"{fate}-{n}")
-                channel = await story.watch(host, instance)
+        for host in hosts:
+            instances = {fate: host.add(f"{fate}-loja") for fate in FATES}
+            for channel, (fate, instance) in zip(
+                await story.watch_all(host, instances.values()), instances.items(), strict=True
+            ):
                 instance.webhook = None
                 channels[channel] = fate, instance
 

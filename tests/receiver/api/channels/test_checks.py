@@ -173,7 +173,7 @@ async def test_unknown_and_odd_channels_are_404(dsn: str) -> None:
 async def test_channel_that_cannot_be_asked_is_a_conflict(dsn: str, connection: Connection) -> None:
     async with story(dsn, **UNHURRIED) as told:
         host = await told.fleet.evolution()
-        paused, other = [await told.watch(host, host.add(f"loja-{n}")) for n in range(2)]
+        paused, other = await told.watch_all(host, [host.add(f"loja-{n}") for n in range(2)])
         unkeyed = await told.z.channel("loja-8", api_url=host.url)
         addressless = await told.z.channel("loja-9", api_key="k")
         assert (await told.z.client.post(f"/channels/{paused}/pause")).status_code == 200
@@ -244,7 +244,7 @@ async def test_check_of_nothing_ends(dsn: str) -> None:
 async def test_gateway_that_hangs_keeps_up_no_other_and_the_check_runs_on(dsn: str) -> None:
     async with story(dsn, **UNHURRIED, probe_timeout=timedelta(minutes=1)) as told:
         hanging, healthy = await told.fleet.evolution(), await told.fleet.evolution()
-        stuck = [await told.watch(hanging, hanging.add(f"loja-{n}")) for n in range(3)]
+        stuck = await told.watch_all(hanging, [hanging.add(f"loja-{n}") for n in range(3)])
         for n in range(5):
             await told.watch(healthy, healthy.add(f"loja-{n}"))
         before = [(await told.z.state(channel))["last_health_check"] for channel in stuck]
