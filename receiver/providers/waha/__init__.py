@@ -3,8 +3,9 @@
 What they hold, with sources: docs/provider-facts.md#waha. The passkey states are of 2026.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from db.ingest.entry import Owner, Told
 from receiver.providers.report import (
@@ -127,7 +128,7 @@ class Waha:
         """Return None, as nothing was asked."""
 
 
-def _owner(document: dict[str, Any]) -> Owner | None:
+def _owner(document: Mapping[str, object]) -> Owner | None:
     """Return the session's owner, whom each webhook names; the name is `~` until WAHA knows it."""
     me = document.get("me")
     if not isinstance(me, dict):
