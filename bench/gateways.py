@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import orjson
 import uvloop
 
-from receiver.sandbox import Metrics, open_fleet
+from receiver.sandbox import HostMetrics, open_fleet
 
 LINE: Final = 16 * 1024 * 1024
 """Bytes of the line that a process may print."""
@@ -81,7 +81,7 @@ async def _serve(hosts: int, channels: int) -> None:
         gateways, served = [], []
         for _ in range(hosts):
             host = await fleet.evolution("2.3.7")
-            host.metrics = Metrics.ON
+            host.metrics = HostMetrics.ON
             served.append(host)
             names = [f"loja-{number:05}" for number in range(channels)]
             keys = {name: host.add(name).key for name in names}

@@ -11,7 +11,7 @@ from typing import Final
 from db.connection.types import Connection
 from db.ingest.apply import apply
 from db.ingest.entry import Entry, Source
-from db.registry.channels import NewChannel, register_channel
+from db.registry.channels import ChannelSpec, register_channel
 from db.vault import KEY_BYTES, Vault
 from receiver.service.composition import installation_rules
 from receiver.settings import Settings
@@ -116,7 +116,7 @@ async def open_to_webhooks(connection: Connection) -> None:
 
 
 async def _first(connection: Connection, now: datetime) -> None:
-    new = NewChannel(
+    new = ChannelSpec(
         provider="evolution_api", instance="first", api_url="http://evo.example", api_key="B" * 36
     )
     channel_id, _ = await register_channel(connection, Vault([bytes(KEY_BYTES)]), new)

@@ -28,7 +28,7 @@ from db.connection.types import Connection
 from db.ingest.apply import Applied
 from db.ingest.writer import Writer
 from db.reconcile.claims import PER_GATEWAY
-from db.registry.channels import NewChannel, register_channel
+from db.registry.channels import ChannelSpec, register_channel
 from db.vault import KEY_BYTES, Vault
 from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import KEPT_FOR, Client, open_client
@@ -213,5 +213,5 @@ async def _register(connection: Connection, vault: Vault, gateways: Sequence[Gat
     async with connection.transaction():
         for gateway in gateways:
             for name, key in gateway.keys.items():
-                new = NewChannel(provider=PROVIDER, instance=name, api_url=gateway.url, api_key=key)
+                new = ChannelSpec(provider=PROVIDER, instance=name, api_url=gateway.url, api_key=key)
                 await register_channel(connection, vault, new)

@@ -22,11 +22,11 @@ from db.ingest.apply import apply
 from db.ingest.entry import Entry, Source
 from db.ingest.writer import Writer
 from db.registry.channels import register_gateway
-from db.registry.imports import CHUNK, Listed, register_instances
+from db.registry.imports import CHUNK, ListedInstance, register_instances
 from db.vault import KEY_BYTES, Vault
 from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import open_client
-from receiver.reconcile.bulk_probe import Sweeper
+from receiver.reconcile.bulk_probe import BulkProber
 from receiver.reconcile.probe import Prober
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
@@ -118,7 +118,7 @@ class _Service:
     """The service's parts that ask gateways, composed as `receiver/service/composition.py` does."""
 
     def __init__(
-        self, connection: Connection, sweeper: Sweeper, reconciler: Reconciler, channels: int
+        self, connection: Connection, sweeper: BulkProber, reconciler: Reconciler, channels: int
     ) -> None:
         self._connection = connection
         self._sweeper = sweeper
@@ -160,7 +160,7 @@ async def _open_service(dsn: str, served: Served) -> AsyncIterator[_Service]:
         reconciler = Reconciler(pool, writer, prober, settings.probe_timeout)
         writing = asyncio.create_task(writer.run())
         try:
-            yield _Service(connection, Sweeper(pool, vault, client, writer, rules), reconciler, channels)
+            yield _Service(connection, BulkProber(pool, vault, client, writer, rules), reconciler, channels)
         finally:
             writing.cancel()
             await asyncio.wait([writing])
@@ -170,7 +170,7 @@ async def _populate(connection: Connection, vault: Vault, gateways: Sequence[Gat
     """Register all instances of the gateways, as an import does, and have them all open; return how many."""
     for gateway in gateways:
         gateway_id, _ = await register_gateway(connection, vault, PROVIDER, gateway.url, gateway.key, None)
-        listed = [Listed(name) for name in gateway.keys]
+        listed = [ListedInstance(name) for name in gateway.keys]
         for first in range(0, len(listed), CHUNK):
             part = listed[first : first + CHUNK]
             await register_instances(connection, vault, PROVIDER, gateway_id, None, part)

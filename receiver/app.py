@@ -6,28 +6,28 @@
 import asyncio
 from dataclasses import dataclass
 
-from db.connection.dataloader import Lookups
+from db.connection.dataloader import DataLoader
 from db.connection.invalidation import Notices
 from db.connection.types import Pool
 from db.ingest.writer import Writer
 from db.reads.channels import ChannelKey, ChannelRow
-from db.reads.reconnect import Stranded, StrandedKey
+from db.reads.reconnect import ReconnectKey, ReconnectTarget
 from db.vault import Vault
 from receiver.alerts.dispatch import Dispatcher
 from receiver.alerts.message import Notifier
 from receiver.alerts.routing import Routing
-from receiver.alerts.send_test import Trial
+from receiver.alerts.send_test import TestSend
 from receiver.http.auth import Tokens
 from receiver.http.load_shedding import Load
-from receiver.http.signed_links import Links
-from receiver.ingest.live_traffic import Freshness
+from receiver.http.signed_links import ReconnectLinks
+from receiver.ingest.live_traffic import LiveTraffic
 from receiver.ingest.operator_signals import OperatorSignals
 from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import Client
-from receiver.provisioning.webhook_registration import Slotter
-from receiver.reconcile.bulk_probe import Sweeper
-from receiver.reconcile.deep_probe import Suspicions
-from receiver.reconcile.gateway_health import Gateways
+from receiver.provisioning.webhook_registration import WebhookRegistrar
+from receiver.reconcile.bulk_probe import BulkProber
+from receiver.reconcile.deep_probe import DeepProber
+from receiver.reconcile.gateway_health import GatewayHealth
 from receiver.reconcile.probe import Prober
 from receiver.recovery.orders import Recovery
 from receiver.settings import Settings
@@ -54,27 +54,27 @@ class App:
     """The one way to a channel's state: `submit` returns once the transaction is committed."""
 
     tokens: Tokens
-    freshness: Freshness
+    freshness: LiveTraffic
     operator_signals: OperatorSignals
     notices: Notices
     """Hears from other processes what must be forgotten here."""
-    channels: Lookups[ChannelKey, ChannelRow]
+    channels: DataLoader[ChannelKey, ChannelRow]
 
     client: Client
     list_client: Client
     """With the patience that a list of all instances needs."""
     prober: Prober
-    gateways: Gateways
-    sweeper: Sweeper
-    suspicions: Suspicions
-    slotter: Slotter
+    gateways: GatewayHealth
+    sweeper: BulkProber
+    suspicions: DeepProber
+    slotter: WebhookRegistrar
     recovery: Recovery
 
     notifiers: dict[str, Notifier]
     """By kind of destination."""
     routing: Routing
     dispatcher: Dispatcher
-    trial: Trial
+    trial: TestSend
 
-    links: Links
-    stranded: Lookups[StrandedKey, Stranded]
+    links: ReconnectLinks
+    stranded: DataLoader[ReconnectKey, ReconnectTarget]

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from statemachine.machine import GATEWAY_TROUBLE, TABLE, Ignored, Keep
-from statemachine.model import Evidence, Reason, Standing, State, Trigger, Witness
+from statemachine.model import Evidence, Reason, State, Status, Trigger, Witness
 from statemachine.signals import Heard, Verdict
 
 PROBE_TOLERANCE: Final = timedelta(seconds=2)
@@ -50,20 +50,20 @@ TELLING: Final[dict[Reason | None, int]] = {
 """How much a reason for being unpaired tells; others tell nothing (0)."""
 
 
-def advance(standing: Standing, trigger: Trigger, reason: Reason | None, status: int | None) -> Standing:
+def advance(standing: Status, trigger: Trigger, reason: Reason | None, status: int | None) -> Status:
     """Return where one trigger leads from a standing, by the table."""
     decision = TABLE[standing.state, trigger]
     if isinstance(decision, State):
-        return Standing(decision) if decision is State.OPEN else Standing(decision, reason, status)
+        return Status(decision) if decision is State.OPEN else Status(decision, reason, status)
     return _ignore(standing, decision, reason, status)
 
 
-def _ignore(standing: Standing, decision: Ignored, reason: Reason | None, status: int | None) -> Standing:
+def _ignore(standing: Status, decision: Ignored, reason: Reason | None, status: int | None) -> Status:
     match decision.keep:
         case Keep.NEWEST:
-            return Standing(standing.state, reason, status)
+            return Status(standing.state, reason, status)
         case Keep.BETTER if _telling(reason, status) > _telling(standing.reason, standing.status):
-            return Standing(standing.state, reason, status)
+            return Status(standing.state, reason, status)
         case _:
             return standing
 
@@ -72,7 +72,7 @@ def _telling(reason: Reason | None, status: int | None) -> tuple[int, bool]:
     return TELLING.get(reason, 0), status is not None
 
 
-def state_of(evidence: Evidence) -> Standing:
+def state_of(evidence: Evidence) -> Status:
     """Return the standing that the evidence amounts to: the witnesses in time order, from the base."""
     standing = evidence.base
     for witness in _in_order(evidence.witnesses):
@@ -141,7 +141,7 @@ def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
         and verdict.trigger is Trigger.CONNECTING
         and qr_is_old(evidence, verdict.began_at)
     ):
-        standing = Standing(State.CONNECTING, verdict.reason, verdict.status)
+        standing = Status(State.CONNECTING, verdict.reason, verdict.status)
     if verdict.trigger in GATEWAY_TROUBLE and standing == before:
         return evidence
     oldest = verdict.began_at - PROBE_TOLERANCE

@@ -45,7 +45,7 @@ class Cause(StrEnum):
     """It may well answer, but its channels left open together."""
 
 
-class Failing(NamedTuple):
+class FailureStreak(NamedTuple):
     """Probes that went unanswered with no answer of the gateway meanwhile."""
 
     since: datetime
@@ -59,17 +59,17 @@ class Failing(NamedTuple):
     """How many of them were answered 503."""
 
 
-def failed(channel: Hashable, began_at: datetime, unavailable: bool) -> Failing:
+def failed(channel: Hashable, began_at: datetime, unavailable: bool) -> FailureStreak:
     """Return one probe that went unanswered."""
-    return Failing(began_at, began_at, (channel,), 1, int(unavailable))
+    return FailureStreak(began_at, began_at, (channel,), 1, int(unavailable))
 
 
-def join(one: Failing | None, other: Failing | None) -> Failing | None:
+def join(one: FailureStreak | None, other: FailureStreak | None) -> FailureStreak | None:
     """Return both stretches of failures as one."""
     if one is None or other is None:
         return one or other
     channels = one.channels + tuple(c for c in other.channels if c not in one.channels)
-    return Failing(
+    return FailureStreak(
         min(one.since, other.since),
         max(one.last_at, other.last_at),
         channels[:ENOUGH],
@@ -85,7 +85,7 @@ class Gateway(NamedTuple):
     since: datetime | None = None
     cause: Cause | None = None
     """Of its open incident."""
-    failing: Failing | None = None
+    failing: FailureStreak | None = None
     suspected_at: datetime | None = None
     """When `failing` was first seen."""
     doubted_at: datetime | None = None
@@ -102,13 +102,13 @@ class Gateway(NamedTuple):
     """When that was."""
 
 
-class Seen(NamedTuple):
+class GatewaySnapshot(NamedTuple):
     """What there is to know of a gateway at one moment, counted."""
 
     now: datetime
     answered_at: datetime | None = None
     """When it last answered one of us, if it has since the last look."""
-    failing: Failing | None = None
+    failing: FailureStreak | None = None
     """Probes that went unanswered since the last look."""
     offline: bool = False
     """Nothing came back from anywhere since those failures, for longer than that is blamed on nobody."""
@@ -160,7 +160,7 @@ class Up:
 GatewayEffect = Down | Up
 
 
-def decide(gateway: Gateway, seen: Seen, limits: Limits) -> tuple[Gateway, GatewayEffect | None]:
+def decide(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, GatewayEffect | None]:
     """Return the gateway after one more look at it, and what became of its incident."""
     answered = _has_answered(gateway, seen)
     gateway = _learn(gateway, seen, answered)
@@ -186,7 +186,7 @@ def next_gap(tries: int, limits: Limits) -> timedelta:
     return min(gap, limits.breaker_max)
 
 
-def _has_answered(gateway: Gateway, seen: Seen) -> bool:
+def _has_answered(gateway: Gateway, seen: GatewaySnapshot) -> bool:
     """Return whether there is an answer since probes began to fail; one of before proves nothing."""
     if seen.answered_at is None:
         return False
@@ -194,7 +194,7 @@ def _has_answered(gateway: Gateway, seen: Seen) -> bool:
     return silent_since is None or silent_since <= seen.answered_at
 
 
-def _learn(gateway: Gateway, seen: Seen, answered: bool) -> Gateway:
+def _learn(gateway: Gateway, seen: GatewaySnapshot, answered: bool) -> Gateway:
     if answered:
         gateway = gateway._replace(failing=None, suspected_at=None, doubted_at=None, doubted_until=None)
         if gateway.health is Health.UNKNOWN:
@@ -208,7 +208,7 @@ def _learn(gateway: Gateway, seen: Seen, answered: bool) -> Gateway:
     return gateway._replace(failing=join(gateway.failing, failing), suspected_at=suspected_at)
 
 
-def _fault(gateway: Gateway, seen: Seen) -> Cause | None:
+def _fault(gateway: Gateway, seen: GatewaySnapshot) -> Cause | None:
     """Return what is wrong with a gateway that nobody has an answer of; None while that isn't proven."""
     failing = gateway.failing
     if failing is None or failing.times < IN_A_ROW or _is_open_question(gateway, seen):
@@ -218,18 +218,18 @@ def _fault(gateway: Gateway, seen: Seen) -> Cause | None:
     return Cause.UNAVAILABLE if 2 * failing.unavailable > failing.times else Cause.UNREACHABLE
 
 
-def _fall_together(gateway: Gateway, seen: Seen) -> bool:
+def _fall_together(gateway: Gateway, seen: GatewaySnapshot) -> bool:
     return seen.left >= seen.many and not _is_open_question(gateway, seen)
 
 
-def _is_open_question(gateway: Gateway, seen: Seen) -> bool:
+def _is_open_question(gateway: Gateway, seen: GatewaySnapshot) -> bool:
     """Return whether silence may still turn out to be ours, or only some channels'."""
     if gateway.doubted_until is not None and seen.now < gateway.doubted_until - OFFLINE_MARGIN:
         return True
     return gateway.suspected_at is not None and seen.now - gateway.suspected_at < OBJECTION
 
 
-def _fall(gateway: Gateway, cause: Cause, seen: Seen, limits: Limits) -> tuple[Gateway, Down]:
+def _fall(gateway: Gateway, cause: Cause, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, Down]:
     silent = cause is not Cause.MASS_LOSS
     started_at = gateway.failing.since if silent and gateway.failing else seen.left_since or seen.now
     is_new = gateway.cause is None
@@ -248,7 +248,7 @@ def _fall(gateway: Gateway, cause: Cause, seen: Seen, limits: Limits) -> tuple[G
     return after, Down(cause, started_at, silent and gateway.doubted_at is not None)
 
 
-def _count(gateway: Gateway, seen: Seen) -> Gateway:
+def _count(gateway: Gateway, seen: GatewaySnapshot) -> Gateway:
     if seen.lost == gateway.lost:
         return gateway
     return gateway._replace(lost=seen.lost, moved_at=seen.now)
@@ -258,13 +258,13 @@ def _has_passed(since: datetime | None, span: timedelta, now: datetime) -> bool:
     return since is None or now - since >= span
 
 
-def _hold(gateway: Gateway, seen: Seen, limits: Limits) -> Gateway:
+def _hold(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> Gateway:
     """Renew the hold when half of it is over."""
     if gateway.held_until is not None and gateway.held_until - seen.now > limits.hold / 2:
         return gateway
     return gateway._replace(held_until=seen.now + limits.hold)
 
 
-def _rise(gateway: Gateway, seen: Seen, limits: Limits) -> tuple[Gateway, Up]:
+def _rise(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, Up]:
     after = Gateway(health=Health.UP, since=seen.now, held_until=seen.now + limits.settle)
     return after, Up()

@@ -94,7 +94,7 @@ _NOT_BY_SCAN: Final = frozenset({Reason.BANNED, Reason.EXPIRED, Reason.INSTANCE_
 """Reasons that WhatsApp's review, the subscription or the gateway's operator has to end first."""
 
 
-class Ailment(StrEnum):
+class RecoverableCondition(StrEnum):
     """What an order to the gateway may heal, where the gateway has an order for it."""
 
     LOST = "lost"
@@ -115,7 +115,7 @@ class Monitoring(StrEnum):
     REMOVED = "removed"
 
 
-class Standing(NamedTuple):
+class Status(NamedTuple):
     """A state with its reason and the gateway's own number for it."""
 
     state: State
@@ -149,13 +149,13 @@ class Witness(NamedTuple):
     status: int | None
 
 
-NOTHING_KNOWN: Final = Standing(State.UNKNOWN)
+NOTHING_KNOWN: Final = Status(State.UNKNOWN)
 
 
 class Evidence(NamedTuple):
     """All that is known of a channel's session; its state is a pure function of this."""
 
-    base: Standing = NOTHING_KNOWN
+    base: Status = NOTHING_KNOWN
     witnesses: tuple[Witness, ...] = ()
     settled_at: datetime | None = None
     """When the probe that set `base` began, by our clock; None before the first."""
@@ -179,7 +179,7 @@ class Rules(NamedTuple):
     """How long a due incident waits for the verdict on its gateway, when others there are in trouble, too."""
     recovery: bool = True
     """Whether a lost session may be restarted before it counts as unpaired."""
-    curable: tuple[Ailment, ...] = tuple(Ailment)
+    curable: tuple[RecoverableCondition, ...] = tuple(RecoverableCondition)
     """What the channel's gateway has orders for."""
     recovery_wait: timedelta = timedelta(seconds=60)
     """How long a lost session stays dropped at most while recovery runs."""
@@ -191,7 +191,7 @@ class Rules(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
+class ProbeStreak:
     """Answers of one kind in a row that are not yet a verdict."""
 
     kind: str
@@ -223,7 +223,7 @@ class Flap(NamedTuple):
     """A departure from open that was one too many: when, and where it led."""
 
     at: datetime
-    standing: Standing
+    standing: Status
 
 
 class Channel(NamedTuple):
@@ -231,7 +231,7 @@ class Channel(NamedTuple):
 
     rules: Rules = Rules()
     evidence: Evidence = Evidence()
-    standing: Standing = NOTHING_KNOWN
+    standing: Status = NOTHING_KNOWN
     version: int = 0
     """Counts changes of state or reason, so that a probe can tell that the world moved on."""
     since: datetime | None = None
@@ -240,7 +240,7 @@ class Channel(NamedTuple):
     has_been_open: bool = False
     departures: tuple[datetime, ...] = ()
     """When the channel last left open, at most `policy.FLAPS` times."""
-    suspicion: Suspicion | None = None
+    suspicion: ProbeStreak | None = None
     probes: int = 0
     """Probes answered within this unhealthy stretch."""
     last_event_at: datetime | None = None

@@ -7,7 +7,17 @@ opened. It has one clock and at most one incident, whatever states it wanders th
 from datetime import datetime, timedelta
 from typing import Final
 
-from statemachine.model import Ailment, Channel, Flap, Incident, Monitoring, Reason, Standing, State, Wait
+from statemachine.model import (
+    Channel,
+    Flap,
+    Incident,
+    Monitoring,
+    Reason,
+    RecoverableCondition,
+    State,
+    Status,
+    Wait,
+)
 from statemachine.signals import Change, Deadline, Effect, Open, Resolve
 
 FLAPS: Final = 5
@@ -217,7 +227,7 @@ def _judged_at(channel: Channel) -> datetime | None:
 
 def may_restart(channel: Channel) -> bool:
     """True when a session that a probe finds lost may be restarted before it counts as unpaired."""
-    return _may_recover(channel) and Ailment.LOST in channel.rules.curable
+    return _may_recover(channel) and RecoverableCondition.LOST in channel.rules.curable
 
 
 def _may_recover(channel: Channel) -> bool:
@@ -225,18 +235,20 @@ def _may_recover(channel: Channel) -> bool:
     return channel.rules.recovery and channel.has_been_open and is_probed(channel)
 
 
-def ailment_of(channel: Channel) -> Ailment | None:
+def ailment_of(channel: Channel) -> RecoverableCondition | None:
     """Return what an order to the gateway may heal; None: nothing, or nothing may be ordered.
 
     An error is the gateway's silence, unpaired and a QR want a person: none of them is an ailment.
     """
     match channel.state:
         case State.DROPPED:
-            ailment = Ailment.DROPPED if channel.lost_until is None else Ailment.LOST
+            ailment = (
+                RecoverableCondition.DROPPED if channel.lost_until is None else RecoverableCondition.LOST
+            )
         case State.CONNECTING if channel.standing.reason is Reason.INCOMPLETE_SESSION:
-            ailment = Ailment.INCOMPLETE
+            ailment = RecoverableCondition.INCOMPLETE
         case State.CONNECTING:
-            ailment = Ailment.STUCK
+            ailment = RecoverableCondition.STUCK
         case _:
             return None
     return ailment if ailment in channel.rules.curable and _may_recover(channel) else None
@@ -251,9 +263,9 @@ def _recovery_due(before: Channel, after: Channel, now: datetime) -> datetime | 
         return after.recovery_due_at
     since = after.since or now
     match ailment:
-        case Ailment.STUCK:
+        case RecoverableCondition.STUCK:
             return since + after.rules.stuck_after
-        case Ailment.DROPPED:
+        case RecoverableCondition.DROPPED:
             # Most gateways connect a dropped session by themselves, within a second.
             return since + after.rules.retry_after
         case _:
@@ -288,7 +300,7 @@ def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channe
     return channel._replace(probe_due_at=now + gap * jitter)
 
 
-def scan_needed(channel: Channel, standing: Standing) -> Standing:
+def scan_needed(channel: Channel, standing: Status) -> Status:
     """Return the standing with a shown QR read as what it means for a channel that has been open: lost."""
     if standing.state is State.QR_PENDING and channel.has_been_open:
         return standing._replace(reason=Reason.SCAN_NEEDED)

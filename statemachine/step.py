@@ -11,7 +11,7 @@ from typing import Final, TypeVar, assert_never
 from statemachine import policy
 from statemachine.evidence import NAMES, advance, came_out_of_turn, merge, qr_is_old, settle, state_of
 from statemachine.machine import GATEWAY_TROUBLE
-from statemachine.model import Channel, Evidence, Incident, Reason, Standing, State, Suspicion, Trigger
+from statemachine.model import Channel, Evidence, Incident, ProbeStreak, Reason, State, Status, Trigger
 from statemachine.signals import (
     Alive,
     Answered,
@@ -114,7 +114,7 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
         return _refreshed(after, now)
     emitted_at = min(alive.emitted_at or now, now)
     if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
-        evidence = Evidence(Standing(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
+        evidence = Evidence(Status(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
         return _refreshed(_restand(after._replace(has_been_open=True), evidence, now), now)
     return policy.probe_at(
         after, _later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now)
@@ -154,7 +154,7 @@ def verdict_of(channel: Channel, answer: Answered) -> Verdict | None:
     )
 
 
-def _count(channel: Channel, answer: Answered) -> tuple[Suspicion, bool]:
+def _count(channel: Channel, answer: Answered) -> tuple[ProbeStreak, bool]:
     """Return the answers of this kind in a row with this one, and whether they are enough."""
     kind, needed = FAMILY.get(answer.trigger, (answer.trigger.value, 1))
     if answer.trigger is Trigger.DROPPED and _may_lie_closed(channel, answer.began_at):
@@ -163,11 +163,11 @@ def _count(channel: Channel, answer: Answered) -> tuple[Suspicion, bool]:
         needed = 1
     old = channel.suspicion
     if old is None or old.kind != kind:
-        new = Suspicion(kind, 1, answer.began_at, answer.began_at)
+        new = ProbeStreak(kind, 1, answer.began_at, answer.began_at)
     elif answer.began_at - old.last_at < channel.rules.retry_after:
         new = old
     else:
-        new = Suspicion(kind, old.count + 1, old.first_at, answer.began_at)
+        new = ProbeStreak(kind, old.count + 1, old.first_at, answer.began_at)
     return new, new.count >= needed
 
 

@@ -13,7 +13,7 @@ IN_APP: Final = "in_app"
 """The kind of the one destination that every tenant has."""
 
 
-class Stand(NamedTuple):
+class IncidentStatus(NamedTuple):
     """How an incident and its channel stand."""
 
     is_over: bool
@@ -33,7 +33,7 @@ class DueAlert(NamedTuple):
     tenant_id: UUID | None
     created_at: datetime
     was_held: bool
-    stand: Stand
+    stand: IncidentStatus
 
     @property
     def subject_id(self) -> UUID:
@@ -56,10 +56,10 @@ class DueReminder(NamedTuple):
     outcome: str | None
     """What became of telling the opening."""
     acknowledged: bool
-    stand: Stand
+    stand: IncidentStatus
 
 
-class Destination(NamedTuple):
+class AlertDestination(NamedTuple):
     """Where people are told; `config` is sealed."""
 
     id: UUID
@@ -71,7 +71,7 @@ class Destination(NamedTuple):
     disabled: bool
 
 
-class Told(NamedTuple):
+class NotifiedOpening(NamedTuple):
     """An opening that a destination was told of, and what became of the message; None: it is to leave."""
 
     decision_id: int
@@ -79,7 +79,7 @@ class Told(NamedTuple):
     outcome: str | None
 
 
-class Decided(NamedTuple):
+class Decision(NamedTuple):
     """What was decided about an alert, a reminder or a change, for one destination or (None) for all."""
 
     alert_id: int | None
@@ -98,7 +98,7 @@ class Decided(NamedTuple):
     """What is told of a change, as JSON."""
 
 
-class Leaving(NamedTuple):
+class OutgoingMessage(NamedTuple):
     """A message that is to leave."""
 
     id: UUID
@@ -108,7 +108,7 @@ class Leaving(NamedTuple):
     due_at: datetime
 
 
-Lane = tuple[UUID, str]
+QueueKey = tuple[UUID, str]
 """A destination and a purpose, whose messages follow one another."""
 
 
@@ -138,16 +138,16 @@ async def due_reminders(connection: Connection, now: datetime, limit: int) -> li
     ]
 
 
-def stand_of(row: Record) -> Stand:
+def stand_of(row: Record) -> IncidentStatus:
     """Return how an incident and its channel stand, of a row that has it."""
     is_told = alerts_enabled(row["metadata"], row["defaults"])
-    return Stand(row["is_over"], is_told, row["paused"], row["removed"], row["quiet_until"])
+    return IncidentStatus(row["is_over"], is_told, row["paused"], row["removed"], row["quiet_until"])
 
 
-async def read_destinations(connection: Connection, tenant_ids: Iterable[UUID]) -> list[Destination]:
+async def read_destinations(connection: Connection, tenant_ids: Iterable[UUID]) -> list[AlertDestination]:
     """Return the destinations of these tenants, and the operators' own."""
     rows = await connection.fetch(sql.read_destinations, list(tenant_ids))
-    return [Destination(**row) for row in rows]
+    return [AlertDestination(**row) for row in rows]
 
 
 async def add_in_app(connection: Connection, sealed: Collection[tuple[UUID, UUID, bytes]]) -> None:
@@ -163,7 +163,7 @@ async def recipients(connection: Connection, tenant_ids: Iterable[UUID]) -> dict
 
 async def lock_waiting(
     connection: Connection, destination_ids: Collection[UUID], now: datetime
-) -> dict[Lane, UUID]:
+) -> dict[QueueKey, UUID]:
     """Return messages that wait for others to join them, held until the end of the transaction."""
     rows = await connection.fetch(sql.lock_waiting_messages, list(destination_ids), now)
     return {(row["destination_id"], row["purpose"]): row["id"] for row in rows}
@@ -171,7 +171,7 @@ async def lock_waiting(
 
 async def read_leavings(
     connection: Connection, destination_ids: Collection[UUID], since: datetime
-) -> dict[Lane, datetime]:
+) -> dict[QueueKey, datetime]:
     """Return when the newest messages were to leave, where that was after `since`."""
     rows = await connection.fetch(sql.read_leavings, list(destination_ids), since)
     return {(row["destination_id"], row["purpose"]): row["leaves_at"] for row in rows}
@@ -179,21 +179,26 @@ async def read_leavings(
 
 async def read_openings(
     connection: Connection, subject_ids: Collection[UUID]
-) -> dict[tuple[UUID, UUID], Told]:
+) -> dict[tuple[UUID, UUID], NotifiedOpening]:
     """Return what destinations were told of the beginnings of incidents, by incident and destination."""
     rows = await connection.fetch(sql.read_openings, list(subject_ids))
     return {
-        (row["subject_id"], row["destination_id"]): Told(row["id"], row["message_id"], row["outcome"])
+        (row["subject_id"], row["destination_id"]): NotifiedOpening(
+            row["id"], row["message_id"], row["outcome"]
+        )
         for row in rows
     }
 
 
 async def keep_decisions(
-    connection: Connection, now: datetime, messages: Collection[Leaving], decided: Collection[Decided]
+    connection: Connection,
+    now: datetime,
+    messages: Collection[OutgoingMessage],
+    decided: Collection[Decision],
 ) -> None:
     """Keep what was decided, and the messages that are to leave."""
-    await connection.execute(sql.add_messages, *_columns(messages, len(Leaving._fields)))
-    await connection.execute(sql.add_decisions, now, *_columns(decided, len(Decided._fields)))
+    await connection.execute(sql.add_messages, *_columns(messages, len(OutgoingMessage._fields)))
+    await connection.execute(sql.add_decisions, now, *_columns(decided, len(Decision._fields)))
 
 
 async def take_back(connection: Connection, decision_ids: Collection[int], why: str, now: datetime) -> None:

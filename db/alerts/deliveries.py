@@ -27,7 +27,7 @@ class Delivery(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class TestResult:
     """A message that was sent to try a destination, and what came of it."""
 
     message_id: UUID
@@ -78,7 +78,7 @@ async def begin_test(
     return None
 
 
-async def end_test(pool: Pool, tested: Tested) -> None:
+async def end_test(pool: Pool, tested: TestResult) -> None:
     """Keep what came of trying a destination, as of any other message; not of one deleted meanwhile."""
     async with writing(pool, tested.tenant_id) as connection:
         await connection.execute(

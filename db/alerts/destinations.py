@@ -28,7 +28,7 @@ class UnknownDestination(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewDestination:
+class DestinationSpec:
     """A destination to keep; of tenant None: operators' own."""
 
     tenant_id: UUID | None
@@ -95,7 +95,7 @@ async def read_destination(
     return _destination(vault, row)
 
 
-async def create_destination(pool: Pool, vault: Vault, reader: UUID | None, new: NewDestination) -> UUID:
+async def create_destination(pool: Pool, vault: Vault, reader: UUID | None, new: DestinationSpec) -> UUID:
     """Return the id of a new destination; `UnknownTenant`."""
     async with writing(pool, reader) as connection:
         if new.tenant_id is not None and not await connection.fetchval(sql.tenant_exists, new.tenant_id):
@@ -158,7 +158,7 @@ async def delete_destination(pool: Pool, reader: UUID | None, destination_id: UU
         await connection.execute(sql.delete_destination, destination_id)
 
 
-async def ensure_alert_url(connection: Connection, vault: Vault, new: NewDestination, given: Config) -> bool:
+async def ensure_alert_url(connection: Connection, vault: Vault, new: DestinationSpec, given: Config) -> bool:
     """Make what the setting asks for, unless operators have it already; return whether anything was changed.
 
     `given` is what the setting says of the configuration `new.config`. A destination that the setting made
@@ -189,7 +189,7 @@ async def tongue_of(pool: Pool, tenant_id: UUID | None) -> tuple[str, str]:
     return ("pt-BR", "America/Sao_Paulo") if row is None else (row["locale"], row["time_zone"])
 
 
-async def _insert(connection: Connection, vault: Vault, new: NewDestination) -> UUID:
+async def _insert(connection: Connection, vault: Vault, new: DestinationSpec) -> UUID:
     destination_id = uuid4()
     await connection.execute(
         sql.insert_destination,

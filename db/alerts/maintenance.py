@@ -23,7 +23,7 @@ class UnknownSubject(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewWindow:
+class MaintenanceSpec:
     """A window to keep; it starts now when no start is given, and is for everything when nothing is named."""
 
     ends_at: datetime
@@ -59,7 +59,7 @@ async def read_window(pool: Pool, reader: UUID | None, window_id: UUID) -> Recor
     return row
 
 
-async def create_window(pool: Pool, reader: UUID | None, new: NewWindow) -> UUID:
+async def create_window(pool: Pool, reader: UUID | None, new: MaintenanceSpec) -> UUID:
     """Return the id of a new window; raise `UnknownSubject`."""
     async with writing(pool, reader) as connection:
         await _expect_subject(connection, reader, new)
@@ -84,7 +84,7 @@ async def end_window(pool: Pool, reader: UUID | None, window_id: UUID) -> None:
         await connection.execute(sql.end_maintenance, window_id)
 
 
-async def _expect_subject(connection: Connection, reader: UUID | None, new: NewWindow) -> None:
+async def _expect_subject(connection: Connection, reader: UUID | None, new: MaintenanceSpec) -> None:
     if new.channel_id and not await connection.fetchval(sql.channel_visible, new.channel_id, reader):
         raise UnknownSubject("channel_id")
     if new.gateway_id and not await connection.fetchval(sql.gateway_exists, new.gateway_id):

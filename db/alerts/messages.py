@@ -22,7 +22,7 @@ FAILS_FOR: Final = timedelta(days=5)
 """How long a destination may not be reached before it is switched off."""
 
 
-class Claimed(NamedTuple):
+class ClaimedMessage(NamedTuple):
     """A message that is ours to send until the lease ends; `config` is sealed."""
 
     id: UUID
@@ -51,7 +51,7 @@ class Attempt(NamedTuple):
     answer: str
 
 
-class Ending(NamedTuple):
+class MessageSettlement(NamedTuple):
     """What becomes of a message after a try; without an outcome it is tried again at `due_at`."""
 
     outcome: str | None
@@ -62,14 +62,14 @@ class Ending(NamedTuple):
 
 async def claim_messages(
     connection: Connection, now: datetime, lease: timedelta, limit: int, per_destination: int
-) -> list[Claimed]:
+) -> list[ClaimedMessage]:
     """Return messages that are due and now ours; no destination has more than `per_destination` at a time."""
     until = now + lease
     rows = await connection.fetch(sql.claim_messages, now, until, per_destination, limit, STEP)
-    return [Claimed(**row, until=until) for row in rows]
+    return [ClaimedMessage(**row, until=until) for row in rows]
 
 
-async def release_messages(connection: Connection, claims: Iterable[Claimed]) -> None:
+async def release_messages(connection: Connection, claims: Iterable[ClaimedMessage]) -> None:
     """Give messages back that were not settled: another replica need not wait for the lease's end."""
     held = list(claims)
     ids, untils = [claim.id for claim in held], [claim.until for claim in held]
@@ -96,7 +96,9 @@ async def void_empty(connection: Connection, message_ids: Collection[UUID], now:
         await connection.execute(sql.void_empty, list(message_ids), now)
 
 
-async def settle(connection: Connection, claim: Claimed, attempt: Attempt, ending: Ending) -> str | None:
+async def settle(
+    connection: Connection, claim: ClaimedMessage, attempt: Attempt, ending: MessageSettlement
+) -> str | None:
     """Keep a try and what follows from it; return why its destination is switched off by it, or None.
 
     The destination's row comes before the message's in every transaction.
@@ -121,7 +123,7 @@ async def settle(connection: Connection, claim: Claimed, attempt: Attempt, endin
         return why if why is not None and await _disable(connection, claim, why, now) else None
 
 
-async def _note_reached(connection: Connection, claim: Claimed, attempt: Attempt) -> datetime | None:
+async def _note_reached(connection: Connection, claim: ClaimedMessage, attempt: Attempt) -> datetime | None:
     """Note whether the destination was reached; return since when it is not."""
     if attempt.is_ok:
         await connection.execute(sql.note_got_through, claim.destination_id)
@@ -130,13 +132,13 @@ async def _note_reached(connection: Connection, claim: Claimed, attempt: Attempt
     return since
 
 
-def _why_disabled(ending: Ending, failing_since: datetime | None, now: datetime) -> str | None:
+def _why_disabled(ending: MessageSettlement, failing_since: datetime | None, now: datetime) -> str | None:
     if ending.is_gone:
         return "gone"
     return "failing" if failing_since is not None and now - failing_since >= FAILS_FOR else None
 
 
-async def _disable(connection: Connection, claim: Claimed, why: str, now: datetime) -> bool:
+async def _disable(connection: Connection, claim: ClaimedMessage, why: str, now: datetime) -> bool:
     """Switch a destination off and tell its owner by another way; return whether it was us who did."""
     row = await connection.fetchrow(sql.disable_destination, claim.destination_id, now, why)
     if row is None:

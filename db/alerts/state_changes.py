@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from db.alerts.alerts import Stand, stand_of
+from db.alerts.alerts import IncidentStatus, stand_of
 from db.connection.types import Connection
 from db.queries import sql
 
@@ -16,7 +16,7 @@ SUPERSEDED: Final = "superseded"
 """Why a change is told no more: a newer one of its channel is."""
 
 
-class DueChange(NamedTuple):
+class DueStateChange(NamedTuple):
     """A change that is to be routed; of a state, or of what is known of a subscription's end."""
 
     id: int
@@ -31,14 +31,14 @@ class DueChange(NamedTuple):
     version: int | None
     expires_at: datetime | None
     created_at: datetime
-    stand: Stand
+    stand: IncidentStatus
 
 
-async def due_changes(connection: Connection, now: datetime, limit: int) -> list[DueChange]:
+async def due_changes(connection: Connection, now: datetime, limit: int) -> list[DueStateChange]:
     """Return changes that are to be routed, in the order in which they came about."""
     rows = await connection.fetch(sql.due_changes, now, limit)
-    names = [name for name in DueChange._fields if name != "stand"]
-    return [DueChange(**{name: row[name] for name in names}, stand=stand_of(row)) for row in rows]
+    names = [name for name in DueStateChange._fields if name != "stand"]
+    return [DueStateChange(**{name: row[name] for name in names}, stand=stand_of(row)) for row in rows]
 
 
 async def forget_changes(connection: Connection, ids: Collection[int]) -> None:

@@ -15,17 +15,17 @@ from db.codec.channel_record import ChannelRecord, Memory, WrittenEvidence, Writ
 from db.connection import json_columns
 from statemachine.clock import Clock
 from statemachine.model import (
-    Ailment,
     Channel,
     Evidence,
     Flap,
     Incident,
     Monitoring,
+    ProbeStreak,
     Reason,
+    RecoverableCondition,
     Rules,
-    Standing,
     State,
-    Suspicion,
+    Status,
     Trigger,
     Wait,
     Witness,
@@ -34,7 +34,7 @@ from statemachine.model import (
 STATES: Final = {state.value: state for state in State}
 TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
 REASONS: Final[Mapping[str | None, Reason]] = {reason.value: reason for reason in Reason}
-AILMENTS: Final = {ailment.value: ailment for ailment in Ailment}
+AILMENTS: Final = {ailment.value: ailment for ailment in RecoverableCondition}
 
 
 def state_of(word: str) -> State:
@@ -58,7 +58,7 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
     `memory` is the row's column of that name, read.
     """
     suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
-    standing = Standing(state_of(row["state"]), reason_of(row["reason"]), row["status"])
+    standing = Status(state_of(row["state"]), reason_of(row["reason"]), row["status"])
     return Channel(
         rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
         evidence=evidence_of(memory.get("evidence"), standing),
@@ -110,16 +110,16 @@ def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | 
     if document is None:
         return None
     at, state, reason, status = document
-    return Flap(datetime.fromisoformat(at), Standing(state_of(state), reason_of(reason), status))
+    return Flap(datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), status))
 
 
-def evidence_of(document: WrittenEvidence | None, standing: Standing) -> Evidence:
+def evidence_of(document: WrittenEvidence | None, standing: Status) -> Evidence:
     """Return the evidence written by `json_of_evidence`; without one, the standing is all that is known."""
     if document is None:
         return Evidence(standing)
     state, reason, status = document["base"]
     return Evidence(
-        base=Standing(state_of(state), reason_of(reason), status),
+        base=Status(state_of(state), reason_of(reason), status),
         witnesses=tuple(
             Witness(
                 datetime.fromisoformat(at),
@@ -151,9 +151,9 @@ def json_of_evidence(evidence: Evidence) -> dict[str, object]:
     return {name: value for name, value in document.items() if value}
 
 
-def suspicion_of(document: WrittenSuspicion) -> Suspicion:
+def suspicion_of(document: WrittenSuspicion) -> ProbeStreak:
     """Return the answers counted so far."""
-    return Suspicion(
+    return ProbeStreak(
         document["kind"],
         document["count"],
         datetime.fromisoformat(document["first_at"]),

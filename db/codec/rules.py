@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from db.connection import json_columns
-from statemachine.model import Ailment, Monitoring, Rules
+from statemachine.model import Monitoring, RecoverableCondition, Rules
 
 LONGEST_THRESHOLD: Final = 1440
 """Minutes: a day, the most that the API takes."""
@@ -14,7 +14,7 @@ UNPROBED_WAIT: Final = timedelta(seconds=30)
 """How long an incident on old evidence waits when the channel can't be probed at all."""
 
 
-Curable = Mapping[str, tuple[Ailment, ...]]
+Curable = Mapping[str, tuple[RecoverableCondition, ...]]
 """What the gateways of each provider have orders for."""
 
 
@@ -25,7 +25,7 @@ def rules_of(
     defaults: str | None,
     monitoring: Monitoring,
     configured: bool,
-    curable: tuple[Ailment, ...] | None = None,
+    curable: tuple[RecoverableCondition, ...] | None = None,
 ) -> Rules:
     """Return the rules for one channel: the installation's, the tenant's defaults, the channel's own wishes.
 

@@ -15,7 +15,7 @@ TOGETHER: Final = 500
 """Questions in one statement at the most."""
 
 
-class Lookups(Generic[Key, Answer]):
+class DataLoader(Generic[Key, Answer]):
     """Questions of one kind; `ask` answers several, and leaves out those that have no answer."""
 
     def __init__(self, ask: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Answer]]]) -> None:

@@ -89,7 +89,7 @@ async def open_pool(
         return await connect_to_primary(dsn, timeout=CONNECT_TIMEOUT.total_seconds(), **options)
 
     options = _options(name, COMMAND_TIMEOUT)
-    pool = _Pool(
+    pool = _BoundedPool(
         dsn,
         min_size=0,
         max_size=size,
@@ -110,7 +110,7 @@ else:
     _Base = asyncpg.Pool
 
 
-class _Pool(_Base):
+class _BoundedPool(_Base):
     """asyncpg's pool, but nobody waits for ever: for a connection, to give it back, or for the end."""
 
     acquire_timeout = ACQUIRE_TIMEOUT.total_seconds()

@@ -13,10 +13,10 @@ from db.codec.channel import details_of, memory_of
 from db.codec.rules import Curable
 from db.connection.retry import TRANSIENT
 from db.connection.types import Connection
-from db.ingest.batch import Batch, Track
+from db.ingest.batch import Batch, ChannelFold
 from db.ingest.entry import Entry
 from db.ingest.event_rows import EventRow, json_of
-from db.ingest.owner_profile import News, news_of, show_owners
+from db.ingest.owner_profile import OwnerUpdate, news_of, show_owners
 from db.queries import sql
 from statemachine.model import Incident, Reason, Rules, State
 
@@ -52,7 +52,7 @@ class Applied:
     """How many incidents were resolved."""
 
 
-class Asked(NamedTuple):
+class BulkProbeAnswer(NamedTuple):
     """One question about many channels: when it began and was answered, and whom its answer may concern."""
 
     began_at: datetime
@@ -117,7 +117,7 @@ async def confirm(
     connection: Connection,
     gateway_id: UUID,
     versions: Mapping[UUID, int],
-    asked: Asked,
+    asked: BulkProbeAnswer,
     installation: Rules,
 ) -> set[UUID]:
     """Write that a gateway said of these channels that they are open, and return those it was written of.
@@ -169,7 +169,7 @@ async def _save(connection: Connection, batch: Batch, words: Words) -> None:
     await _run(connection, sql.save_clocks, 3, batch.learnt_clocks())
 
 
-async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
+async def _save_events(connection: Connection, tracks: Iterable[ChannelFold]) -> None:
     new: list[tuple[object, ...]] = []
     longer: list[tuple[object, ...]] = []
     for track in tracks:
@@ -181,11 +181,11 @@ async def _save_events(connection: Connection, tracks: Iterable[Track]) -> None:
     await _run(connection, sql.extend_events, 4, longer)
 
 
-async def _save_states(connection: Connection, tracks: Iterable[Track], words: Words) -> None:
+async def _save_states(connection: Connection, tracks: Iterable[ChannelFold], words: Words) -> None:
     saved: list[tuple[object, ...]] = []
     shown: list[tuple[UUID, *tuple[object, ...]]] = []
     probed: list[tuple[object, ...]] = []
-    owners: list[News] = []
+    owners: list[OwnerUpdate] = []
     recovering: list[tuple[object, ...]] = []
     changed: list[tuple[object, ...]] = []
     for track in tracks:
@@ -215,7 +215,7 @@ async def _save_states(connection: Connection, tracks: Iterable[Track], words: W
     await _run(connection, sql.show_probes, 2, probed)
 
 
-async def _save_qrs(connection: Connection, tracks: Iterable[Track]) -> None:
+async def _save_qrs(connection: Connection, tracks: Iterable[ChannelFold]) -> None:
     """Keep the QRs of channels that wait for a scan; wipe those of channels that do so no more."""
     kept: list[tuple[object, ...]] = []
     wiped: list[UUID] = []
@@ -230,7 +230,7 @@ async def _save_qrs(connection: Connection, tracks: Iterable[Track]) -> None:
         await connection.execute(sql.wipe_qrs, wiped)
 
 
-def _words(track: Track, words: Words) -> str | None:
+def _words(track: ChannelFold, words: Words) -> str | None:
     reason = track.channel.standing.reason
     return None if reason is None else words(reason, track.row["locale"])
 
@@ -245,7 +245,7 @@ def _expect_all(wanted: Iterable[UUID], locked: Collection[UUID]) -> None:
         raise Locked(missing)
 
 
-async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> None:
+async def _save_incidents(connection: Connection, tracks: Iterable[ChannelFold]) -> None:
     changed: list[tuple[object, ...]] = []
     ended: list[tuple[object, ...]] = []
     whole: list[tuple[object, ...]] = []
@@ -267,7 +267,7 @@ async def _save_incidents(connection: Connection, tracks: Iterable[Track]) -> No
     await _run(connection, sql.open_incidents, 6, opened)
 
 
-def _event(track: Track, event: EventRow) -> tuple[object, ...]:
+def _event(track: ChannelFold, event: EventRow) -> tuple[object, ...]:
     return (
         track.row["channel_id"],
         track.row["tenant_id"],
@@ -288,7 +288,7 @@ def _event(track: Track, event: EventRow) -> tuple[object, ...]:
     )
 
 
-def _state(track: Track) -> tuple[object, ...]:
+def _state(track: ChannelFold) -> tuple[object, ...]:
     channel = track.channel
     return (
         track.row["channel_id"],
@@ -309,7 +309,7 @@ def _state(track: Track) -> tuple[object, ...]:
     )
 
 
-def _change(track: Track) -> tuple[object, ...]:
+def _change(track: ChannelFold) -> tuple[object, ...]:
     channel = track.channel
     return (
         track.row["channel_id"],
@@ -322,7 +322,7 @@ def _change(track: Track) -> tuple[object, ...]:
     )
 
 
-def _incident(track: Track, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
+def _incident(track: ChannelFold, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
     return (
         track.row["channel_id"],
         incident.kind,

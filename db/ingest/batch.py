@@ -11,7 +11,7 @@ import orjson
 from db.codec.channel import channel_of, clock_of, json_of_clock, json_of_rules, text_of
 from db.codec.channel_record import ChannelRecord, Memory
 from db.codec.rules import Curable, rules_of
-from db.ingest.entry import Entry, Noted, Owner, Source, Told
+from db.ingest.entry import Entry, HistoryNote, OwnerProfile, ParsedEvent, Source
 from db.ingest.event_rows import EventRow, clock_data, event_of, newest_of
 from db.reconcile.qr import SHOWN_FOR, KeptQr
 from statemachine.clock import Clock, learn
@@ -38,7 +38,7 @@ OF_ANOTHER_GATEWAY: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastIncident:
     """An incident that ended; `stored` when its row was there before this batch."""
 
     incident: Incident
@@ -48,7 +48,7 @@ class Past:
     stored: bool
 
 
-class Track:
+class ChannelFold:
     """One channel's way through a batch."""
 
     def __init__(self, row: ChannelRecord, installation: Rules, curable: Curable | None) -> None:
@@ -77,14 +77,14 @@ class Track:
         self.events: list[EventRow] = []
         self.stored_event: Final = newest_of(row)
         self.incident_stored = self.before.incident is not None
-        self.past: list[Past] = []
+        self.past: list[PastIncident] = []
         self.must_save = False
         self.details: Mapping[str, object] = memory.get("details", {})
         self.answered = False
         """Whether a probe was answered, so that its claim ends."""
         self.qr: KeptQr | None = None
         """The newest QR that its gateway showed."""
-        self.owner: Owner | None = None
+        self.owner: OwnerProfile | None = None
         """The session's owner, if a webhook of this batch names one."""
 
     @property
@@ -114,7 +114,7 @@ class Track:
                 case Open():
                     self.incident_stored = False
                 case Resolve(incident, resolved_at, why, tell):
-                    self.past.append(Past(incident, resolved_at, why, tell, self.incident_stored))
+                    self.past.append(PastIncident(incident, resolved_at, why, tell, self.incident_stored))
                     self.incident_stored = False
                 case Change():
                     pass
@@ -132,7 +132,7 @@ class Track:
         if issued_at + SHOWN_FOR > now and (self.qr is None or self.qr.issued_at <= issued_at):
             self.qr = KeptQr(sealed, issued_at, issued_at + SHOWN_FOR)
 
-    def learn_owner(self, owner: Owner | None, emitted_at: datetime) -> None:
+    def learn_owner(self, owner: OwnerProfile | None, emitted_at: datetime) -> None:
         """Take note of an open session's owner, after the webhook that names it was applied.
 
         A webhook from before other evidence may be about an earlier session, on another number: it fills in a
@@ -140,10 +140,10 @@ class Track:
         """
         if owner is None or self.channel.state is not State.OPEN:
             return
-        before = self.owner or Owner(None)
+        before = self.owner or OwnerProfile(None)
         is_missing = not (before.phone or self.row["phone_number"])
         if is_missing or not is_overtaken(self.channel.evidence, emitted_at):
-            self.owner = Owner(owner.phone or before.phone, owner.profile or before.profile)
+            self.owner = OwnerProfile(owner.phone or before.phone, owner.profile or before.profile)
 
     def store(self, event: EventRow) -> None:
         event.state = self.channel.state
@@ -159,7 +159,7 @@ class Batch:
     def __init__(
         self, rows: Iterable[ChannelRecord], installation: Rules, curable: Curable | None = None
     ) -> None:
-        self.tracks: Final = {row["channel_id"]: Track(row, installation, curable) for row in rows}
+        self.tracks: Final = {row["channel_id"]: ChannelFold(row, installation, curable) for row in rows}
         self.known_clocks: Final[dict[UUID, str]] = {
             gateway: clock
             for track in self.tracks.values()
@@ -174,7 +174,7 @@ class Batch:
             return
         track.configure(entry.received_at)
         match entry.said:
-            case Told():
+            case ParsedEvent():
                 self._hear(track, entry, entry.said, redelivered)
             case Answered():
                 track.must_save = track.answered = True
@@ -192,12 +192,12 @@ class Batch:
                 _fall_due(track, entry, entry.said)
             case RecoveryEnded():
                 _end_recovery(track, entry, entry.said)
-            case Noted():
+            case HistoryNote():
                 _note(track, entry, entry.said)
             case _:
                 track.step(entry.said)
 
-    def _hear(self, track: Track, entry: Entry, told: Told, redelivered: bool) -> None:
+    def _hear(self, track: ChannelFold, entry: Entry, told: ParsedEvent, redelivered: bool) -> None:
         twin = next((e for e in track.events if entry.key is not None and e.key == entry.key), None)
         fresh = not redelivered and twin is None
         clock = self._clock(track, told, entry.received_at, fresh)
@@ -234,7 +234,7 @@ class Batch:
         else:
             track.store(event)
 
-    def _clock(self, track: Track, told: Told, received_at: datetime, fresh: bool) -> Clock:
+    def _clock(self, track: ChannelFold, told: ParsedEvent, received_at: datetime, fresh: bool) -> Clock:
         gateway = track.row["gateway_id"]
         clock = Clock() if gateway is None else self.clocks.get(gateway, Clock())
         if fresh and told.at is not None and gateway is not None:
@@ -249,7 +249,7 @@ class Batch:
         return sorted((g, known, new) for g, known, new in learnt if clock_of(known) != clock_of(new))
 
 
-def _fall_due(track: Track, entry: Entry, said: Deadline) -> None:
+def _fall_due(track: ChannelFold, entry: Entry, said: Deadline) -> None:
     held_until, before = track.row["held_until"], track.channel
     effects = track.step(replace(said, held_until=held_until, doubted_until=track.row["doubted_until"]))
     after = track.channel
@@ -264,7 +264,7 @@ def _fall_due(track: Track, entry: Entry, said: Deadline) -> None:
         track.store(event)
 
 
-def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> None:
+def _answer(track: ChannelFold, entry: Entry, said: Alive | Answered | Verdict) -> None:
     verdict = verdict_of(track.channel, said) if isinstance(said, Answered) else said
     before = track.channel
     effects = track.step(said)
@@ -291,7 +291,7 @@ def _answer(track: Track, entry: Entry, said: Alive | Answered | Verdict) -> Non
         track.store(event_of(entry, Trigger.OPENED))
 
 
-def _end_recovery(track: Track, entry: Entry, said: RecoveryEnded) -> None:
+def _end_recovery(track: ChannelFold, entry: Entry, said: RecoveryEnded) -> None:
     """Note what recovery did; that it may do nothing is no event, unless that moves the channel."""
     version = track.channel.version
     effects = track.step(said)
@@ -301,7 +301,7 @@ def _end_recovery(track: Track, entry: Entry, said: RecoveryEnded) -> None:
         track.store(event)
 
 
-def _note(track: Track, entry: Entry, said: Noted) -> None:
+def _note(track: ChannelFold, entry: Entry, said: HistoryNote) -> None:
     event = event_of(entry)
     event.data = dict(said.details)
     last = track.last_event

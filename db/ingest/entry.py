@@ -23,7 +23,7 @@ class Source(StrEnum):
     OPERATOR = "operator"
 
 
-class Told(NamedTuple):
+class ParsedEvent(NamedTuple):
     """What a webhook said; it becomes a `Heard` once its gateway's clock is known."""
 
     trigger: Trigger | None
@@ -34,14 +34,14 @@ class Told(NamedTuple):
     doubtful: bool = False
 
 
-class Owner(NamedTuple):
+class OwnerProfile(NamedTuple):
     """Whose number a session is: its digits, and the name that the owner gave it."""
 
     phone: str | None
     profile: str | None = None
 
 
-class Noted(NamedTuple):
+class HistoryNote(NamedTuple):
     """What somebody did, kept in the channel's history: no signal, so no state and no replay knows it."""
 
     details: Mapping[str, object] = MappingProxyType({})
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     source: Source
     name: str
     received_at: datetime
-    said: Told | Signal | Noted
+    said: ParsedEvent | Signal | HistoryNote
     key: bytes | None = None
     gateway_id: UUID | None = None
     """Which gateway answered a probe: the channel may have been moved to another one meanwhile."""
@@ -62,5 +62,5 @@ class Entry(NamedTuple):
     """What a probe's answer adds for people; it goes into the details of an incident."""
     qr: bytes | None = None
     """Sealed: the QR that the gateway shows; kept while it can be scanned, and never in an event."""
-    owner: Owner | None = None
+    owner: OwnerProfile | None = None
     """The session's owner, where the webhook names one."""

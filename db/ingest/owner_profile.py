@@ -14,13 +14,13 @@ import asyncpg
 from db.codec.channel_record import ChannelRecord
 from db.connection.retry import TRANSIENT
 from db.connection.types import Connection
-from db.ingest.entry import Owner
+from db.ingest.entry import OwnerProfile
 from db.queries import sql
 
 log = logging.getLogger(__name__)
 
 
-class News(NamedTuple):
+class OwnerUpdate(NamedTuple):
     """What is to be written of a channel's owner; None: nothing."""
 
     channel_id: UUID
@@ -28,15 +28,15 @@ class News(NamedTuple):
     profile: str | None
 
 
-def news_of(owner: Owner, row: ChannelRecord) -> News | None:
+def news_of(owner: OwnerProfile, row: ChannelRecord) -> OwnerUpdate | None:
     """Return what is new of a channel's owner, given its row of `read_channels`; None: nothing is."""
     written = re.sub(r"\D", "", row["phone_number"] or "")
     phone = None if owner.phone == written else owner.phone
     profile = None if owner.profile == row["profile_name"] else owner.profile
-    return News(row["channel_id"], phone, profile) if phone or profile else None
+    return OwnerUpdate(row["channel_id"], phone, profile) if phone or profile else None
 
 
-async def show_owners(connection: Connection, news: Sequence[News]) -> None:
+async def show_owners(connection: Connection, news: Sequence[OwnerUpdate]) -> None:
     """Show whose numbers channels are; what another application's table refuses costs nothing else.
 
     Not the owners of other channels either: a set that is refused is written in halves.

@@ -28,7 +28,7 @@ HOLD: Final = timedelta(milliseconds=50)
 """How long a channel that somebody else keeps locked is left alone, so that others need not wait for it."""
 
 
-class Unavailable(Exception):
+class NotCommitted(Exception):
     """Not committed in time, as far as is known; the sender should send it again."""
 
 
@@ -45,7 +45,7 @@ class Submission(NamedTuple):
     def fail(self, why: str) -> None:
         """Tell who waits, if anybody still does."""
         if not self.done.done():
-            self.done.set_exception(Unavailable(why))
+            self.done.set_exception(NotCommitted(why))
             self.done.exception()  # its sender may have gone away
 
 
@@ -70,14 +70,14 @@ class Queue:
         self._expiring: asyncio.TimerHandle | None = None
 
     def put(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
-        """Return what is done when the entries are committed, or raises `Unavailable` when it takes too long.
+        """Return what is done once the entries are committed; raises `NotCommitted` when it takes too long.
 
-        `patience`: seconds that the sender has left, if less than usual. Raises `Unavailable` at once when
+        `patience`: seconds that the sender has left, if less than usual. Raises `NotCommitted` at once when
         too much waits already.
         """
         self._refusing = self.depth >= (LOW_WATER if self._refusing else HIGH_WATER)
         if self._refusing:
-            raise Unavailable("too many events are waiting for the database")
+            raise NotCommitted("too many events are waiting for the database")
         loop = asyncio.get_running_loop()
         expires_at = loop.time() + (self._patience if patience is None else min(patience, self._patience))
         submission = Submission(entries, loop.create_future(), expires_at, next(self._turns))

@@ -98,7 +98,7 @@ class Writer:
         await self._queue.drained()
 
     async def _lane(self) -> None:
-        session = _Session(self._connect)
+        session = _WriterSession(self._connect)
         try:
             while True:
                 batch = await self._queue.take()
@@ -109,7 +109,7 @@ class Writer:
         finally:
             session.drop()
 
-    async def _commit(self, session: "_Session", batch: Sequence[Submission]) -> None:
+    async def _commit(self, session: "_WriterSession", batch: Sequence[Submission]) -> None:
         """Commit a batch, as often as it takes while somebody waits; one by one when data or a lock fails."""
         wait = pauses()
         while batch := [submission for submission in batch if not submission.done.done()]:
@@ -135,11 +135,11 @@ class Writer:
                 await self._commit_apart(session, batch)
                 return
 
-    async def _commit_apart(self, session: "_Session", batch: Sequence[Submission]) -> None:
+    async def _commit_apart(self, session: "_WriterSession", batch: Sequence[Submission]) -> None:
         for submission in batch:
             await self._commit(session, self._queue.without_held([submission]))
 
-    async def _apply(self, session: "_Session", batch: Sequence[Submission]) -> None:
+    async def _apply(self, session: "_WriterSession", batch: Sequence[Submission]) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         entries = [entry for submission in batch for entry in submission.entries]
@@ -154,7 +154,7 @@ class Writer:
         self._on_commit(applied, len(entries), loop.time() - started)
 
 
-class _Session:
+class _WriterSession:
     """The connection of one lane, made anew when it is lost."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:

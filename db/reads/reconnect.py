@@ -10,11 +10,11 @@ from db.connection.types import Pool
 from db.queries import sql
 from statemachine.model import Reason, State
 
-StrandedKey: TypeAlias = tuple[UUID, UUID]
+ReconnectKey: TypeAlias = tuple[UUID, UUID]
 """The channel's id, and that of the incident that its link was made for."""
 
 
-class Stranded(NamedTuple):
+class ReconnectTarget(NamedTuple):
     """A channel and the incident that a link was made for."""
 
     channel_id: UUID
@@ -34,12 +34,12 @@ class Stranded(NamedTuple):
     """When the QR was made that its gateway shows and told us of; None: it told of none that still holds."""
 
 
-async def find_stranded(pool: Pool, wanted: Sequence[StrandedKey]) -> dict[StrandedKey, Stranded]:
+async def find_stranded(pool: Pool, wanted: Sequence[ReconnectKey]) -> dict[ReconnectKey, ReconnectTarget]:
     """Return those of the channels that there are, each with its own incident."""
     channels, incidents = zip(*wanted, strict=True)
-    found: dict[StrandedKey, Stranded] = {}
+    found: dict[ReconnectKey, ReconnectTarget] = {}
     for row in await pool.fetch(sql.read_stranded, channels, incidents):
         words = {"state": state_of(row["state"]), "reason": reason_of(row["reason"])}
         values = dict(row.items()) | words
-        found[row["channel_id"], row["incident_id"]] = Stranded(**values)
+        found[row["channel_id"], row["incident_id"]] = ReconnectTarget(**values)
     return found

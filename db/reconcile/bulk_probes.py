@@ -12,7 +12,7 @@ from db.reconcile.claims import PER_GATEWAY, Claim
 from statemachine.model import State
 
 
-class Sweepable(NamedTuple):
+class DueBulkProbe(NamedTuple):
     """A gateway whose sweep is due."""
 
     id: UUID
@@ -24,7 +24,7 @@ class Sweepable(NamedTuple):
     """Whether one call is known to tell of all its channels; None: it was never tried."""
 
 
-class Swept(NamedTuple):
+class BulkProbeTarget(NamedTuple):
     """A channel that a sweep may tell of, as it was before the sweep began."""
 
     channel_id: UUID
@@ -42,14 +42,14 @@ async def claim_sweeps(
     soon: datetime,
     fewest: int,
     limit: int,
-) -> tuple[list[Sweepable], int]:
+) -> tuple[list[DueBulkProbe], int]:
     """Return gateways to sweep, and how many were due; the next sweep of each is at `again_at`.
 
     One where fewer than `fewest` channels have a probe due by `soon` is not worth a call.
     """
     rows = await connection.fetch(sql.claim_sweeps, providers, now, again_at, soon, fewest, limit)
-    fields = Sweepable._fields
-    return [Sweepable(*(row[name] for name in fields)) for row in rows if row["worthwhile"]], len(rows)
+    fields = DueBulkProbe._fields
+    return [DueBulkProbe(*(row[name] for name in fields)) for row in rows if row["worthwhile"]], len(rows)
 
 
 async def settle_sweep(connection: Connection, gateway_id: UUID, sweeps: bool, again_at: datetime) -> None:
@@ -57,7 +57,7 @@ async def settle_sweep(connection: Connection, gateway_id: UUID, sweeps: bool, a
     await connection.execute(sql.settle_sweep, gateway_id, sweeps, again_at)
 
 
-async def swept_channels(connection: Connection, gateway_id: UUID) -> list[Swept]:
+async def swept_channels(connection: Connection, gateway_id: UUID) -> list[BulkProbeTarget]:
     """Return the channels of a gateway that a sweep may tell of.
 
     Not those of which nothing is known yet, nor those in error: what they have to learn is whether their
@@ -65,7 +65,9 @@ async def swept_channels(connection: Connection, gateway_id: UUID) -> list[Swept
     """
     rows = await connection.fetch(sql.swept_channels, gateway_id)
     return [
-        Swept(row["channel_id"], row["version"], state_of(row["state"]), row["probe_due_at"], row["instance"])
+        BulkProbeTarget(
+            row["channel_id"], row["version"], state_of(row["state"]), row["probe_due_at"], row["instance"]
+        )
         for row in rows
     ]
 
@@ -82,7 +84,7 @@ async def hold_places(
     return [Claim(row["channel_id"], until) for row in rows]
 
 
-async def hasten_probes(connection: Connection, channels: Sequence[Swept], now: datetime) -> None:
+async def hasten_probes(connection: Connection, channels: Sequence[BulkProbeTarget], now: datetime) -> None:
     """Have channels probed at once, except those that are being asked or have changed since."""
     ids, versions = [it.channel_id for it in channels], [it.version for it in channels]
     await connection.execute(sql.hasten_probes, ids, versions, now)

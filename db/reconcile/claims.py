@@ -19,7 +19,7 @@ WINDOW: Final = timedelta(seconds=60)
 """Troubles of one gateway's channels that are no farther apart may have one cause."""
 
 
-class Target(NamedTuple):
+class ProbeTarget(NamedTuple):
     """A channel to be probed: where, with whose key, and what was known of it when it was read."""
 
     channel_id: UUID
@@ -50,7 +50,7 @@ class DueGateway(NamedTuple):
     base_url: str
 
 
-class Due(NamedTuple):
+class DueDeadline(NamedTuple):
     """A channel whose deadline has come. `queued`: it is being asked, or waits behind others for that.
 
     `suspect`: others of its gateway are in trouble, too.
@@ -71,14 +71,15 @@ class Claim(NamedTuple):
 
 async def claim_deadlines(
     connection: Connection, now: datetime, limit: int, window: timedelta = WINDOW
-) -> list[Due]:
+) -> list[DueDeadline]:
     """Return channels whose deadline has come; applying the deadline settles the claim.
 
     `window`: what happened to others within it makes the gateway suspect.
     """
     rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY, now - window)
     return [
-        Due(row["channel_id"], row["due_at"], row["queued"] is True, row["suspect"] is True) for row in rows
+        DueDeadline(row["channel_id"], row["due_at"], row["queued"] is True, row["suspect"] is True)
+        for row in rows
     ]
 
 
@@ -99,7 +100,7 @@ async def claim_probes(
     per_gateway: int,
     limit: int,
     aside: Iterable[UUID] = (),
-) -> tuple[list[Target], set[UUID]]:
+) -> tuple[list[ProbeTarget], set[UUID]]:
     """Return channels that are due to be probed, of each gateway the longest due first, and the locked ones.
 
     No gateway has more than `per_gateway` claims at a time, whoever holds them: claimed channels keep
@@ -108,7 +109,7 @@ async def claim_probes(
     """
     rows = await connection.fetch(sql.claim_probes, now, now + lease, per_gateway, limit, list(aside))
     locked = {row["channel_id"] for row in rows if row["version"] is None}
-    return [Target(**row) for row in rows if row["version"] is not None], locked
+    return [ProbeTarget(**row) for row in rows if row["version"] is not None], locked
 
 
 async def put_off_probes(connection: Connection, channel_ids: Iterable[UUID], until: datetime) -> None:
@@ -118,30 +119,30 @@ async def put_off_probes(connection: Connection, channel_ids: Iterable[UUID], un
 
 async def probe_target(
     connection: Connection, channel_id: UUID, tenant_id: UUID | None
-) -> tuple[Target, bool] | None:
+) -> tuple[ProbeTarget, bool] | None:
     """Return whom to ask about a channel, and whether it is paused; None: no such channel of this tenant."""
     row = await connection.fetchrow(sql.probe_target, channel_id, tenant_id)
     if row is None:
         return None
     fields = dict(row)
     paused = fields.pop("paused")
-    return Target(**fields), paused
+    return ProbeTarget(**fields), paused
 
 
 async def control_targets(
     connection: Connection, gateway_id: UUID, channel_id: UUID, limit: int
-) -> list[Target]:
+) -> list[ProbeTarget]:
     """Return other channels of the gateway, open ones first."""
     rows = await connection.fetch(sql.control_targets, gateway_id, channel_id, limit)
-    return [Target(**row) for row in rows]
+    return [ProbeTarget(**row) for row in rows]
 
 
 async def claim_subscriptions(
     connection: Connection, providers: Sequence[str], now: datetime, again_at: datetime, limit: int
-) -> list[Target]:
+) -> list[ProbeTarget]:
     """Return channels of these providers whose subscription is to be read; the next try is at `again_at`."""
     rows = await connection.fetch(sql.claim_subscriptions, providers, now, again_at, limit)
-    return [Target(**row) for row in rows]
+    return [ProbeTarget(**row) for row in rows]
 
 
 async def settle_subscription(

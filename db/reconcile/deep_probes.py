@@ -7,7 +7,7 @@ from uuid import UUID
 
 from db.connection.types import Connection
 from db.queries import sql
-from db.reconcile.claims import Target
+from db.reconcile.claims import ProbeTarget
 
 BUDGET: Final = timedelta(minutes=10)
 """Within this time no channel has two deep probes and no gateway two looks at its records, of any replica."""
@@ -19,7 +19,7 @@ PER_GATEWAY: Final = 2
 """Deep probes of one gateway in a round of a replica: look-ups of many channels at once would be seen."""
 
 
-class Recorder(NamedTuple):
+class DueRecords(NamedTuple):
     """A gateway whose records are to be looked at."""
 
     id: UUID
@@ -28,24 +28,24 @@ class Recorder(NamedTuple):
     version: str
 
 
-class Suspect(NamedTuple):
+class DeepProbeCandidate(NamedTuple):
     """A channel that is due for a deep probe. `doubted_at`: since when they bring nothing back."""
 
-    target: Target
+    target: ProbeTarget
     doubted_at: datetime | None
 
 
 async def claim_records(
     connection: Connection, providers: Sequence[str], now: datetime, limit: int
-) -> list[Recorder]:
+) -> list[DueRecords]:
     """Return gateways whose records are to be looked at; the next look is put off."""
     rows = await connection.fetch(sql.claim_records, now, providers, BUDGET, limit)
-    return [Recorder(**row) for row in rows]
+    return [DueRecords(**row) for row in rows]
 
 
-async def open_targets(connection: Connection, gateway_id: UUID) -> list[Target]:
+async def open_targets(connection: Connection, gateway_id: UUID) -> list[ProbeTarget]:
     """Return the channels of a gateway that are open and watched."""
-    return [Target(**row) for row in await connection.fetch(sql.open_targets, gateway_id)]
+    return [ProbeTarget(**row) for row in await connection.fetch(sql.open_targets, gateway_id)]
 
 
 async def note_suspicions(connection: Connection, signs: Mapping[UUID, str], now: datetime) -> None:
@@ -59,11 +59,14 @@ async def drop_suspicions(connection: Connection, channel_ids: Collection[UUID])
     await connection.execute(sql.drop_suspicions, list(channel_ids))
 
 
-async def claim_suspicions(connection: Connection, now: datetime, limit: int) -> list[Suspect]:
+async def claim_suspicions(connection: Connection, now: datetime, limit: int) -> list[DeepProbeCandidate]:
     """Return channels that are due for a deep probe, each to one replica, never again within `BUDGET`."""
     rows = await connection.fetch(sql.claim_suspicions, now, BUDGET, PER_GATEWAY, limit)
     return [
-        Suspect(Target(**{name: row[name] for name in Target._fields}), row["doubted_at"]) for row in rows
+        DeepProbeCandidate(
+            ProbeTarget(**{name: row[name] for name in ProbeTarget._fields}), row["doubted_at"]
+        )
+        for row in rows
     ]
 
 

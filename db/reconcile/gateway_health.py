@@ -15,18 +15,18 @@ import orjson
 from db.connection.tenant_scope import writing
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
-from db.reconcile.claims import Target
+from db.reconcile.claims import ProbeTarget
 from statemachine.gateway import (
     ENOUGH,
     OBJECTION,
     Cause,
     Down,
-    Failing,
+    FailureStreak,
     Gateway,
     GatewayEffect,
+    GatewaySnapshot,
     Health,
     Limits,
-    Seen,
     Up,
     decide,
     next_gap,
@@ -42,17 +42,17 @@ AROUND: Final = 20
 """Among how many of a gateway's channels the one is chosen that a trial asks about."""
 
 
-class Noted(NamedTuple):
+class GatewayObservation(NamedTuple):
     """What a process noted of one gateway since it last told."""
 
     answered_at: datetime | None = None
-    failing: Failing | None = None
+    failing: FailureStreak | None = None
     offline: bool = False
     """Nothing came back from anywhere, for longer than silence is blamed on nobody."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GatewayVerdict:
     """What a look at a gateway amounted to."""
 
     gateway: Gateway
@@ -60,17 +60,21 @@ class Judged:
     newly_failing: bool
 
 
-class Trial(NamedTuple):
+class RecoveryProbe(NamedTuple):
     """A gateway that is left to us to be tried, and a channel to ask it about."""
 
     gateway_id: UUID
     until: datetime
     tries: int
-    target: Target
+    target: ProbeTarget
 
 
 async def gateways_in_question(
-    connection: Connection, now: datetime, noted: dict[UUID, Noted], window: timedelta, limits: Limits
+    connection: Connection,
+    now: datetime,
+    noted: dict[UUID, GatewayObservation],
+    window: timedelta,
+    limits: Limits,
 ) -> list[UUID]:
     """Return the gateways that are to be looked at now."""
     failing = [id for id, told in noted.items() if told.failing is not None]
@@ -83,8 +87,13 @@ async def gateways_in_question(
 
 
 async def judge(
-    connection: Connection, gateway_id: UUID, now: datetime, noted: Noted, window: timedelta, limits: Limits
-) -> Judged | None:
+    connection: Connection,
+    gateway_id: UUID,
+    now: datetime,
+    noted: GatewayObservation,
+    window: timedelta,
+    limits: Limits,
+) -> GatewayVerdict | None:
     """Look at a gateway, with what was noted of it, and keep what follows.
 
     None: somebody has its row, or only a later version knows how it stands.
@@ -101,19 +110,24 @@ async def judge(
         await _keep_incident(connection, gateway_id, row, effect, now)
         if isinstance(effect, Up):
             await connection.execute(sql.spread_probes, gateway_id, now, SPREAD * limits.settle)
-        return Judged(after, effect, before.failing is None and after.failing is not None)
+        return GatewayVerdict(after, effect, before.failing is None and after.failing is not None)
 
 
 async def _look(
-    connection: Connection, gateway_id: UUID, now: datetime, noted: Noted, window: timedelta, row: Record
-) -> Seen:
+    connection: Connection,
+    gateway_id: UUID,
+    now: datetime,
+    noted: GatewayObservation,
+    window: timedelta,
+    row: Record,
+) -> GatewaySnapshot:
     # Who left before the last incident was settled was judged with it; who leaves an open one, still counts.
     after = row["held_until"] if row["incident_id"] is None else row["since"]
     since = max(now - LATELY * window, after or now - LATELY * window)
     fallen = row["incident_id"] if row["cause"] == Cause.MASS_LOSS else None
     counts = await connection.fetchrow(sql.count_gateway_losses, gateway_id, since, window, fallen, ENOUGH)
     assert counts is not None
-    return Seen(now, *noted, **counts)
+    return GatewaySnapshot(now, *noted, **counts)
 
 
 async def _keep_incident(
@@ -160,25 +174,29 @@ async def doubt(
     await connection.execute(sql.doubt_gateways, list(gateway_ids), since, until)
 
 
-async def claim_trials(connection: Connection, now: datetime, lease: timedelta, limit: int) -> list[Trial]:
+async def claim_trials(
+    connection: Connection, now: datetime, lease: timedelta, limit: int
+) -> list[RecoveryProbe]:
     """Return gateways that are down and due to be tried: one question each, whoever asks it."""
     until = now + lease
     rows = await connection.fetch(sql.claim_trials, now, until, limit)
     tries = {row["id"]: row["tries"] for row in rows}
     targets = await pick_targets(connection, tries.keys())
     return [
-        Trial(target.gateway_id, until, tries[target.gateway_id], target)
+        RecoveryProbe(target.gateway_id, until, tries[target.gateway_id], target)
         for target in targets
         if target.gateway_id is not None
     ]
 
 
-async def pick_targets(connection: Connection, gateway_ids: Collection[UUID]) -> list[Target]:
+async def pick_targets(connection: Connection, gateway_ids: Collection[UUID]) -> list[ProbeTarget]:
     """Return a channel of each of these gateways to ask about, another one each time."""
-    return [Target(**row) for row in await connection.fetch(sql.trial_targets, list(gateway_ids), AROUND)]
+    return [
+        ProbeTarget(**row) for row in await connection.fetch(sql.trial_targets, list(gateway_ids), AROUND)
+    ]
 
 
-async def end_trial(connection: Connection, trial: Trial, now: datetime, limits: Limits) -> None:
+async def end_trial(connection: Connection, trial: RecoveryProbe, now: datetime, limits: Limits) -> None:
     """Say when a gateway is tried again, unless its trial has ended otherwise."""
     again_at = now + next_gap(trial.tries, limits)
     await connection.execute(sql.end_trial, trial.gateway_id, trial.until, again_at)
@@ -205,7 +223,7 @@ def _is_known(row: Record) -> bool:
 def _gateway(row: Record) -> Gateway:
     failing = None
     if row["failing_since"] is not None:
-        failing = Failing(
+        failing = FailureStreak(
             row["failing_since"], row["failed_at"], tuple(row["failed"]), row["failures"], row["unavailable"]
         )
     return Gateway(

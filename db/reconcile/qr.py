@@ -13,7 +13,7 @@ import orjson
 from db.codec.channel import reason_of, state_of
 from db.connection.types import Connection
 from db.queries import sql
-from db.reconcile.claims import Target
+from db.reconcile.claims import ProbeTarget
 from db.vault import Vault
 from statemachine.model import Reason, State
 
@@ -40,10 +40,10 @@ class KeptQr(NamedTuple):
     expires_at: datetime
 
 
-class Wanted(NamedTuple):
+class QrRequest(NamedTuple):
     """A channel whose QR somebody wants: whom to ask, how it stands, and the QR that is shown, if one is."""
 
-    target: Target
+    target: ProbeTarget
     paused: bool
     state: State
     reason: Reason | None
@@ -64,14 +64,14 @@ def open_qr(vault: Vault, channel_id: UUID, sealed: bytes) -> Qr:
 
 async def wanted_qr(
     connection: Connection, channel_id: UUID, tenant_id: UUID | None, now: datetime
-) -> Wanted | None:
+) -> QrRequest | None:
     """Return what is known for showing a channel's QR; None: no such channel of this tenant."""
     row = await connection.fetchrow(sql.qr_target, channel_id, tenant_id, now)
     if row is None:
         return None
-    target = Target(**{name: row[name] for name in Target._fields})
+    target = ProbeTarget(**{name: row[name] for name in ProbeTarget._fields})
     about = state_of(row["state"]), reason_of(row["reason"]), row["locale"]
-    return Wanted(target, row["paused"], *about, row["sealed"], row["scanned_until"])
+    return QrRequest(target, row["paused"], *about, row["sealed"], row["scanned_until"])
 
 
 async def claim_question(connection: Connection, channel_id: UUID, now: datetime) -> timedelta | None:

@@ -15,7 +15,7 @@ from db.codec.channel import reason_of, state_of
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
 from db.reads.channels import reading
-from db.reconcile.claims import Claim, Target
+from db.reconcile.claims import Claim, ProbeTarget
 from statemachine.model import Reason, State
 
 KEPT: Final = timedelta(days=90)
@@ -40,7 +40,7 @@ class Budget(NamedTuple):
         return self._replace(gap=self.gap / speed, rest=self.rest / speed, window=self.window / speed)
 
 
-class AskedBy(StrEnum):
+class RequestedBy(StrEnum):
     """Who wants an episode."""
 
     CLOCK = "clock"
@@ -56,10 +56,10 @@ class Outcome(StrEnum):
     """Paused, moved, or standing otherwise now: no further order was wanted."""
 
 
-class Case(NamedTuple):
+class RecoveryContext(NamedTuple):
     """A channel that an order may help: how it stands, and the episode that runs."""
 
-    target: Target
+    target: ProbeTarget
     state: State
     reason: Reason | None
     since: datetime | None
@@ -71,11 +71,11 @@ class Case(NamedTuple):
     gateway_settles: bool
     """Whether its gateway has just come back, so that nobody is judged yet."""
     recovery_id: UUID | None
-    asked_by: AskedBy
+    asked_by: RequestedBy
     tries: int
 
 
-class Spent(NamedTuple):
+class SpentEpisode(NamedTuple):
     """A channel that has had its episode, and when it may have another."""
 
     channel_id: UUID
@@ -110,10 +110,12 @@ async def claim_recoveries(
     return [Claim(row["channel_id"], until) for row in (*left, *new)]
 
 
-async def spent_recoveries(connection: Connection, now: datetime, limit: int, budget: Budget) -> list[Spent]:
+async def spent_recoveries(
+    connection: Connection, now: datetime, limit: int, budget: Budget
+) -> list[SpentEpisode]:
     """Return channels that are due although they have had their episode."""
     rows = await connection.fetch(sql.spent_recoveries, now, budget.rest, limit)
-    return [Spent(**row) for row in rows]
+    return [SpentEpisode(**row) for row in rows]
 
 
 async def claim_by_hand(connection: Connection, channel_id: UUID, until: datetime, budget: Budget) -> Claim:
@@ -145,13 +147,15 @@ def _check(row: Record, budget: Budget) -> bool:
     return True
 
 
-async def read_case(connection: Connection, channel_id: UUID, tenant_id: UUID | None = None) -> Case | None:
+async def read_case(
+    connection: Connection, channel_id: UUID, tenant_id: UUID | None = None
+) -> RecoveryContext | None:
     """Return how a channel stands, or None when there is none, it is deleted or another tenant's."""
     row = await connection.fetchrow(sql.read_case, channel_id, tenant_id)
     if row is None:
         return None
-    return Case(
-        target=Target(**{name: row[name] for name in Target._fields}),
+    return RecoveryContext(
+        target=ProbeTarget(**{name: row[name] for name in ProbeTarget._fields}),
         state=state_of(row["state"]),
         reason=reason_of(row["reason"]),
         since=row["since"],
@@ -161,7 +165,7 @@ async def read_case(connection: Connection, channel_id: UUID, tenant_id: UUID | 
         gateway_down=row["gateway_down"] is True,
         gateway_settles=row["gateway_settles"] is True,
         recovery_id=row["recovery_id"],
-        asked_by=AskedBy(row["asked_by"] or AskedBy.CLOCK),
+        asked_by=RequestedBy(row["asked_by"] or RequestedBy.CLOCK),
         tries=row["tries"],
     )
 

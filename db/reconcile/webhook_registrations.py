@@ -14,7 +14,7 @@ from db.registry.tokens import create_gateway_token, hash_token
 from db.vault import Vault, VaultError
 
 
-class SlotState(StrEnum):
+class RegistrationState(StrEnum):
     """What became of a place."""
 
     SET = "set"
@@ -24,7 +24,7 @@ class SlotState(StrEnum):
     """Gone again right after it was mended: somebody or something takes it away."""
 
 
-class Place(NamedTuple):
+class WebhookRegistration(NamedTuple):
     """A channel's place for webhooks on its gateway; keys and what was there before are sealed."""
 
     channel_id: UUID
@@ -46,10 +46,10 @@ class Place(NamedTuple):
         return bool(self.base_url) and (self.channel_key or self.gateway_key) is not None
 
 
-class Found(NamedTuple):
+class RegistrationUpdate(NamedTuple):
     """What is to be kept of a place."""
 
-    state: SlotState
+    state: RegistrationState
     traffic: bool
     foreign_host: str | None = None
     before: bytes | None = None
@@ -62,7 +62,7 @@ def slot_identity(channel_id: UUID) -> str:
     return f"slot:{channel_id}"
 
 
-class OurAddress(NamedTuple):
+class WebhookAddress(NamedTuple):
     """What is set on channels of a gateway: an address by its token, and the secret that goes with it."""
 
     token: str
@@ -71,7 +71,7 @@ class OurAddress(NamedTuple):
 
 async def our_address(
     connection: Connection, vault: Vault, gateway_id: UUID, with_secret: bool
-) -> OurAddress:
+) -> WebhookAddress:
     """Return what we set on channels of a gateway; what was revoked or no key opens any more is made anew.
 
     `with_secret`: the gateway can send one, so that it gets one.
@@ -85,13 +85,13 @@ async def our_address(
         if known_token and not await connection.fetch(sql.webhook_owners, [hash_token(known_token)]):
             known_token = None
         token = known_token or await create_gateway_token(connection, gateway_id, revoke_others=False)
-        ours = OurAddress(token, known_secret or (token_urlsafe(32) if with_secret else None))
+        ours = WebhookAddress(token, known_secret or (token_urlsafe(32) if with_secret else None))
         if ours != (known_token, known_secret):
             await _keep(connection, vault, gateway_id, ours)
         return ours
 
 
-async def _keep(connection: Connection, vault: Vault, gateway_id: UUID, ours: OurAddress) -> None:
+async def _keep(connection: Connection, vault: Vault, gateway_id: UUID, ours: WebhookAddress) -> None:
     token, secret = vault.seal(ours.token, gateway_identity(gateway_id)), None
     if ours.secret is not None:
         secret = vault.seal(ours.secret, _secret_identity(gateway_id))
@@ -111,24 +111,28 @@ def _secret_identity(gateway_id: UUID) -> str:
     return f"webhook_secret:{gateway_id}"
 
 
-async def places_of(connection: Connection, gateway_id: UUID) -> list[Place]:
+async def places_of(connection: Connection, gateway_id: UUID) -> list[WebhookRegistration]:
     """Return the places of all channels of a gateway."""
-    return [Place(**row) for row in await connection.fetch(sql.slots_of_gateway, gateway_id)]
+    return [WebhookRegistration(**row) for row in await connection.fetch(sql.slots_of_gateway, gateway_id)]
 
 
-async def replaced_places(connection: Connection, gateway_id: UUID | None) -> list[Place]:
+async def replaced_places(connection: Connection, gateway_id: UUID | None) -> list[WebhookRegistration]:
     """Return the places, of one gateway or (None) of all, that held another system's address before us."""
-    return [Place(**row) for row in await connection.fetch(sql.replaced_slots, gateway_id)]
+    return [WebhookRegistration(**row) for row in await connection.fetch(sql.replaced_slots, gateway_id)]
 
 
 async def claim_places(
     connection: Connection, now: datetime, again_at: datetime, limit: int
-) -> Sequence[Place]:
+) -> Sequence[WebhookRegistration]:
     """Return places that are to be looked at; unless one is kept the next look is at `again_at`."""
-    return [Place(**row) for row in await connection.fetch(sql.claim_slots, now, again_at, limit)]
+    return [
+        WebhookRegistration(**row) for row in await connection.fetch(sql.claim_slots, now, again_at, limit)
+    ]
 
 
-async def keep_place(connection: Connection, channel_id: UUID, found: Found, now: datetime) -> None:
+async def keep_place(
+    connection: Connection, channel_id: UUID, found: RegistrationUpdate, now: datetime
+) -> None:
     """Keep what was found in a place, or put there."""
     await connection.execute(
         sql.keep_slot,

@@ -32,7 +32,7 @@ class Duplicate(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewChannel:
+class ChannelSpec:
     """A channel to register; the address None is the provider's own, the key None none."""
 
     provider: str
@@ -45,7 +45,7 @@ class NewChannel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class ChannelUpdate:
     """What to change of a channel; a field not named in `given` stays as it is."""
 
     given: frozenset[str]
@@ -65,7 +65,7 @@ def gateway_identity(gateway_id: UUID) -> str:
     return f"gateway:{gateway_id}"
 
 
-async def register_channel(connection: Connection, vault: Vault, new: NewChannel) -> tuple[UUID, str]:
+async def register_channel(connection: Connection, vault: Vault, new: ChannelSpec) -> tuple[UUID, str]:
     """Return the new channel's id and its webhook token, making tenant and gateway when they are needed.
 
     Raises `Duplicate`, `UnknownTenant`, `AddressError`. Holds the gateway's row until it is done.
@@ -145,7 +145,7 @@ async def gateway_to_list(
 
 
 async def change_channel(
-    connection: Connection, vault: Vault, channel_id: UUID, change: Change, tenant_id: UUID | None
+    connection: Connection, vault: Vault, channel_id: UUID, change: ChannelUpdate, tenant_id: UUID | None
 ) -> bool:
     """Change name, address, key and metadata (an RFC 7396 merge patch) of a channel and make it due.
 

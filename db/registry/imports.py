@@ -16,7 +16,7 @@ CHUNK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedInstance:
     """An instance as its gateway lists it."""
 
     instance: str
@@ -35,7 +35,7 @@ async def register_instances(
     provider: str,
     gateway_id: UUID,
     tenant_id: UUID | None,
-    listed: Sequence[Listed],
+    listed: Sequence[ListedInstance],
 ) -> int:
     """Register those that are not registered yet and return how many; once more changes nothing.
 
@@ -51,7 +51,9 @@ async def register_instances(
     return len(new)
 
 
-async def _unknown(connection: Connection, gateway_id: UUID, listed: Sequence[Listed]) -> list[Listed]:
+async def _unknown(
+    connection: Connection, gateway_id: UUID, listed: Sequence[ListedInstance]
+) -> list[ListedInstance]:
     names = [it.instance for it in listed]
     await connection.execute(sql.release_instances, gateway_id, names)
     rows = await connection.fetch(sql.find_channels_of_instances, [gateway_id] * len(names), names)
@@ -65,7 +67,7 @@ async def _insert(
     provider: str,
     gateway_id: UUID,
     tenant_id: UUID,
-    listed: Sequence[Listed],
+    listed: Sequence[ListedInstance],
 ) -> None:
     ids = [uuid4() for _ in listed]
     keys = [
@@ -89,7 +91,7 @@ async def _insert(
 
 
 @dataclass(frozen=True, slots=True)
-class _Renewal:
+class _KeyRenewal:
     channel_id: UUID
     read: bytes
     """The sealed key as it was read: nothing happens when somebody has given another one since."""
@@ -99,7 +101,7 @@ class _Renewal:
 
 
 async def _renew_keys(
-    connection: Connection, vault: Vault, gateway_id: UUID, listed: Sequence[Listed]
+    connection: Connection, vault: Vault, gateway_id: UUID, listed: Sequence[ListedInstance]
 ) -> None:
     """Give known channels the keys that are listed now, where the one they have is what was listed before."""
     keys = {it.instance: it.api_key for it in listed if it.api_key is not None}
@@ -115,7 +117,7 @@ async def _renew_keys(
         await connection.execute(sql.probe_channels, [it.channel_id for it in found if it.key is not None])
 
 
-def _renewal(vault: Vault, row: Record, listed: str) -> _Renewal | None:
+def _renewal(vault: Vault, row: Record, listed: str) -> _KeyRenewal | None:
     digest, identity = hash_token(listed), channel_identity(row["channel_id"])
     if row["api_key"] is None or row["listed_key_hash"] == digest:
         return None
@@ -124,7 +126,7 @@ def _renewal(vault: Vault, row: Record, listed: str) -> _Renewal | None:
     except VaultError:
         return None  # nobody can tell whose it is
     if known == digest:
-        return _Renewal(row["channel_id"], row["api_key"], None, digest)
+        return _KeyRenewal(row["channel_id"], row["api_key"], None, digest)
     if known != row["listed_key_hash"]:
         return None  # an operator gave it
-    return _Renewal(row["channel_id"], row["api_key"], vault.seal(listed, identity), digest)
+    return _KeyRenewal(row["channel_id"], row["api_key"], vault.seal(listed, identity), digest)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from db.alerts.destinations import ALERT_URL, NewDestination, ensure_alert_url
+from db.alerts.destinations import ALERT_URL, DestinationSpec, ensure_alert_url
 from db.connection.types import Connection
 from db.vault import Vault
-from receiver.alerts.message import Event, Invalid, Notifier
+from receiver.alerts.message import Event, InvalidConfig, Notifier
 
 KINDS: Final = {"hooks.slack.com": "slack", "hooks.slack-gov.com": "slack"}
 """The kinds that are known by their hosts; any other address is a program's."""
@@ -30,9 +30,9 @@ async def keep_alert_url(
     kind = known if known in notifiers else DEFAULT_KIND
     try:
         config = notifiers[kind].check(given)
-    except Invalid as error:
+    except InvalidConfig as error:
         log.error("ALERT_URL makes no destination: %s", error)
         return
-    new = NewDestination(tenant_id=None, kind=kind, name=ALERT_URL, config=config, events=EVENTS)
+    new = DestinationSpec(tenant_id=None, kind=kind, name=ALERT_URL, config=config, events=EVENTS)
     if await ensure_alert_url(connection, vault, new, given):
         log.info("operators are told by %s, as ALERT_URL says", kind)

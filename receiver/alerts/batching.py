@@ -9,30 +9,30 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from db.alerts.alerts import Destination, Lane, Leaving
+from db.alerts.alerts import AlertDestination, OutgoingMessage, QueueKey
 
 WINDOW: Final = timedelta(seconds=30)
 """How soon after a message to a destination the next one waits for others; people read one of many better."""
 
 
-class Book:
+class MessagePlanner:
     """The messages of one round."""
 
     def __init__(
         self,
         now: datetime,
         window: timedelta,
-        waiting: Mapping[Lane, UUID],
-        leavings: Mapping[Lane, datetime],
+        waiting: Mapping[QueueKey, UUID],
+        leavings: Mapping[QueueKey, datetime],
     ) -> None:
         """`waiting`: messages that may still be joined; `leavings`: when the newest were to leave."""
         self._now: Final = now
         self._window: Final = window
         self._waiting: Final = dict(waiting)
         self._leavings: Final = dict(leavings)
-        self.new: Final[dict[UUID, Leaving]] = {}
+        self.new: Final[dict[UUID, OutgoingMessage]] = {}
 
-    def place(self, destination: Destination, purpose: str, is_grouped: bool) -> UUID:
+    def place(self, destination: AlertDestination, purpose: str, is_grouped: bool) -> UUID:
         """Return the id of the message in which news to a destination leaves."""
         lane = destination.id, purpose
         if not is_grouped:
@@ -52,7 +52,9 @@ class Book:
         """Tell whether a message still waits for others, so that nothing of it has left."""
         return message_id in self._waiting.values()
 
-    def _begin(self, destination: Destination, purpose: str, due_at: datetime) -> UUID:
+    def _begin(self, destination: AlertDestination, purpose: str, due_at: datetime) -> UUID:
         message_id = uuid4()
-        self.new[message_id] = Leaving(message_id, destination.id, destination.tenant_id, purpose, due_at)
+        self.new[message_id] = OutgoingMessage(
+            message_id, destination.id, destination.tenant_id, purpose, due_at
+        )
         return message_id

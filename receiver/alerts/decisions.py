@@ -5,34 +5,41 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from db.alerts import alerts as alert_rows
-from db.alerts.alerts import Decided, Destination, DueAlert, DueReminder, Stand, Told
+from db.alerts.alerts import (
+    AlertDestination,
+    Decision,
+    DueAlert,
+    DueReminder,
+    IncidentStatus,
+    NotifiedOpening,
+)
 from db.connection.types import Connection
-from receiver.alerts.batching import Book
+from receiver.alerts.batching import MessagePlanner
 from receiver.alerts.message import Event
 from receiver.alerts.rules import (
     REMINDED_LATER,
-    News,
-    Opening,
-    Place,
-    Standing,
-    Why,
+    AlertFacts,
+    DecisionReason,
+    OpeningDelivery,
+    Recipient,
+    SubjectState,
     of_all,
     of_one,
     of_reminder,
 )
 
 
-class Desk:
+class DecisionRound:
     """The decisions of one round, and what follows from them."""
 
     def __init__(
         self,
         now: datetime,
-        book: Book,
-        destinations: Iterable[Destination],
-        places: Mapping[UUID, Place],
-        told: Mapping[tuple[UUID, UUID], Told],
-        is_grouped: Callable[[Destination], bool],
+        book: MessagePlanner,
+        destinations: Iterable[AlertDestination],
+        places: Mapping[UUID, Recipient],
+        told: Mapping[tuple[UUID, UUID], NotifiedOpening],
+        is_grouped: Callable[[AlertDestination], bool],
     ) -> None:
         self._now = now
         self._book = book
@@ -40,7 +47,7 @@ class Desk:
         self._places = places
         self._told = told
         self._is_grouped = is_grouped
-        self._new: dict[tuple[object, UUID | None], Decided] = {}
+        self._new: dict[tuple[object, UUID | None], Decision] = {}
         """By alert (or reminder) and destination."""
         self._openings: dict[tuple[UUID, UUID], tuple[object, UUID | None]] = {}
         """Openings told in this round, by incident and destination."""
@@ -50,7 +57,7 @@ class Desk:
         self._reminded: list[tuple[int, datetime | None, int]] = []
 
     @property
-    def all_decided(self) -> Iterable[Decided]:
+    def all_decided(self) -> Iterable[Decision]:
         """What was decided."""
         return self._new.values()
 
@@ -60,7 +67,7 @@ class Desk:
         against = of_all(news)
         if against is not None:
             self._add(alert, None, news.event, against)
-        if against is Why.MAINTENANCE:
+        if against is DecisionReason.MAINTENANCE:
             assert alert.stand.quiet_until is not None
             self._held[alert.id] = alert.stand.quiet_until
             return
@@ -69,7 +76,7 @@ class Desk:
             whys = [self._decide_one(alert, news, one) for one in self._destinations_of(alert)]
             # That an end is told to nobody who was not told of the beginning needs no further word.
             if not any(why.sends for why in whys) and not (whys and news.resolved):
-                self._add(alert, None, news.event, Why.NOBODY)
+                self._add(alert, None, news.event, DecisionReason.NOBODY)
 
     def remind(self, reminder: DueReminder) -> None:
         """Decide whether a destination is reminded of an open incident, and when it is next."""
@@ -89,52 +96,58 @@ class Desk:
         elif why in REMINDED_LATER:
             next_at = max(self._now + gap, standing.quiet_until or self._now)
         self._reminded.append((reminder.id, next_at, times))
-        if why is not Why.NOT_YET_TOLD:
+        if why is not DecisionReason.NOT_YET_TOLD:
             self._add(reminder, destination, reminder.event, why, purpose="reminder")
 
-    async def keep(self, connection: Connection, others: Collection[Decided]) -> None:
+    async def keep(self, connection: Connection, others: Collection[Decision]) -> None:
         """Write everything that was decided, and what was by others whose news leave with ours."""
         decided = [*self._new.values(), *others]
         used = {one.message_id for one in decided}
         new = [message for id, message in self._book.new.items() if id in used]
         await alert_rows.keep_decisions(connection, self._now, new, decided)
         if self._taken_back:
-            await alert_rows.take_back(connection, self._taken_back, Why.OVER_BEFORE_TOLD, self._now)
+            await alert_rows.take_back(
+                connection, self._taken_back, DecisionReason.OVER_BEFORE_TOLD, self._now
+            )
         await alert_rows.settle_alerts(connection, self._settled, self._now)
         if self._held:
             await alert_rows.put_off_alerts(connection, self._held)
         if self._reminded:
             await alert_rows.put_off_reminders(connection, self._reminded)
 
-    def _destinations_of(self, alert: DueAlert) -> Iterable[Destination]:
+    def _destinations_of(self, alert: DueAlert) -> Iterable[AlertDestination]:
         for one in self._destinations.values():
             if one.tenant_id is None or one.tenant_id == alert.tenant_id:
                 yield one
 
-    def _decide_one(self, alert: DueAlert, news: News, destination: Destination) -> Why:
+    def _decide_one(self, alert: DueAlert, news: AlertFacts, destination: AlertDestination) -> DecisionReason:
         key = alert.subject_id, destination.id
         why = of_one(news, self._places[destination.id], self._opening(key))
-        if why is Why.OVER_BEFORE_TOLD:
+        if why is DecisionReason.OVER_BEFORE_TOLD:
             self._take_back(key)
         self._add(alert, destination, news.event, why)
-        if why is Why.OPENED:
+        if why is DecisionReason.OPENED:
             self._openings[key] = alert.id, destination.id
         return why
 
-    def _opening(self, key: tuple[UUID, UUID]) -> Opening:
+    def _opening(self, key: tuple[UUID, UUID]) -> OpeningDelivery:
         fresh = self._openings.get(key)
         if fresh is not None:
             message_id = self._new[fresh].message_id
             return _opening(None, held=message_id is not None and self._book.is_held(message_id))
         told = self._told.get(key)
-        return Opening.NONE if told is None else _opening(told.outcome, self._book.is_held(told.message_id))
+        return (
+            OpeningDelivery.NONE
+            if told is None
+            else _opening(told.outcome, self._book.is_held(told.message_id))
+        )
 
     def _take_back(self, key: tuple[UUID, UUID]) -> None:
         """Have an opening not leave that still waits."""
         fresh = self._openings.pop(key, None)
         if fresh is not None:
             decided = self._new[fresh]
-            over = Why.OVER_BEFORE_TOLD.value
+            over = DecisionReason.OVER_BEFORE_TOLD.value
             self._new[fresh] = decided._replace(is_sent=False, why=over, message_id=None, remind_at=None)
         else:
             self._taken_back.append(self._told[key].decision_id)
@@ -142,20 +155,20 @@ class Desk:
     def _add(
         self,
         what: DueAlert | DueReminder,
-        destination: Destination | None,
+        destination: AlertDestination | None,
         event: str,
-        why: Why,
+        why: DecisionReason,
         purpose: str = "news",
     ) -> None:
         message_id = remind_at = None
         if why.sends:
             assert destination is not None
             message_id = self._book.place(destination, purpose, self._is_grouped(destination))
-            if why is Why.OPENED and destination.reminder_minutes is not None:
+            if why is DecisionReason.OPENED and destination.reminder_minutes is not None:
                 remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
         is_alert = isinstance(what, DueAlert)
         place = (what.id if is_alert else (purpose, what.id)), destination and destination.id
-        self._new[place] = Decided(
+        self._new[place] = Decision(
             what.id if is_alert else None,
             what.incident_id,
             what.gateway_incident_id,
@@ -169,25 +182,25 @@ class Desk:
         )
 
 
-def _news(alert: DueAlert, now: datetime) -> News:
+def _news(alert: DueAlert, now: datetime) -> AlertFacts:
     of_channel = alert.incident_id is not None
     if alert.resolved:
         event = Event.INCIDENT_RESOLVED if of_channel else Event.GATEWAY_RESOLVED
     else:
         event = Event.INCIDENT_OPENED if of_channel else Event.GATEWAY_OPENED
     waited = now - alert.created_at
-    return News(event.value, alert.resolved, _standing(alert.stand), waited, alert.was_held)
+    return AlertFacts(event.value, alert.resolved, _standing(alert.stand), waited, alert.was_held)
 
 
-def _standing(stand: Stand) -> Standing:
-    return Standing(*stand)
+def _standing(stand: IncidentStatus) -> SubjectState:
+    return SubjectState(*stand)
 
 
-def _opening(outcome: str | None, held: bool) -> Opening:
+def _opening(outcome: str | None, held: bool) -> OpeningDelivery:
     match outcome:
         case "delivered":
-            return Opening.TOLD
+            return OpeningDelivery.TOLD
         case None:
-            return Opening.WAITING if held else Opening.LEFT
+            return OpeningDelivery.WAITING if held else OpeningDelivery.LEFT
         case _:
-            return Opening.NONE
+            return OpeningDelivery.NONE

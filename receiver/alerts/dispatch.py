@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from db.alerts.messages import (
     PER_DESTINATION,
     Attempt,
-    Claimed,
-    Ending,
+    ClaimedMessage,
+    MessageSettlement,
     claim_messages,
     keep_facts,
     read_news,
@@ -32,10 +32,10 @@ from db.connection.retry import TRANSIENT, persist
 from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
 from receiver.alerts.facts import MakeLink, freeze, message_of
-from receiver.alerts.message import Notifier, Sent
+from receiver.alerts.message import DeliveryResult, Notifier
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)
@@ -71,8 +71,8 @@ class Dispatcher:
         pool: Pool,
         vault: Vault,
         notifiers: Mapping[str, Notifier],
-        operators: Outgoing,
-        tenants: Outgoing,
+        operators: EgressPolicy,
+        tenants: EgressPolicy,
         link: MakeLink | None = None,
         on_attempt: Callable[[str, str], None] = lambda kind, outcome: None,
         schedule: Sequence[timedelta] = SCHEDULE,
@@ -90,7 +90,7 @@ class Dispatcher:
         self._on_attempt = on_attempt
         self._schedule = schedule
         self._send_within = send_within
-        self._under_way: dict[asyncio.Task[None], Claimed] = {}
+        self._under_way: dict[asyncio.Task[None], ClaimedMessage] = {}
 
     @property
     def in_flight(self) -> int:
@@ -122,13 +122,13 @@ class Dispatcher:
         await asyncio.sleep(BREATH.total_seconds())
         return True
 
-    def _begin(self, claim: Claimed, facts: str) -> asyncio.Task[None]:
+    def _begin(self, claim: ClaimedMessage, facts: str) -> asyncio.Task[None]:
         task = asyncio.create_task(self._deliver(claim, facts))
         self._under_way[task] = claim
         task.add_done_callback(self._under_way.pop)
         return task
 
-    async def _deliver(self, claim: Claimed, facts: str) -> None:
+    async def _deliver(self, claim: ClaimedMessage, facts: str) -> None:
         began, loop = datetime.now(UTC), asyncio.get_running_loop()
         started = loop.time()
         sent = await self._send(claim, facts)
@@ -156,42 +156,46 @@ class Dispatcher:
         if disabled is not None:
             log.error("destination %s is switched off: %s", claim.destination_id, disabled)
 
-    async def _send(self, claim: Claimed, facts: str) -> Sent:
+    async def _send(self, claim: ClaimedMessage, facts: str) -> DeliveryResult:
         """Have a message sent once; whatever goes wrong is a value."""
         notifier = self._notifiers.get(claim.kind)
         if notifier is None:
-            return Sent(False, answer="this version has no notifier of its kind")
+            return DeliveryResult(False, answer="this version has no notifier of its kind")
         try:
             message = message_of(claim, facts, self._link, datetime.now(UTC))
         except ValidationError:
-            return Sent(False, answer="this version does not know what it is to tell")
+            return DeliveryResult(False, answer="this version does not know what it is to tell")
         try:
             config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
             outgoing = self._operators if claim.tenant_id is None else self._tenants
             async with asyncio.timeout(self._send_within.total_seconds()):
                 return await notifier.send(config, message, outgoing)
         except TimeoutError:
-            return Sent(False, answer=f"no answer within {self._send_within.total_seconds():g} s")
+            return DeliveryResult(False, answer=f"no answer within {self._send_within.total_seconds():g} s")
         except (VaultError, orjson.JSONDecodeError):
-            return Sent(False, answer="its configuration can't be opened")
+            return DeliveryResult(False, answer="its configuration can't be opened")
         except Exception as error:
             # One notifier's fault must not end all telling.
             log.exception("the notifier %s failed", claim.kind)
-            return Sent(False, answer=f"the notifier failed: {type(error).__name__}")
+            return DeliveryResult(False, answer=f"the notifier failed: {type(error).__name__}")
 
-    def _end(self, claim: Claimed, sent: Sent, now: datetime) -> Ending:
+    def _end(self, claim: ClaimedMessage, sent: DeliveryResult, now: datetime) -> MessageSettlement:
         """Return what becomes of a message after a try."""
         if sent.ok:
-            return Ending("delivered")
+            return MessageSettlement("delivered")
         if sent.permanent or sent.status == 410:
-            return Ending("failed", is_gone=sent.status == 410)
+            return MessageSettlement("failed", is_gone=sent.status == 410)
         if claim.tries > len(self._schedule):
-            return Ending("given_up")
+            return MessageSettlement("given_up")
         wait = self._schedule[claim.tries - 1] * random.uniform(1, 1 + JITTER)
         due_at = now + max(wait, min(sent.retry_after or wait, LONGEST_WAIT))
-        return Ending("given_up") if due_at - claim.created_at > LONGEST_WAIT else Ending(None, due_at)
+        return (
+            MessageSettlement("given_up")
+            if due_at - claim.created_at > LONGEST_WAIT
+            else MessageSettlement(None, due_at)
+        )
 
-    async def _settle(self, claim: Claimed, attempt: Attempt, ending: Ending) -> str | None:
+    async def _settle(self, claim: ClaimedMessage, attempt: Attempt, ending: MessageSettlement) -> str | None:
         async def keep() -> str | None:
             async with self._pool.acquire() as connection:
                 return await settle(connection, claim, attempt, ending)
@@ -216,7 +220,9 @@ class Dispatcher:
             log.warning("%d messages stay claimed: %r", len(left), error)
 
 
-async def _facts_of(connection: Connection, claims: Collection[Claimed], now: datetime) -> dict[UUID, str]:
+async def _facts_of(
+    connection: Connection, claims: Collection[ClaimedMessage], now: datetime
+) -> dict[UUID, str]:
     """Return what claimed messages say, kept from the first try on; void are those that say nothing."""
     facts = {claim.id: claim.facts for claim in claims if claim.facts is not None}
     new = [claim for claim in claims if claim.facts is None]

@@ -11,12 +11,12 @@ from uuid import UUID
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from db.alerts.messages import Claimed
+from db.alerts.messages import ClaimedMessage
 from db.connection.json_columns import load
 from db.connection.types import Record
-from receiver.alerts.message import Event, Item, Message
+from receiver.alerts.message import Event, Message, MessageItem
 from receiver.i18n.reasons import DEFAULT_LOCALE
-from statemachine.model import Reason, Standing, State
+from statemachine.model import Reason, State, Status
 
 TIME_ZONE: Final = "America/Sao_Paulo"
 """Of operators, who have no tenant's."""
@@ -61,7 +61,7 @@ class ItemFacts(BaseModel):
         """Whether people are asked for a scan, and get a link for it."""
         # The kind of an incident that another application has opened is all that is known of it.
         state = State.QR_PENDING if self.kind == State.QR_PENDING.shown else self.state or State.UNKNOWN
-        return self.event is Event.INCIDENT_OPENED and Standing(state, self.reason).scan_helps
+        return self.event is Event.INCIDENT_OPENED and Status(state, self.reason).scan_helps
 
 
 class MessageFacts(BaseModel):
@@ -76,7 +76,7 @@ class MessageFacts(BaseModel):
     items: tuple[ItemFacts, ...]
 
 
-def freeze(claim: Claimed, news: Iterable[Record], now: datetime) -> str:
+def freeze(claim: ClaimedMessage, news: Iterable[Record], now: datetime) -> str:
     """Return what is to be kept of a message before its first try, as JSON; raises nothing."""
     facts = {
         "made_at": now,
@@ -88,7 +88,7 @@ def freeze(claim: Claimed, news: Iterable[Record], now: datetime) -> str:
     return orjson.dumps(facts, default=str).decode()
 
 
-def message_of(claim: Claimed, facts: str, link: MakeLink | None, now: datetime) -> Message:
+def message_of(claim: ClaimedMessage, facts: str, link: MakeLink | None, now: datetime) -> Message:
     """Return what leaves in one try: the same in each, but for links once the old ones would soon expire.
 
     Raises `ValidationError` when the facts are of a version that knows more than this one.
@@ -119,9 +119,9 @@ def _kept(row: Record, at: datetime) -> dict[str, object]:
     }
 
 
-def _item(facts: ItemFacts, link: MakeLink | None, links_from: datetime) -> Item:
+def _item(facts: ItemFacts, link: MakeLink | None, links_from: datetime) -> MessageItem:
     is_over = facts.event in (Event.INCIDENT_RESOLVED, Event.GATEWAY_RESOLVED)
-    return Item(
+    return MessageItem(
         event=facts.event,
         incident_id=facts.subject_id,
         name=facts.name,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from statemachine.model import Reason
 
 
@@ -23,7 +23,7 @@ class Event(StrEnum):
     """Told without being asked for: another destination of the same owner is switched off."""
 
 
-class Item(NamedTuple):
+class MessageItem(NamedTuple):
     """One piece of news: of a channel's incident, of a gateway's, or of a channel without one."""
 
     event: Event
@@ -62,14 +62,14 @@ class Message(NamedTuple):
     at: datetime
     locale: str
     time_zone: str
-    items: tuple[Item, ...]
+    items: tuple[MessageItem, ...]
     is_test: bool = False
     is_reminder: bool = False
     tenant_id: UUID | None = None
     """Whose destination it goes to; None: an operators' one."""
 
 
-class Sent(NamedTuple):
+class DeliveryResult(NamedTuple):
     """What became of one try."""
 
     ok: bool
@@ -81,7 +81,7 @@ class Sent(NamedTuple):
     """The destination's own words, or ours for its silence: short, and without secrets."""
 
 
-class Invalid(Exception):
+class InvalidConfig(Exception):
     """A configuration that can't be: what is wrong with each field, by its name."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
@@ -105,10 +105,12 @@ class Notifier(Protocol):
         """Fields of a configuration that leave as they are, each with those that say where it is sent."""
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return a configuration in its normal form, secrets made where they are missing; raise `Invalid`."""
+        """Return a configuration in its normal form, missing secrets made; raises `InvalidConfig`."""
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return what of a configuration anybody may see who may see the destination."""
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         """Tell it once, within seconds, by the ways open to its owner; whatever goes wrong is a value."""

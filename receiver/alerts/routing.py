@@ -13,20 +13,20 @@ from uuid import UUID, uuid4
 import orjson
 
 from db.alerts import alerts as alert_rows
-from db.alerts.alerts import IN_APP, Decided, Destination, DueAlert, DueReminder
-from db.alerts.state_changes import DueChange, due_changes, put_off_changes
+from db.alerts.alerts import IN_APP, AlertDestination, Decision, DueAlert, DueReminder
+from db.alerts.state_changes import DueStateChange, due_changes, put_off_changes
 from db.connection.retry import passes
 from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
-from receiver.alerts.batching import WINDOW, Book
-from receiver.alerts.decisions import Desk
+from receiver.alerts.batching import WINDOW, MessagePlanner
+from receiver.alerts.decisions import DecisionRound
 from receiver.alerts.message import Notifier
 from receiver.alerts.notifiers.in_app import tells_everybody
 from receiver.alerts.rules import (
-    Place,
-    Why,
+    DecisionReason,
+    Recipient,
 )
-from receiver.alerts.state_changes import Changes
+from receiver.alerts.state_changes import StateChangeDecisions
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
 
@@ -81,7 +81,7 @@ class Routing:
 
     async def _due(
         self, connection: Connection, now: datetime
-    ) -> tuple[list[DueAlert], list[DueReminder], list[DueChange]]:
+    ) -> tuple[list[DueAlert], list[DueReminder], list[DueStateChange]]:
         """Return what is due; one at a time is one thing of one kind, so that it is known who is at fault."""
         limit = self._at_once
         alerts = await alert_rows.due_alerts(connection, now, limit)
@@ -119,10 +119,12 @@ class Routing:
             later = [(reminder.id, now + ASIDE, reminder.reminders) for reminder in reminders]
             await alert_rows.put_off_reminders(connection, later)
             await put_off_changes(connection, {change.id: now + ASIDE for change in changed})
-        put_aside: list[DueAlert | DueReminder | DueChange] = [*alerts, *reminders, *changed]
+        put_aside: list[DueAlert | DueReminder | DueStateChange] = [*alerts, *reminders, *changed]
         for one in put_aside:
             about = (
-                one.channel_id if isinstance(one, DueChange) else one.incident_id or one.gateway_incident_id
+                one.channel_id
+                if isinstance(one, DueStateChange)
+                else one.incident_id or one.gateway_incident_id
             )
             log.error("nothing can be decided of %s, which waits", about, exc_info=why)
         return bool(put_aside)
@@ -133,10 +135,10 @@ class Routing:
         now: datetime,
         alerts: Iterable[DueAlert],
         reminders: Iterable[DueReminder],
-        changed: Iterable[DueChange],
-    ) -> tuple[Desk, Changes]:
+        changed: Iterable[DueStateChange],
+    ) -> tuple[DecisionRound, StateChangeDecisions]:
         """Read all that the decisions of a round depend on."""
-        due: list[DueAlert | DueReminder | DueChange] = [*alerts, *reminders, *changed]
+        due: list[DueAlert | DueReminder | DueStateChange] = [*alerts, *reminders, *changed]
         tenants = {one.tenant_id for one in due if one.tenant_id is not None}
         destinations = await alert_rows.read_destinations(connection, tenants)
         lacking = tenants - {one.tenant_id for one in destinations if one.kind == IN_APP}
@@ -149,17 +151,17 @@ class Routing:
         waiting = await alert_rows.lock_waiting(connection, ids, now)
         leavings = await alert_rows.read_leavings(connection, ids, now - self._window)
         told = await alert_rows.read_openings(connection, subjects)
-        book = Book(now, self._window, waiting, leavings)
+        book = MessagePlanner(now, self._window, waiting, leavings)
         places = {one.id: self._place(one, members) for one in destinations}
-        desk = Desk(now, book, destinations, places, told, self._grouped)
-        return desk, Changes(now, book, destinations, places, self._grouped)
+        desk = DecisionRound(now, book, destinations, places, told, self._grouped)
+        return desk, StateChangeDecisions(now, book, destinations, places, self._grouped)
 
     def _in_app(self, tenant_id: UUID) -> tuple[UUID, UUID, bytes]:
         id = uuid4()
         return id, tenant_id, self._vault.seal(b'{"recipients":"admins"}', f"destination:{id}")
 
-    def _place(self, destination: Destination, members: Mapping[UUID, bool]) -> Place:
-        return Place(
+    def _place(self, destination: AlertDestination, members: Mapping[UUID, bool]) -> Recipient:
+        return Recipient(
             destination.events,
             destination.disabled,
             destination.kind in self._notifiers,
@@ -168,13 +170,13 @@ class Routing:
             is_for_people=destination.kind in self._notifiers and self._grouped(destination),
         )
 
-    def _reaches_members(self, destination: Destination, members: Mapping[UUID, bool]) -> bool:
+    def _reaches_members(self, destination: AlertDestination, members: Mapping[UUID, bool]) -> bool:
         tenant_id = destination.tenant_id
         if tenant_id is None or tenant_id not in members:
             return False
         return members[tenant_id] or tells_everybody(self._config(destination))
 
-    def _config(self, destination: Destination) -> Mapping[str, object]:
+    def _config(self, destination: AlertDestination) -> Mapping[str, object]:
         try:
             config = orjson.loads(self._vault.open(destination.config, f"destination:{destination.id}"))
         except (VaultError, orjson.JSONDecodeError):
@@ -182,11 +184,11 @@ class Routing:
             return {}
         return config if isinstance(config, dict) else {}
 
-    def _grouped(self, destination: Destination) -> bool:
+    def _grouped(self, destination: AlertDestination) -> bool:
         return self._notifiers[destination.kind].is_grouped
 
-    def _tell(self, one: Decided) -> None:
-        level = logging.INFO if one.is_sent or one.why == Why.NOBODY else logging.DEBUG
+    def _tell(self, one: Decision) -> None:
+        level = logging.INFO if one.is_sent or one.why == DecisionReason.NOBODY else logging.DEBUG
         log.log(
             level,
             "%s of %s for destination %s: %s",

@@ -9,7 +9,7 @@ LATE: Final = timedelta(hours=1)
 """An incident that is over is told of no longer after that: nobody is helped by last week's outages."""
 
 
-class Why(StrEnum):
+class DecisionReason(StrEnum):
     """Why somebody is told, or nobody: public, in the log, the metric and the delivery log."""
 
     OPENED = "opened"
@@ -51,18 +51,23 @@ class Why(StrEnum):
 
 
 _SENDING: Final = {
-    Why.OPENED,
-    Why.RESOLVED,
-    Why.REMINDER,
-    Why.DESTINATION_DISABLED,
-    Why.STATE_CHANGED,
-    Why.EXPIRING,
+    DecisionReason.OPENED,
+    DecisionReason.RESOLVED,
+    DecisionReason.REMINDER,
+    DecisionReason.DESTINATION_DISABLED,
+    DecisionReason.STATE_CHANGED,
+    DecisionReason.EXPIRING,
 }
-REMINDED_LATER: Final = {Why.MAINTENANCE, Why.ALERTS_DISABLED, Why.PAUSED, Why.NOT_YET_TOLD}
+REMINDED_LATER: Final = {
+    DecisionReason.MAINTENANCE,
+    DecisionReason.ALERTS_DISABLED,
+    DecisionReason.PAUSED,
+    DecisionReason.NOT_YET_TOLD,
+}
 """Reasons against a reminder that may pass while the incident is open."""
 
 
-class Standing(NamedTuple):
+class SubjectState(NamedTuple):
     """How the incident and its channel stand when it is decided."""
 
     is_over: bool = False
@@ -73,19 +78,19 @@ class Standing(NamedTuple):
     """When the maintenance ends in which it stands; None: it stands in none."""
 
 
-class News(NamedTuple):
+class AlertFacts(NamedTuple):
     """An alert: of the opening of an incident or, when `resolved`, of its end."""
 
     event: str
     resolved: bool
-    standing: Standing
+    standing: SubjectState
     waited: timedelta = timedelta(0)
     """How old it is."""
     was_held: bool = False
     """Whether maintenance has held it back before."""
 
 
-class Place(NamedTuple):
+class Recipient(NamedTuple):
     """A destination as far as deciding goes."""
 
     events: Collection[str] = ("incident.opened", "incident.resolved")
@@ -97,7 +102,7 @@ class Place(NamedTuple):
     is_for_people: bool = True
 
 
-class Opening(StrEnum):
+class OpeningDelivery(StrEnum):
     """What became of telling a destination that the incident began."""
 
     NONE = "none"
@@ -109,85 +114,89 @@ class Opening(StrEnum):
     TOLD = "told"
 
 
-def of_all(news: News) -> Why | None:
+def of_all(news: AlertFacts) -> DecisionReason | None:
     """Return why no destination is told just now; None: each is to be asked."""
     against = _against(news.standing)
     if against is not None:
         return against
     if not news.resolved and news.standing.is_over and (news.was_held or news.waited > LATE):
-        return Why.OVER_BEFORE_TOLD
+        return DecisionReason.OVER_BEFORE_TOLD
     return None
 
 
-def of_one(news: News, place: Place, opening: Opening) -> Why:
+def of_one(news: AlertFacts, place: Recipient, opening: OpeningDelivery) -> DecisionReason:
     """Return why one destination is told, or not, of what nothing speaks against."""
     if place.disabled:
-        return Why.DISABLED
+        return DecisionReason.DISABLED
     if not place.known:
-        return Why.UNKNOWN_KIND
+        return DecisionReason.UNKNOWN_KIND
     if news.resolved:
-        if opening is Opening.WAITING:
-            return Why.OVER_BEFORE_TOLD
-        if opening is Opening.NONE:
-            return Why.OPENING_NOT_TOLD
+        if opening is OpeningDelivery.WAITING:
+            return DecisionReason.OVER_BEFORE_TOLD
+        if opening is OpeningDelivery.NONE:
+            return DecisionReason.OPENING_NOT_TOLD
     if not wants(place.events, news.event):
-        return Why.NOT_WANTED
+        return DecisionReason.NOT_WANTED
     if not place.has_recipients:
-        return Why.NO_RECIPIENTS
-    return Why.RESOLVED if news.resolved else Why.OPENED
+        return DecisionReason.NO_RECIPIENTS
+    return DecisionReason.RESOLVED if news.resolved else DecisionReason.OPENED
 
 
-def of_reminder(standing: Standing, place: Place, opening: Opening, acknowledged: bool) -> Why:
+def of_reminder(
+    standing: SubjectState, place: Recipient, opening: OpeningDelivery, acknowledged: bool
+) -> DecisionReason:
     """Return why a destination is reminded of an open incident, or not."""
     if standing.is_over:
-        return Why.OVER_BEFORE_TOLD
+        return DecisionReason.OVER_BEFORE_TOLD
     if acknowledged:
-        return Why.ACKNOWLEDGED
+        return DecisionReason.ACKNOWLEDGED
     if place.disabled:
-        return Why.DISABLED
+        return DecisionReason.DISABLED
     if not place.known:
-        return Why.UNKNOWN_KIND
+        return DecisionReason.UNKNOWN_KIND
     if not place.reminds:
-        return Why.NO_REMINDERS
-    if opening is Opening.NONE:
-        return Why.OPENING_NOT_TOLD
-    if opening is not Opening.TOLD:
-        return Why.NOT_YET_TOLD
+        return DecisionReason.NO_REMINDERS
+    if opening is OpeningDelivery.NONE:
+        return DecisionReason.OPENING_NOT_TOLD
+    if opening is not OpeningDelivery.TOLD:
+        return DecisionReason.NOT_YET_TOLD
     if not place.has_recipients:
-        return Why.NO_RECIPIENTS
-    return _against(standing) or Why.REMINDER
+        return DecisionReason.NO_RECIPIENTS
+    return _against(standing) or DecisionReason.REMINDER
 
 
-def of_state(removed: bool, is_back: bool) -> Why | None:
+def of_state(removed: bool, is_back: bool) -> DecisionReason | None:
     """Return why no destination is told that a channel's state changed; None: each that wishes to be is.
 
     Nothing else speaks against it: it isn't an alert, and whoever goes by it needs what is true.
     """
     if removed:
-        return Why.REMOVED
-    return Why.OVER_BEFORE_TOLD if is_back else None
+        return DecisionReason.REMOVED
+    return DecisionReason.OVER_BEFORE_TOLD if is_back else None
 
 
-def of_expiry(standing: Standing) -> Why | None:
+def of_expiry(standing: SubjectState) -> DecisionReason | None:
     """Return why no destination is told just now that a subscription ends soon; None: each is to be asked."""
     if standing.is_over:
-        return Why.OVER_BEFORE_TOLD
+        return DecisionReason.OVER_BEFORE_TOLD
     return _against(standing)
 
 
-def of_change(event: str, place: Place, why: Why) -> Why:
+def of_change(event: str, place: Recipient, why: DecisionReason) -> DecisionReason:
     """Return why one destination is told of a change of a channel (that is `why`), or not.
 
     Whatever tells people of incidents tells them, too, that a subscription ends soon.
     """
-    is_warned = why is Why.EXPIRING and place.is_for_people and wants(place.events, "incident.opened")
+    is_warned = (
+        why is DecisionReason.EXPIRING and place.is_for_people and wants(place.events, "incident.opened")
+    )
     if not (is_warned or wants(place.events, event)):
-        return Why.NOT_WANTED
+        return DecisionReason.NOT_WANTED
     if place.disabled:
-        return Why.DISABLED
+        return DecisionReason.DISABLED
     if not place.known:
-        return Why.UNKNOWN_KIND
-    return why if place.has_recipients else Why.NO_RECIPIENTS
+        return DecisionReason.UNKNOWN_KIND
+    return why if place.has_recipients else DecisionReason.NO_RECIPIENTS
 
 
 def wants(events: Collection[str], event: str) -> bool:
@@ -195,13 +204,13 @@ def wants(events: Collection[str], event: str) -> bool:
     return event in events or f"{event.partition('.')[0]}.*" in events
 
 
-def _against(standing: Standing) -> Why | None:
+def _against(standing: SubjectState) -> DecisionReason | None:
     if standing.removed:
-        return Why.REMOVED
+        return DecisionReason.REMOVED
     if standing.paused:
-        return Why.PAUSED
+        return DecisionReason.PAUSED
     if not standing.alerts_enabled:
-        return Why.ALERTS_DISABLED
+        return DecisionReason.ALERTS_DISABLED
     if standing.quiet_until is not None:
-        return Why.MAINTENANCE
+        return DecisionReason.MAINTENANCE
     return None

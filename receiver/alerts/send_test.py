@@ -7,17 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
-from db.alerts.deliveries import Tested, begin_test, end_test
+from db.alerts.deliveries import TestResult, begin_test, end_test
 from db.alerts.destinations import Config, Destination, tongue_of
 from db.connection.types import Pool
-from receiver.alerts.message import Event, Item, Message, Notifier, Sent
-from receiver.outbound.egress import Outgoing
+from receiver.alerts.message import DeliveryResult, Event, Message, MessageItem, Notifier
+from receiver.outbound.egress import EgressPolicy
 
 WITHIN: Final = timedelta(seconds=12)
 """How long a destination may take: a little more than its notifier waits by itself."""
 
 
-class TooSoon(Exception):
+class TestTooSoon(Exception):
     """The destination was tried only just now; `again_in`: when it may be again."""
 
     def __init__(self, again_in: timedelta) -> None:
@@ -25,29 +25,29 @@ class TooSoon(Exception):
         self.again_in = again_in
 
 
-class Trial:
+class TestSend:
     """Sends what shows whether a destination is reached, and keeps what it said."""
 
     def __init__(
-        self, pool: Pool, notifiers: Mapping[str, Notifier], operators: Outgoing, tenants: Outgoing
+        self, pool: Pool, notifiers: Mapping[str, Notifier], operators: EgressPolicy, tenants: EgressPolicy
     ) -> None:
         self._pool = pool
         self._notifiers = notifiers
         self._operators, self._tenants = operators, tenants
 
-    async def send(self, destination: Destination, config: Config) -> Tested:
+    async def send(self, destination: Destination, config: Config) -> TestResult:
         """Return what came of one message to a destination of a known kind.
 
-        Raises `TooSoon` and `UnknownDestination`; then nothing is sent.
+        Raises `TestTooSoon` and `UnknownDestination`; then nothing is sent.
         """
         message = await self._message(destination)
         wait = await begin_test(self._pool, destination.tenant_id, destination.id, message.id, message.at)
         if wait is not None:
-            raise TooSoon(wait)
+            raise TestTooSoon(wait)
         outgoing = self._operators if destination.tenant_id is None else self._tenants
         began = time.monotonic()
         sent = await _within(self._notifiers[destination.kind].send(config, message, outgoing))
-        tested = Tested(
+        tested = TestResult(
             message_id=message.id,
             destination_id=destination.id,
             tenant_id=destination.tenant_id,
@@ -64,7 +64,7 @@ class Trial:
         locale, time_zone = await tongue_of(self._pool, destination.tenant_id)
         now, message_id = datetime.now(UTC), uuid4()
         # So that a test looks like news; its id is that of no incident.
-        item = Item(
+        item = MessageItem(
             event=Event.INCIDENT_OPENED,
             incident_id=message_id,
             name=destination.name or "Zapwatch",
@@ -78,9 +78,9 @@ class Trial:
         )
 
 
-async def _within(sending: Coroutine[object, object, Sent]) -> Sent:
+async def _within(sending: Coroutine[object, object, DeliveryResult]) -> DeliveryResult:
     try:
         async with asyncio.timeout(WITHIN.total_seconds()):
             return await sending
     except TimeoutError:
-        return Sent(ok=False, answer=f"no answer within {WITHIN.total_seconds():.0f} s")
+        return DeliveryResult(ok=False, answer=f"no answer within {WITHIN.total_seconds():.0f} s")

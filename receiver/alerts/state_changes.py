@@ -10,24 +10,24 @@ from uuid import UUID
 
 import orjson
 
-from db.alerts.alerts import Decided, Destination
-from db.alerts.state_changes import DueChange, forget_changes, put_off_changes, supersede_changes
+from db.alerts.alerts import AlertDestination, Decision
+from db.alerts.state_changes import DueStateChange, forget_changes, put_off_changes, supersede_changes
 from db.connection.types import Connection
-from receiver.alerts.batching import Book
+from receiver.alerts.batching import MessagePlanner
 from receiver.alerts.message import Event
-from receiver.alerts.rules import Place, Standing, Why, of_change, of_expiry, of_state
+from receiver.alerts.rules import DecisionReason, Recipient, SubjectState, of_change, of_expiry, of_state
 
 
-class Changes:
+class StateChangeDecisions:
     """The decisions about changes of one round, and what follows from them."""
 
     def __init__(
         self,
         now: datetime,
-        book: Book,
-        destinations: Iterable[Destination],
-        places: Mapping[UUID, Place],
-        is_grouped: Callable[[Destination], bool],
+        book: MessagePlanner,
+        destinations: Iterable[AlertDestination],
+        places: Mapping[UUID, Recipient],
+        is_grouped: Callable[[AlertDestination], bool],
     ) -> None:
         self._now = now
         self._book = book
@@ -36,11 +36,11 @@ class Changes:
         self._is_grouped = is_grouped
         self._routed: set[int] = set()
         self._held: dict[int, datetime] = {}
-        self.decided: list[Decided] = []
+        self.decided: list[Decision] = []
 
-    def decide(self, changes: Iterable[DueChange]) -> None:
+    def decide(self, changes: Iterable[DueStateChange]) -> None:
         """Decide about changes that came about in this order; of several of a channel the newest is told."""
-        newest: dict[tuple[UUID, str], DueChange] = {}
+        newest: dict[tuple[UUID, str], DueStateChange] = {}
         for change in changes:
             self._routed.add(change.id)
             subject = change.channel_id, change.event
@@ -62,9 +62,9 @@ class Changes:
         if told:
             await supersede_changes(connection, told, self._now)
 
-    def _decide(self, change: DueChange) -> None:
+    def _decide(self, change: DueStateChange) -> None:
         why, against = _why(change)
-        if against is Why.MAINTENANCE and change.stand.quiet_until is not None:
+        if against is DecisionReason.MAINTENANCE and change.stand.quiet_until is not None:
             self._held[change.id] = change.stand.quiet_until
             self._routed.discard(change.id)
         if against is not None:
@@ -72,24 +72,28 @@ class Changes:
             return
         told = [self._decided(change, one, whether) for one, whether in self._asked(change, why)]
         if not any(one.is_sent for one in told):
-            told.append(self._decided(change, None, Why.NOBODY))
+            told.append(self._decided(change, None, DecisionReason.NOBODY))
         self.decided += told
 
-    def _asked(self, change: DueChange, why: Why) -> Iterator[tuple[Destination, Why]]:
+    def _asked(
+        self, change: DueStateChange, why: DecisionReason
+    ) -> Iterator[tuple[AlertDestination, DecisionReason]]:
         """Yield the destinations that may be told, each with why it is or not."""
         for one in self._destinations:
             if one.tenant_id is None or one.tenant_id == change.tenant_id:
                 whether = of_change(change.event, self._places[one.id], why)
                 # There are many changes of states: of who never asked for them nothing is noted.
-                if whether is not Why.NOT_WANTED or why is Why.EXPIRING:
+                if whether is not DecisionReason.NOT_WANTED or why is DecisionReason.EXPIRING:
                     yield one, whether
 
-    def _decided(self, change: DueChange, destination: Destination | None, why: Why) -> Decided:
+    def _decided(
+        self, change: DueStateChange, destination: AlertDestination | None, why: DecisionReason
+    ) -> Decision:
         message_id = None
         if why.sends:
             assert destination is not None
             message_id = self._book.place(destination, "news", self._is_grouped(destination))
-        return Decided(
+        return Decision(
             alert_id=None,
             incident_id=None,
             gateway_incident_id=None,
@@ -104,15 +108,15 @@ class Changes:
         )
 
 
-def _why(change: DueChange) -> tuple[Why, Why | None]:
+def _why(change: DueStateChange) -> tuple[DecisionReason, DecisionReason | None]:
     """Return why a change is told, and why it isn't to anybody just now; None: each is to be asked."""
     if change.event == Event.EXPIRING:
-        return Why.EXPIRING, of_expiry(Standing(*change.stand))
+        return DecisionReason.EXPIRING, of_expiry(SubjectState(*change.stand))
     is_back = change.state == change.previous_state
-    return Why.STATE_CHANGED, of_state(change.stand.removed, is_back)
+    return DecisionReason.STATE_CHANGED, of_state(change.stand.removed, is_back)
 
 
-def _details(change: DueChange) -> str:
+def _details(change: DueStateChange) -> str:
     if change.event == Event.EXPIRING:
         return orjson.dumps({"expires_at": change.expires_at, "since": change.created_at}).decode()
     told = {

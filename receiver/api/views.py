@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from db.alerts.deliveries import Delivery, Tested
+from db.alerts.deliveries import Delivery, TestResult
 from db.alerts.destinations import Destination
 from db.codec.channel import reason_of, state_of
 from db.codec.rules import rules_of
@@ -11,7 +11,7 @@ from db.connection.types import Record
 from db.reads.channels import ChannelRow, GatewayRow
 from receiver.i18n.reasons import reason_text
 from receiver.providers import HEALING
-from statemachine.model import Monitoring, Rules, Standing
+from statemachine.model import Monitoring, Rules, Status
 
 
 def channel(found: ChannelRow) -> dict[str, object]:
@@ -153,7 +153,7 @@ def delivery(found: Delivery) -> dict[str, object]:
     }
 
 
-def tested(found: Tested) -> dict[str, object]:
+def tested(found: TestResult) -> dict[str, object]:
     """Return what a destination said to a message that tried it."""
     return {
         "id": found.message_id,
@@ -225,7 +225,7 @@ def _reason(row: Record) -> dict[str, object] | None:
     reason = reason_of(row["reason"])
     if reason is None:
         return None
-    terminal = Standing(state_of(row["state"]), reason).terminal
+    terminal = Status(state_of(row["state"]), reason).terminal
     text = reason_text(reason, row["locale"])
     return {"code": reason.value, "terminal": terminal, "text": text, "status": row["status"]}
 

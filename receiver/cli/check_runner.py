@@ -20,7 +20,7 @@ from receiver.outbound.client import open_client
 from receiver.outbound.container import localhost
 from receiver.outbound.credentials import Unaskable
 from receiver.providers import CURABLE
-from receiver.reconcile.probe import Probed, Prober
+from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
 from receiver.settings import Settings
@@ -29,14 +29,14 @@ SHOWN_EVERY: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _CheckServices:
     pool: Pool
     writer: Writer
     prober: Prober
     reconciler: Reconciler
 
 
-async def check_channel(dsn: str, vault: Vault, settings: Settings, channel_id: UUID) -> Probed | None:
+async def check_channel(dsn: str, vault: Vault, settings: Settings, channel_id: UUID) -> ProbeResult | None:
     """Probe one channel and have the answer applied; None: there is no such channel. Raises `Unaskable`."""
     async with _parts(dsn, vault, settings) as parts:
         async with parts.pool.acquire() as connection:
@@ -73,14 +73,14 @@ def _probing(reconciler: Reconciler) -> Coroutine[object, None, NoReturn]:
 
 
 @asynccontextmanager
-async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_Parts]:
+async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_CheckServices]:
     async with (
         await open_pool(dsn, "zapwatch check") as pool,
         open_client(settings.probe_timeout, localhost()) as client,
         aclosing(Prober(pool, vault, client, settings.retry_after / 2)) as prober,
     ):
         writer = Writer(partial(connect_writer, dsn), installation_rules(settings), curable=CURABLE)
-        yield _Parts(pool, writer, prober, Reconciler(pool, writer, prober, settings.probe_timeout))
+        yield _CheckServices(pool, writer, prober, Reconciler(pool, writer, prober, settings.probe_timeout))
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from db.connection.types import Connection, Pool
 from db.embedded.data_dir import lodge
 from db.embedded.running import embedded_or_running
 from db.embedded.server import EmbeddedError
-from db.ingest.queue import Unavailable
+from db.ingest.queue import NotCommitted
 from db.migrate import MigrationError
 from db.vault import Vault, VaultError, kept_keys
 from receiver.settings import (
@@ -72,7 +72,7 @@ def run(work: Coroutine[object, None, Result]) -> Result:
         return asyncio.run(work)
     except (EmbeddedError, MigrationError, VaultError) as error:
         raise click.ClickException(str(error)) from None
-    except Unavailable as error:
+    except NotCommitted as error:
         raise click.ClickException(f"The answer was not kept: {error}.") from None
     except asyncpg.UndefinedTableError:
         raise click.ClickException("The database isn't migrated; run `zapwatch migrate`.") from None

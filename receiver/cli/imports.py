@@ -16,14 +16,14 @@ from receiver.settings import Settings, variable
 
 if TYPE_CHECKING:
     from db.connection.types import Pool
-    from db.reconcile.webhook_registrations import Found, Place
-    from db.registry.imports import Listed
+    from db.reconcile.webhook_registrations import RegistrationUpdate, WebhookRegistration
+    from db.registry.imports import ListedInstance
     from receiver.outbound.client import Client
-    from receiver.provisioning.webhook_registration import Slotter
+    from receiver.provisioning.webhook_registration import WebhookRegistrar
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _ImportRequest:
     """What is to be imported, and how."""
 
     provider: str
@@ -36,11 +36,11 @@ class _Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tools:
+class _ImportServices:
     settings: Settings
     pool: "Pool"
     client: "Client"
-    slotter: "Slotter"
+    slotter: "WebhookRegistrar"
     progress: Progress
 
 
@@ -85,7 +85,7 @@ def import_(
         raise click.UsageError(f"{provider!r} is not one of {', '.join(MANAGED)}.")
     if (traffic or replace) and not set_webhooks:
         raise click.UsageError("--traffic and --replace-webhooks go with --set-webhooks.")
-    wish = _Wish(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
+    wish = _ImportRequest(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
     try:
         run(_import(settings, wish))
     except (AddressError, NotListed) as reason:
@@ -125,11 +125,11 @@ def restore(gateway_id: UUID | None, **options: str | None) -> None:
 
 
 @asynccontextmanager
-async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
+async def _tools(settings: Settings) -> AsyncIterator[_ImportServices]:
     from db.connection.pool import open_pool
     from receiver.outbound.client import LISTED_WITHIN, open_client
     from receiver.outbound.container import localhost
-    from receiver.provisioning.webhook_registration import Slotter
+    from receiver.provisioning.webhook_registration import WebhookRegistrar
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     async with (
@@ -137,12 +137,12 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
         await open_pool(dsn, "zapwatch import") as pool,
         open_client(LISTED_WITHIN, localhost()) as client,
     ):
-        slotter = Slotter(pool, vault_of(settings), client, settings.base_url)
+        slotter = WebhookRegistrar(pool, vault_of(settings), client, settings.base_url)
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            yield _Tools(settings, pool, client, slotter, progress)
+            yield _ImportServices(settings, pool, client, slotter, progress)
 
 
-async def _import(settings: Settings, wish: _Wish) -> None:
+async def _import(settings: Settings, wish: _ImportRequest) -> None:
     from db.registry.address import normalise
     from receiver.provisioning.instances import list_instances
 
@@ -165,7 +165,11 @@ async def _import(settings: Settings, wish: _Wish) -> None:
 
 
 async def _register(
-    tools: _Tools, wish: _Wish, base_url: str, listed: "Sequence[Listed]", bar: TaskID
+    tools: _ImportServices,
+    wish: _ImportRequest,
+    base_url: str,
+    listed: "Sequence[ListedInstance]",
+    bar: TaskID,
 ) -> tuple[UUID, int, str | None]:
     from db.connection.invalidation import notify
     from db.registry.channels import ensure_gateway
@@ -192,38 +196,39 @@ async def _register(
     return gateway_id, new, token
 
 
-async def _set_webhooks(tools: _Tools, wish: _Wish, gateway_id: UUID) -> None:
-    from db.reconcile.webhook_registrations import SlotState, places_of
+async def _set_webhooks(tools: _ImportServices, wish: _ImportRequest, gateway_id: UUID) -> None:
+    from db.reconcile.webhook_registrations import RegistrationState, places_of
 
     async with tools.pool.acquire() as connection:
         places = await places_of(connection, gateway_id)
     filled = await _fill(tools, places, wish.traffic, replace=False)
-    foreign = [place for place, found in filled if found.state is SlotState.FOREIGN]
+    foreign = [place for place, found in filled if found.state is RegistrationState.FOREIGN]
     if foreign and wish.replace and _may_replace(tools, filled):
-        filled = [one for one in filled if one[1].state is not SlotState.FOREIGN]
+        filled = [one for one in filled if one[1].state is not RegistrationState.FOREIGN]
         filled += await _fill(tools, foreign, wish.traffic, replace=True)
     counts = Counter(found.state for _, found in filled)
-    click.echo(
-        f"Channels whose webhooks come here: {counts[SlotState.SET]}; not saved: {counts[SlotState.FAILED]}."
-    )
-    if counts[SlotState.FOREIGN]:
+    ours, failed = counts[RegistrationState.SET], counts[RegistrationState.FAILED]
+    click.echo(f"Channels whose webhooks come here: {ours}; not saved: {failed}.")
+    if others := counts[RegistrationState.FOREIGN]:
         click.echo(
-            f"Left to another system ({_hosts(filled)}): {counts[SlotState.FOREIGN]}. Probing finds their"
+            f"Left to another system ({_hosts(filled)}): {others}. Probing finds their"
             " losses. The gateway's own address, for its global webhook if that is free:"
             f" {await tools.slotter.address(gateway_id, wish.provider)}"
         )
 
 
 async def _fill(
-    tools: _Tools, places: "Sequence[Place]", traffic: bool, replace: bool
-) -> "list[tuple[Place, Found]]":
+    tools: _ImportServices, places: "Sequence[WebhookRegistration]", traffic: bool, replace: bool
+) -> "list[tuple[WebhookRegistration, RegistrationUpdate]]":
     from receiver.provisioning.webhook_registration import fill_all
 
     bar = tools.progress.add_task("Setting webhooks", total=len(places))
     return await fill_all(tools.slotter, places, traffic, replace, lambda: tools.progress.advance(bar))
 
 
-def _may_replace(tools: _Tools, filled: "Sequence[tuple[Place, Found]]") -> bool:
+def _may_replace(
+    tools: _ImportServices, filled: "Sequence[tuple[WebhookRegistration, RegistrationUpdate]]"
+) -> bool:
     tools.progress.stop()
     hosts = _hosts(filled)
     return click.confirm(
@@ -232,6 +237,6 @@ def _may_replace(tools: _Tools, filled: "Sequence[tuple[Place, Found]]") -> bool
     )
 
 
-def _hosts(filled: "Sequence[tuple[Place, Found]]") -> str:
+def _hosts(filled: "Sequence[tuple[WebhookRegistration, RegistrationUpdate]]") -> str:
     hosts = Counter(found.foreign_host for _, found in filled if found.foreign_host is not None)
     return ", ".join(f"{host}: {count}" for host, count in hosts.most_common(5))

@@ -36,9 +36,9 @@ def check(channel: UUID | None, **options: str | None) -> None:
 def _check_channel(settings: Settings, channel: UUID) -> None:
     from receiver.cli.check_runner import check_channel
     from receiver.outbound.credentials import Unaskable
-    from receiver.reconcile.probe import Probed
+    from receiver.reconcile.probe import ProbeResult
 
-    async def work() -> Probed | None:
+    async def work() -> ProbeResult | None:
         async with open_database(settings) as dsn:
             return await check_channel(dsn, vault_of(settings), settings, channel)
 

@@ -11,7 +11,7 @@ from typing import Final, NotRequired, TypedDict
 
 import httpx
 
-from receiver.demo.scene import Part
+from receiver.demo.scene import DemoChannel
 from receiver.settings import Settings
 
 ASKED_EVERY: Final = 0.5
@@ -39,7 +39,7 @@ class ListedIncident(TypedDict):
     duration_seconds: int | None
 
 
-class Desk:
+class DemoOperator:
     """Where the operator sits; made by `open_desk`."""
 
     def __init__(self, client: httpx.AsyncClient, say: Say) -> None:
@@ -47,7 +47,7 @@ class Desk:
         self._say = say
         self._names: dict[str, str] = {}
 
-    async def register(self, parts: Sequence[Part], threshold: timedelta) -> dict[str, str]:
+    async def register(self, parts: Sequence[DemoChannel], threshold: timedelta) -> dict[str, str]:
         """Register tenants and channels, have the gateways send their webhooks, and return names by id."""
         defaults = {"heartbeat_threshold_minutes": threshold / timedelta(minutes=1)}
         tenants: dict[str, str] = {}
@@ -99,11 +99,11 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(settings: Settings, say: Say) -> AsyncIterator[Desk]:
+async def open_desk(settings: Settings, say: Say) -> AsyncIterator[DemoOperator]:
     """Yield an operator's desk at the service that these settings describe."""
     headers = {"Authorization": f"Bearer {settings.operator_token}"}
     async with httpx.AsyncClient(base_url=settings.base_url, headers=headers, trust_env=False) as client:
-        yield Desk(client, say)
+        yield DemoOperator(client, say)
 
 
 def _clock(seconds: float) -> str:

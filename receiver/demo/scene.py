@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from receiver.sandbox import Fault, Fleet
-from receiver.sandbox.channel import Channel
+from receiver.sandbox.channel import SandboxChannel
 from receiver.sandbox.evolution.host import EvolutionHost
 from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.twilio import Sender
@@ -27,7 +27,7 @@ SHOPS: Final = "Lojas Aurora"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DemoChannel:
     """One channel of the demo: its tenant, its name for people, its gateway and what befalls it."""
 
     tenant: str
@@ -35,11 +35,11 @@ class Part:
     provider: str
     url: str
     """The address of its gateway."""
-    channel: Channel
+    channel: SandboxChannel
     script: Callable[[], Awaitable[None]]
 
 
-async def build(fleet: Fleet) -> list[Part]:
+async def build(fleet: Fleet) -> list[DemoChannel]:
     """Return the cast; their scripts have not begun."""
     shops, old, hanging = (
         await fleet.evolution("2.3.6"),
@@ -63,7 +63,7 @@ async def build(fleet: Fleet) -> list[Part]:
             "Unidade Moema": partial(hanging_host, hanging),
         }),
         *(
-            Part(SHOPS, name, "wapi", wapi.url, channel, partial(script, fleet, channel))
+            DemoChannel(SHOPS, name, "wapi", wapi.url, channel, partial(script, fleet, channel))
             for name, script, channel in (
                 ("Vendas", disconnected, wapi.add()),
                 ("Suporte", chatting, wapi.add()),
@@ -71,7 +71,7 @@ async def build(fleet: Fleet) -> list[Part]:
             )
         ),
         *(
-            Part(CARE, name, "twilio", twilio.url, channel, partial(script, fleet, channel))
+            DemoChannel(CARE, name, "twilio", twilio.url, channel, partial(script, fleet, channel))
             for name, script, channel in (
                 ("Lembretes", offline, twilio.add()),
                 ("Pesquisas", resting, twilio.add()),
@@ -82,13 +82,13 @@ async def build(fleet: Fleet) -> list[Part]:
 
 def _evolution(
     fleet: Fleet, host: EvolutionHost, tenant: str, scripts: dict[str, InstanceScript]
-) -> Iterator[Part]:
+) -> Iterator[DemoChannel]:
     for name, script in scripts.items():
         channel = host.add(name.lower().replace(" ", "-"))
-        yield Part(tenant, name, "evolution_api", host.url, channel, partial(script, fleet, channel))
+        yield DemoChannel(tenant, name, "evolution_api", host.url, channel, partial(script, fleet, channel))
 
 
-async def play(fleet: Fleet, part: Part) -> None:
+async def play(fleet: Fleet, part: DemoChannel) -> None:
     """Have its script befall a channel, again and again with a long rest between."""
     await fleet.pause(random.uniform(0, 60))
     rest = FIRST_REST
@@ -127,7 +127,7 @@ async def flooding(fleet: Fleet, channel: Instance) -> None:
     await channel.connect()
 
 
-async def vanished(fleet: Fleet, channel: Channel) -> None:
+async def vanished(fleet: Fleet, channel: SandboxChannel) -> None:
     """The session is gone without a word; only a probe finds out."""
     await fleet.pause(200)
     channel.vanish()
@@ -167,7 +167,7 @@ async def offline(fleet: Fleet, channel: Sender) -> None:
     channel.become("ONLINE")
 
 
-async def hanging_host(host: EvolutionHost, fleet: Fleet, _channel: Channel) -> None:
+async def hanging_host(host: EvolutionHost, fleet: Fleet, _channel: SandboxChannel) -> None:
     """A gateway accepts connections and never answers."""
     await fleet.pause(500)
     host.fault = Fault.HANG
@@ -182,6 +182,6 @@ async def chatting(fleet: Fleet, channel: Instance | WapiInstance) -> None:
         await fleet.pause(random.uniform(20, 90))
 
 
-async def resting(_fleet: Fleet, _channel: Channel) -> None:
+async def resting(_fleet: Fleet, _channel: SandboxChannel) -> None:
     """Nothing happens, which is fine."""
     await asyncio.Event().wait()

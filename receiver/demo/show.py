@@ -94,7 +94,7 @@ def _set_after(event: asyncio.Event, seconds: float | None) -> None:
         asyncio.get_running_loop().call_later(seconds, event.set)
 
 
-class _Server(uvicorn.Server):
+class _DemoServer(uvicorn.Server):
     """uvicorn's server, which leaves signals alone: the demo ends in another order than the service."""
 
     @contextmanager
@@ -104,7 +104,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    server = _Server(
+    server = _DemoServer(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2)
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -33,7 +33,7 @@ LATELY: Final = timedelta(days=1)
 """What was heard of within this time is fed by something, whatever its own webhook says."""
 
 
-class _Told(NamedTuple):
+class _WebhookSetting(NamedTuple):
     """Where a channel's gateway says that webhooks go; None: it does not say, with what was heard instead."""
 
     channel: WatchedChannel
@@ -105,28 +105,28 @@ def _sample(channels: Sequence[WatchedChannel]) -> list[WatchedChannel]:
     return [channel for place, channel in placed if place < PER_GATEWAY][:IN_ALL]
 
 
-async def _ask(asked: Sequence[WatchedChannel], vault: Vault | None, client: Client) -> list[_Told]:
+async def _ask(asked: Sequence[WatchedChannel], vault: Vault | None, client: Client) -> list[_WebhookSetting]:
     free, silent = asyncio.Semaphore(AT_ONCE), dict[UUID | None, str]()
 
-    async def ask(channel: WatchedChannel) -> _Told:
+    async def ask(channel: WatchedChannel) -> _WebhookSetting:
         async with free:
             if channel.gateway_id in silent:
-                return _Told(channel, None, silent[channel.gateway_id])
+                return _WebhookSetting(channel, None, silent[channel.gateway_id])
             question = _question(vault, channel)
             assert question is not None
             try:
                 reply = await client.get(channel.base_url + question.path, question.headers)
             except Unanswered as error:
                 why = silent.setdefault(channel.gateway_id, f"{channel.base_url}: {why_unanswered(error)}")
-                return _Told(channel, None, why)
+                return _WebhookSetting(channel, None, why)
             addresses = PROVIDERS[channel.provider].read_webhooks(reply.status, reply.body)
-            return _Told(channel, addresses, f"{channel}: HTTP {reply.status}")
+            return _WebhookSetting(channel, addresses, f"{channel}: HTTP {reply.status}")
 
     return await asyncio.gather(*(ask(channel) for channel in asked))
 
 
 def _faults(
-    told: _Told, base_url: str, owners: Mapping[bytes, TokenOwner], shared: Set[UUID]
+    told: _WebhookSetting, base_url: str, owners: Mapping[bytes, TokenOwner], shared: Set[UUID]
 ) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with each of a channel's addresses, and where: of a foreign one only the host."""
     channel, name = told.channel, str(told.channel)

@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from db.codec.channel import clock_of
-from db.connection.dataloader import Lookups
+from db.connection.dataloader import DataLoader
 from db.connection.invalidation import notify
 from db.connection.retry import TRANSIENT, persist
 from db.connection.types import Connection, Pool
@@ -48,7 +48,7 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class WebhookOwner:
     """What a webhook token belongs to; a gateway's has no channel yet, the body names the instance."""
 
     kind: Literal["channel", "gateway"]
@@ -110,19 +110,19 @@ class Tokens:
         self._clock = clock
         self._invalidations = Invalidations(known_for, clock)
         limits = known_for, known_at_most, clock, self._invalidations
-        self._targets: Cache[bytes, Target] = Cache(
+        self._targets: Cache[bytes, WebhookOwner] = Cache(
             *limits, lambda _, target: (target.gateway_id, target.channel_id)
         )
         self._channels: Cache[tuple[UUID, str], ChannelRef] = Cache(
             *limits, lambda key, channel: (key[0], channel.channel_id)
         )
-        self._target_lookups = Lookups(self._find_targets)
-        self._channel_lookups = Lookups(self._find_channels)
-        self._operator_lookups = Lookups(self._find_operators)
+        self._target_lookups = DataLoader(self._find_targets)
+        self._channel_lookups = DataLoader(self._find_channels)
+        self._operator_lookups = DataLoader(self._find_operators)
         self._own_notices: Counter[UUID] = Counter()
         """Notices that this process has sent and not received yet."""
 
-    async def resolve(self, provider: str, token: str) -> Target | None:
+    async def resolve(self, provider: str, token: str) -> WebhookOwner | None:
         """Return what the token belongs to; None when nobody has it, or a channel of another provider has.
 
         Asks again as long as the database is away: it is for the caller to give up.
@@ -132,7 +132,7 @@ class Tokens:
             target = await persist(partial(self._target_lookups.find, hash_token(token)))
         return target if target is not None and target.provider == provider else None
 
-    def known(self, provider: str, token: str) -> Target | None:
+    def known(self, provider: str, token: str) -> WebhookOwner | None:
         """Return what `resolve` would, as far as it is remembered."""
         target = self._targets.get(hash_token(token))
         return target if target is not None and target.provider == provider else None
@@ -157,10 +157,10 @@ class Tokens:
         rows = await self._pool.fetch(sql.find_operators, digests)
         return {row["hash"]: Operator(row["tenant_id"], row["name"]) for row in rows}
 
-    async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, Target]:
+    async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, WebhookOwner]:
         began_at = self._clock()
         rows = await self._pool.fetch(sql.find_webhook_targets, digests, timeout=LOOKUP_SECONDS)
-        found = {row["token_hash"]: Target(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
+        found = {row["token_hash"]: WebhookOwner(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
         self._targets.put(found, began_at)
         return found
 

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
 from db.connection.retry import TRANSIENT
-from db.ingest.queue import Unavailable as NotCommitted
+from db.ingest.queue import NotCommitted
 
 RETRY_AFTER_SECONDS: Final = 2
 

@@ -9,7 +9,7 @@ KEPT: Final = 10_000
 """Callers remembered at once; of more, those who came longest ago are forgotten."""
 
 
-class Rate:
+class RateLimit:
     """So many times in a period, by each caller; what is used up comes back evenly."""
 
     def __init__(self, times: int, period: timedelta) -> None:

@@ -24,7 +24,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{76}", re.ASCII)
 _PURPOSE: Final = b"zapwatch reconnect link"
 
 
-class Link(NamedTuple):
+class ReconnectLink(NamedTuple):
     """What a link stands for, if it was signed here."""
 
     channel_id: UUID
@@ -32,7 +32,7 @@ class Link(NamedTuple):
     expires_at: datetime
 
 
-class Links:
+class ReconnectLinks:
     """Makes links with the first key, and knows those made with any of them."""
 
     def __init__(self, keys: Sequence[bytes], base_url: str) -> None:
@@ -47,7 +47,7 @@ class Links:
         token = urlsafe_b64encode(signed + _mac(self._keys[0], signed)).decode()
         return f"{self._base_url}/reconnect/{token}"
 
-    def read(self, token: str) -> Link | None:
+    def read(self, token: str) -> ReconnectLink | None:
         """Return what a token stands for, also when it has expired; None: it was not made here."""
         if _TOKEN.fullmatch(token) is None:
             return None
@@ -57,7 +57,9 @@ class Links:
         version, channel, incident, expires_at = _FORM.unpack(signed)
         if not any(known) or version != _VERSION:
             return None
-        return Link(UUID(bytes=channel), UUID(bytes=incident), datetime.fromtimestamp(expires_at, UTC))
+        return ReconnectLink(
+            UUID(bytes=channel), UUID(bytes=incident), datetime.fromtimestamp(expires_at, UTC)
+        )
 
 
 def _mac(key: bytes, signed: bytes) -> bytes:

@@ -16,8 +16,8 @@ from uuid import UUID
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.ingest.apply import freshen
-from db.ingest.entry import Entry, Owner, Source
-from db.ingest.queue import Unavailable
+from db.ingest.entry import Entry, OwnerProfile, Source
+from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
 from receiver.http.cache import Cache
 from receiver.jobs.loop import Loop
@@ -40,12 +40,12 @@ OWNERS_KNOWN: Final = 200_000
 
 
 class _OwnerReport(NamedTuple):
-    owner: Owner
+    owner: OwnerProfile
     alive: Alive
     """The traffic that named the owner."""
 
 
-class Freshness:
+class LiveTraffic:
     """The newest traffic of each channel since it was last written."""
 
     def __init__(self, pool: Pool, writer: Writer, installation: Rules) -> None:
@@ -54,9 +54,9 @@ class Freshness:
         self._installation = installation
         self._noted: dict[UUID, Alive] = {}
         self._new_owners: dict[UUID, _OwnerReport] = {}
-        self._known: Cache[UUID, Owner] = Cache(OWNER_KNOWN_FOR, OWNERS_KNOWN, time.monotonic)
+        self._known: Cache[UUID, OwnerProfile] = Cache(OWNER_KNOWN_FOR, OWNERS_KNOWN, time.monotonic)
 
-    def note(self, channel_id: UUID, alive: Alive, owner: Owner | None = None) -> None:
+    def note(self, channel_id: UUID, alive: Alive, owner: OwnerProfile | None = None) -> None:
         """Note that a channel is alive, and the owner that its gateway names, if it names one."""
         self._noted[channel_id] = alive
         if owner is not None and owner != self._known.get(channel_id):
@@ -75,7 +75,7 @@ class Freshness:
         # Piece by piece: a list of all would hold up the event loop.
         left = iter(noted.items())
         while part := dict(islice(left, AT_ONCE)):
-            with contextlib.suppress(Unavailable, *TRANSIENT):
+            with contextlib.suppress(NotCommitted, *TRANSIENT):
                 await self._write({id: alive for id, alive in part.items() if id not in owners})
         await self._write_owners(owners)
 
@@ -91,11 +91,11 @@ class Freshness:
         written = await asyncio.gather(*(self._write_owner(id, report) for id, report in reports.items()))
         self._known.put(dict(owner for owner in written if owner is not None), time.monotonic())
 
-    async def _write_owner(self, channel_id: UUID, report: _OwnerReport) -> tuple[UUID, Owner] | None:
+    async def _write_owner(self, channel_id: UUID, report: _OwnerReport) -> tuple[UUID, OwnerProfile] | None:
         entry = _entry(channel_id, report.alive, report.owner)
         try:
             await self._writer.submit([entry], OWNERS_WAIT.total_seconds())
-        except Unavailable:
+        except NotCommitted:
             return None
         return channel_id, report.owner
 
@@ -112,5 +112,5 @@ def _sent_at(alive: Alive) -> datetime:
     return alive.emitted_at or alive.received_at
 
 
-def _entry(channel_id: UUID, alive: Alive, owner: Owner | None = None) -> Entry:
+def _entry(channel_id: UUID, alive: Alive, owner: OwnerProfile | None = None) -> Entry:
     return Entry(channel_id, Source.WEBHOOK, "alive", alive.received_at, alive, owner=owner)

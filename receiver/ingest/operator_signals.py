@@ -5,12 +5,12 @@ from uuid import UUID
 
 from db.connection.types import Pool
 from db.ingest.apply import acknowledge
-from db.ingest.entry import Entry, Noted, Source
-from db.ingest.queue import Unavailable as NotCommitted
+from db.ingest.entry import Entry, HistoryNote, Source
+from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
-from db.reconcile.claims import Target
+from db.reconcile.claims import ProbeTarget
 from receiver.http.problems import Unavailable
-from receiver.reconcile.probe import Probed, Prober
+from receiver.reconcile.probe import Prober, ProbeResult
 from statemachine.signals import Deadline
 
 
@@ -29,11 +29,11 @@ class OperatorSignals:
         # Whether its gateway is suspect is seen when the clock's own deadline comes; until then it may be.
         await self._submit(Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now, suspect=True)))
 
-    async def note(self, channel_id: UUID, name: str, noted: Noted) -> None:
+    async def note(self, channel_id: UUID, name: str, noted: HistoryNote) -> None:
         """Keep an event in a channel's history that changes nothing."""
         await self._submit(Entry(channel_id, Source.OPERATOR, name, datetime.now(UTC), noted))
 
-    async def check_now(self, target: Target) -> Probed:
+    async def check_now(self, target: ProbeTarget) -> ProbeResult:
         """Probe a channel and have the answer applied; raises `Unaskable`, too."""
         probed = await self._prober.probe(target)
         await self._submit(probed.entry)

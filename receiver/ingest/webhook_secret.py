@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Iterable
 from typing import Final
 
-from db.ingest.entry import Told
+from db.ingest.entry import ParsedEvent
 from db.registry.tokens import hash_token
 from receiver.providers.report import SECRET_HEADER
 from statemachine.model import Trigger
@@ -28,6 +28,6 @@ def is_vouched(headers: Iterable[tuple[bytes, bytes]], secret_hash: bytes | None
     return hmac.compare_digest(hash_token(given.decode("latin-1")), secret_hash)
 
 
-def doubted(told: Told) -> Told:
+def doubted(told: ParsedEvent) -> ParsedEvent:
     """Return what a webhook says that nobody vouches for."""
     return told._replace(doubtful=True) if told.trigger in NEWS else told

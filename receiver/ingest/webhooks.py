@@ -20,20 +20,27 @@ from prometheus_client import Counter
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from db.connection.dataloader import Lookups
+from db.connection.dataloader import DataLoader
 from db.connection.retry import persist
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
 from db.ingest.quarantine import note_unknown_instance, quarantine
-from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.queue import PATIENCE, NotCommitted
 from db.ingest.writer import Writer
 from db.reads.channels import read_states
 from db.reconcile.qr import seal_qr
 from db.vault import Vault
-from receiver.http.auth import Target, Tokens
-from receiver.http.problems import MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized, answer
-from receiver.http.problems import Unavailable as UnavailableAnswer
-from receiver.ingest.live_traffic import Freshness
+from receiver.http.auth import Tokens, WebhookOwner
+from receiver.http.problems import (
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    answer,
+)
+from receiver.ingest.live_traffic import LiveTraffic
 from receiver.ingest.webhook_secret import doubted, is_vouched
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
@@ -59,7 +66,7 @@ log = logging.getLogger(__name__)
 class Webhook:
     """One webhook on its way: whose it is, when it came, and how many seconds its sender has left."""
 
-    target: Target
+    target: WebhookOwner
     suffix: str | None
     received_at: datetime
     patience: float
@@ -81,7 +88,7 @@ class Webhooks:
         *,
         tokens: Tokens,
         writer: Writer,
-        freshness: Freshness,
+        freshness: LiveTraffic,
         pool: Pool,
         vault: Vault,
         metrics: Metrics,
@@ -90,7 +97,7 @@ class Webhooks:
         self._pool, self._vault = pool, vault
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._answers = cache(metrics.webhook_answers.labels)
-        self._states = Lookups(self._read_states)
+        self._states = DataLoader(self._read_states)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one webhook: 204 committed, 202 noted, 401 unknown token, 413, 503 send again."""
@@ -130,17 +137,17 @@ class Webhooks:
             if provider is None:
                 return await self._refuse(name, token)
             return await self._receive(provider, token, suffix, scope, receive)
-        except (Unauthorized, TooLarge, UnavailableAnswer) as problem:
+        except (Unauthorized, TooLarge, Unavailable) as problem:
             return problem
-        except Unavailable as unavailable:
-            return UnavailableAnswer(str(unavailable))
+        except NotCommitted as unavailable:
+            return Unavailable(str(unavailable))
         except TimeoutError:
-            return UnavailableAnswer("The event was not stored in time; send it again.")
+            return Unavailable("The event was not stored in time; send it again.")
         except ClientDisconnect:
             raise
         except Exception:
             log.exception("a webhook was not accepted")
-            return UnavailableAnswer("The event was not stored; send it again.")
+            return Unavailable("The event was not stored; send it again.")
 
     async def _refuse(self, name: str, token: str) -> Problem:
         """Return the answer to a webhook of a provider that this version doesn't know, as after a step back.
@@ -151,7 +158,7 @@ class Webhooks:
             target = await self._tokens.resolve(name, token)
         if target is None:
             return Unauthorized("Nobody has this webhook address.")
-        return UnavailableAnswer("This version does not know the provider; send it again.")
+        return Unavailable("This version does not know the provider; send it again.")
 
     def _count(self, provider: Provider | None, status: int) -> None:
         counter: Counter = self._answers("unknown" if provider is None else provider.name, str(status))
@@ -162,7 +169,7 @@ class Webhooks:
     ) -> int:
         # One sender waits for the database so long in all; the arrival of its body doesn't count.
         patience = PATIENCE.total_seconds()
-        target: Target | None = self._tokens.known(provider.name, token)
+        target: WebhookOwner | None = self._tokens.known(provider.name, token)
         if target is None:
             now = asyncio.get_running_loop().time
             began = now()
@@ -326,7 +333,7 @@ def _parse(provider: Provider, webhook: Webhook) -> Report:
         raise Unreadable(f"unforeseen: {type(error).__name__}") from None
 
 
-def _emitted_at(target: Target, report: Report, received_at: datetime) -> datetime:
+def _emitted_at(target: WebhookOwner, report: Report, received_at: datetime) -> datetime:
     """Return when live traffic was sent, by our clock; until its gateway's clock is learnt, when it came."""
     if report.at is None or target.clock.offset is None:
         return received_at

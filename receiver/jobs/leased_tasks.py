@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-class Claimed:
+class LeasedTasks:
     """The tasks of one loop that work on claims; `release` gives claims back."""
 
     def __init__(

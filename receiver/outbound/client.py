@@ -58,12 +58,12 @@ class Unconnected(Unanswered):
 
 
 @dataclass(slots=True)
-class _Pool:
+class _ConnectionPool:
     http: httpx.AsyncClient
     taken: bool = False
 
 
-class _Request(NamedTuple):
+class _PooledRequest(NamedTuple):
     method: str
     url: httpx.URL
     headers: Mapping[str, str]
@@ -72,7 +72,7 @@ class _Request(NamedTuple):
     once: bool
 
 
-class Post(NamedTuple):
+class OutgoingPost(NamedTuple):
     """What is posted to a destination, and how much of its answer is read."""
 
     url: str
@@ -94,7 +94,7 @@ class Client:
         self.seconds: Final = timeout.total_seconds()
         self._localhost = localhost
         self._tls = system_tls()
-        self._origins: OrderedDict[Origin, list[_Pool]] = OrderedDict()
+        self._origins: OrderedDict[Origin, list[_ConnectionPool]] = OrderedDict()
 
     async def get(
         self, url: str, headers: Mapping[str, str] = NO_HEADERS, limit: int = ANSWER_LIMIT
@@ -122,7 +122,7 @@ class Client:
     ) -> Reply:
         try:
             async with asyncio.timeout(self.seconds):
-                request = _Request(method, self._reachable(httpx.URL(url)), headers, limit, body, once)
+                request = _PooledRequest(method, self._reachable(httpx.URL(url)), headers, limit, body, once)
                 return await self._make(request)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unanswered(type(error).__name__, timed_out=True, reached=False) from None
@@ -135,7 +135,7 @@ class Client:
         for pools in self._origins.values():
             await _close(pools)
 
-    async def _make(self, request: _Request) -> Reply:
+    async def _make(self, request: _PooledRequest) -> Reply:
         pool = self._pool((request.url.scheme, request.url.host, request.url.port))
         pool.taken = True
         try:
@@ -153,12 +153,12 @@ class Client:
     def _reachable(self, url: httpx.URL) -> httpx.URL:
         return url.copy_with(host=self._localhost) if url.host == "localhost" else url
 
-    def _pool(self, origin: Origin) -> _Pool:
+    def _pool(self, origin: Origin) -> _ConnectionPool:
         pools = self._origins.setdefault(origin, [])
         self._origins.move_to_end(origin)
         pool = next((pool for pool in pools if not pool.taken), None)
         if pool is None:
-            pool = _Pool(_http(self._tls, self.seconds))
+            pool = _ConnectionPool(_http(self._tls, self.seconds))
             pools.append(pool)
         return pool
 
@@ -196,12 +196,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield from _causes(cause)
 
 
-async def _close(pools: Iterable[_Pool]) -> None:
+async def _close(pools: Iterable[_ConnectionPool]) -> None:
     for pool in pools:
         await pool.http.aclose()
 
 
-async def _exchange(http: httpx.AsyncClient, request: _Request) -> Reply:
+async def _exchange(http: httpx.AsyncClient, request: _PooledRequest) -> Reply:
     method, url, headers, limit, document, _ = request
     async with http.stream(method, url, headers=headers, json=document) as response:
         if _is_encoded(response):
@@ -209,7 +209,7 @@ async def _exchange(http: httpx.AsyncClient, request: _Request) -> Reply:
         return Reply(response.status_code, await _beginning(response, limit))
 
 
-async def post(call: Post, address: str, tls: ssl.SSLContext) -> Reply:
+async def post(call: OutgoingPost, address: str, tls: ssl.SSLContext) -> Reply:
     """Return the answer to one POST, made to this address of the URL's host; raise `Unanswered`.
 
     Its whole time is the caller's to limit. The connection is its own, and goes through no proxy, which would

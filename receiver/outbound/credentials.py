@@ -1,7 +1,7 @@
 """The key that a gateway is asked with about one channel: the channel's own, else its gateway's."""
 
-from db.reconcile.claims import Target
-from db.reconcile.webhook_registrations import Place
+from db.reconcile.claims import ProbeTarget
+from db.reconcile.webhook_registrations import WebhookRegistration
 from db.registry.channels import channel_identity, gateway_identity
 from db.vault import Vault, VaultError
 
@@ -10,7 +10,7 @@ class Unaskable(Exception):
     """A channel can't be asked, for a reason of ours and not of the gateway's."""
 
 
-def key_of(vault: Vault, target: Target | Place) -> str:
+def key_of(vault: Vault, target: ProbeTarget | WebhookRegistration) -> str:
     """Return the key that a gateway is asked with about a channel; raise `Unaskable`."""
     if not target.configured:
         raise Unaskable("it has no address or no key")

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from receiver.outbound.client import Post, Reply, Unanswered, Unconnected, post, system_tls
+from receiver.outbound.client import OutgoingPost, Reply, Unanswered, Unconnected, post, system_tls
 from receiver.settings import Network
 
 TIMEOUT: Final = timedelta(seconds=10)
@@ -42,11 +42,11 @@ Result = TypeVar("Result")
 _resolving: Final = ThreadPoolExecutor(LOOKUPS, "resolving")
 
 
-class Forbidden(Unanswered):
+class EgressForbidden(Unanswered):
     """Nothing was sent: the destination is where its owner may not go."""
 
 
-class Outgoing:
+class EgressPolicy:
     """The ways that are open to one owner: `allow` has networks besides public ones; None: everywhere."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Outgoing:
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Return the answer to one POST; raise `Unanswered`, which names neither the address nor a header."""
         host, port = _place(url)
-        call = Post(url, headers, body, ANSWER_LIMIT, CONNECT_TIMEOUT.total_seconds())
+        call = OutgoingPost(url, headers, body, ANSWER_LIMIT, CONNECT_TIMEOUT.total_seconds())
 
         async def exchange(address: str) -> Reply:
             return await post(call, address, self.tls)
@@ -101,7 +101,7 @@ class Outgoing:
             raise Unconnected("its name can't be resolved", reached=False) from None
         usable = [address for address in found if self.is_open(address)]
         if not usable:
-            raise Forbidden("its address is in a network that OUTGOING_ALLOW doesn't have")
+            raise EgressForbidden("its address is in a network that OUTGOING_ALLOW doesn't have")
         return usable[:ADDRESSES_TRIED]
 
     def is_open(self, address: str) -> bool:
@@ -112,18 +112,18 @@ class Outgoing:
         return _is_public(meant) or any(meant in network for network in self._allow)
 
 
-class Ways(NamedTuple):
-    """The ways of everybody: one `Outgoing` for operators, one for tenants."""
+class Egress(NamedTuple):
+    """The ways of everybody: one `EgressPolicy` for operators, one for tenants."""
 
-    operators: Outgoing
-    tenants: Outgoing
+    operators: EgressPolicy
+    tenants: EgressPolicy
 
     @classmethod
-    def allowing(cls, networks: Collection[Network]) -> "Ways":
+    def allowing(cls, networks: Collection[Network]) -> "Egress":
         """Return them as OUTGOING_ALLOW has it."""
-        return cls(Outgoing(None), Outgoing(networks))
+        return cls(EgressPolicy(None), EgressPolicy(networks))
 
-    def of(self, tenant_id: UUID | None) -> Outgoing:
+    def of(self, tenant_id: UUID | None) -> EgressPolicy:
         """Return those of a destination's owner; None: operators."""
         return self.operators if tenant_id is None else self.tenants
 
@@ -135,7 +135,7 @@ def _place(url: str) -> tuple[str, int]:
             return parts.hostname, parts.port or PORTS[parts.scheme]
     except ValueError:
         pass
-    raise Forbidden("not an http or https address")
+    raise EgressForbidden("not an http or https address")
 
 
 def _meant(address: Address) -> Address:

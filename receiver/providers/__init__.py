@@ -8,27 +8,27 @@ from db.reconcile.qr import Qr
 from receiver.providers.evolution import Evolution
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
-    Answer,
+    BulkAnswer,
     Condition,
-    Futile,
+    DeepProbeResult,
     Listing,
+    NotApplicable,
     Order,
-    Pulse,
+    ProbeAnswer,
     Question,
-    Remedy,
+    RecoveryAction,
+    RecoveryPlan,
+    RegisteredWebhooks,
     Report,
-    Slots,
     Subscription,
-    Sweep,
-    Treatment,
 )
 from receiver.providers.twilio import Twilio
 from receiver.providers.waha import Waha
 from receiver.providers.wapi import Wapi
-from statemachine.model import Ailment
+from statemachine.model import RecoverableCondition
 
 
-class Deep(Protocol):
+class DeepProbeSupport(Protocol):
     """How a provider's gateways betray a connection that is dead while they say open, and what proves it."""
 
     def has_records(self, version: str) -> bool:
@@ -46,7 +46,7 @@ class Deep(Protocol):
     def ask(self, instance: str, key: str) -> Order:
         """Return the deep probe: a question that WhatsApp itself must answer and no person notices."""
 
-    def read(self, status: int, body: bytes) -> Pulse:
+    def read(self, status: int, body: bytes) -> DeepProbeResult:
         """Return what the answer to the deep probe shows."""
 
 
@@ -62,7 +62,7 @@ class Provider(Protocol):
         """Whether `GET /` tells a version that the meaning of its events depends on."""
 
     @property
-    def deep(self) -> Deep | None:
+    def deep(self) -> DeepProbeSupport | None:
         """How a dead connection is found out; None where nothing tells it apart from a good one."""
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
@@ -74,7 +74,7 @@ class Provider(Protocol):
     def ask(self, instance: str, key: str) -> Question:
         """Return how to ask for a channel's state; it changes nothing on the gateway."""
 
-    def read(self, status: int, body: bytes) -> Answer:
+    def read(self, status: int, body: bytes) -> ProbeAnswer:
         """Return what a probe's answer says."""
 
     def read_version(self, body: bytes) -> str | None:
@@ -104,7 +104,7 @@ class Managed(Provider, Protocol):
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the names of the places that we need, those for messages only for `traffic`."""
 
-    def read_slots(self, status: int, body: bytes) -> Slots | None:
+    def read_slots(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return what the answer to `ask_webhooks` says is in the places, or None."""
 
     def sends_secret(self, version: str | None) -> bool:
@@ -149,7 +149,7 @@ class Managed(Provider, Protocol):
         `key` is the gateway's own; one that isn't needed isn't sent.
         """
 
-    def read_all(self, status: int, body: bytes) -> Sweep | None:
+    def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
         """Return what the answer to `ask_all` says, or None when the gateway doesn't tell us that."""
 
 
@@ -167,21 +167,21 @@ class Scannable(Provider, Protocol):
         """Return what the answer holds; it says nothing about the channel's state."""
 
 
-class Healing(Provider, Protocol):
+class RecoverySupport(Provider, Protocol):
     """A provider whose gateways can be told to bring a channel back."""
 
     @property
-    def remedies(self) -> frozenset[Remedy]:
+    def remedies(self) -> frozenset[RecoveryAction]:
         """What its gateways can be told to do."""
 
     @property
-    def curable(self) -> tuple[Ailment, ...]:
+    def curable(self) -> tuple[RecoverableCondition, ...]:
         """What they may be told to do something about without being asked by a person."""
 
-    def treat(self, condition: Condition) -> Treatment | Futile:
+    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return which order helps a channel that stands so, or why none does."""
 
-    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the call that gives an order, to be made once."""
 
     def read_order(self, status: int, body: bytes) -> str | None:
@@ -189,9 +189,11 @@ class Healing(Provider, Protocol):
 
 
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
-HEALING: Final[dict[str, Healing]] = {it.name: it for it in (Evolution(), Wapi(), Waha())}
+HEALING: Final[dict[str, RecoverySupport]] = {it.name: it for it in (Evolution(), Wapi(), Waha())}
 PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}
 SCANNABLE: Final[dict[str, Scannable]] = {provider.name: provider for provider in (Evolution(), Wapi())}
-DEEP: Final[dict[str, Deep]] = {name: it.deep for name, it in PROVIDERS.items() if it.deep is not None}
+DEEP: Final[dict[str, DeepProbeSupport]] = {
+    name: it.deep for name, it in PROVIDERS.items() if it.deep is not None
+}
 CURABLE: Final = {name: HEALING[name].curable if name in HEALING else () for name in PROVIDERS}
 """What the gateways of each provider have orders for."""

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import orjson
 
-from db.ingest.entry import Owner, Told
+from db.ingest.entry import OwnerProfile, ParsedEvent
 from db.reconcile.qr import Qr
-from db.registry.imports import Listed
+from db.registry.imports import ListedInstance
 from statemachine.model import Reason, State, Trigger
 
 NAME_LENGTH: Final = 64
@@ -43,7 +43,7 @@ class Report(NamedTuple):
     name: str
     """The gateway's word for the event, shortened and without control characters."""
     instance: str | None = None
-    said: Told | None = None
+    said: ParsedEvent | None = None
     alive: bool = False
     """Live inbound traffic: messages reach the gateway."""
     word: str | None = None
@@ -54,7 +54,7 @@ class Report(NamedTuple):
     """The gateway's own time of live traffic; None when it gave none."""
     qr: Qr | None = None
     """The QR that it shows."""
-    owner: Owner | None = None
+    owner: OwnerProfile | None = None
     """The session's owner."""
 
 
@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """What one probe's answer says."""
 
     trigger: Trigger
@@ -90,7 +90,7 @@ class Order(NamedTuple):
     body: Mapping[str, object] | None = None
 
 
-class Remedy(StrEnum):
+class RecoveryAction(StrEnum):
     """What a gateway can be told to do for a channel; some can't be told anything."""
 
     RESTART = "restart"
@@ -110,21 +110,21 @@ class Condition(NamedTuple):
     version: str | None
 
 
-class Treatment(NamedTuple):
+class RecoveryPlan(NamedTuple):
     """The order that helps a channel."""
 
-    remedy: Remedy
+    remedy: RecoveryAction
     if_seen: Trigger | None
     """What a probe just before has to say for it; None: no probe can tell."""
 
 
-class Futile(NamedTuple):
+class NotApplicable(NamedTuple):
     """No order helps, and why: a sentence for people."""
 
     why: str
 
 
-class Pulse(StrEnum):
+class DeepProbeResult(StrEnum):
     """What a deep probe shows of a connection that its gateway calls open."""
 
     ALIVE = "alive"
@@ -136,7 +136,7 @@ class Pulse(StrEnum):
     """The gateway's or the way's trouble: it shows nothing."""
 
 
-class Slots(NamedTuple):
+class RegisteredWebhooks(NamedTuple):
     """A channel's places for webhooks: the address in each, empty when it is free; their row and secret."""
 
     addresses: Mapping[str, str]
@@ -155,17 +155,17 @@ class Subscription(NamedTuple):
 class Listing(NamedTuple):
     """A page of the instances on a gateway, and how many pages there are."""
 
-    found: Sequence[Listed]
+    found: Sequence[ListedInstance]
     pages: int = 1
 
 
-class Sweep(NamedTuple):
+class BulkAnswer(NamedTuple):
     """What one call says of a gateway's instances, and how many pages of it there are.
 
     Of an instance that it doesn't name it says nothing.
     """
 
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, ProbeAnswer]
     pages: int = 1
 
 
@@ -207,30 +207,30 @@ def list_of(body: bytes) -> list[dict[str, object]] | None:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
 
 
-def by_status(status: int) -> Answer:
+def by_status(status: int) -> ProbeAnswer:
     """Return what an HTTP status alone says about the gateway; nothing about the session."""
     match status:
         case 401 | 403:
-            return Answer(Trigger.UNAUTHORIZED, Reason.UNAUTHORIZED, status)
+            return ProbeAnswer(Trigger.UNAUTHORIZED, Reason.UNAUTHORIZED, status)
         case 503:
-            return Answer(Trigger.UNREACHABLE, Reason.PROVIDER_UNAVAILABLE, status)
+            return ProbeAnswer(Trigger.UNREACHABLE, Reason.PROVIDER_UNAVAILABLE, status)
         case _:
-            return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
+            return ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
 
 
-def hopeless(condition: Condition) -> Futile:
+def hopeless(condition: Condition) -> NotApplicable:
     """Return why no gateway has an order for a channel that stands so."""
     match condition.state:
         case State.OPEN:
-            return Futile("It is open.")
+            return NotApplicable("It is open.")
         case State.UNPAIRED | State.QR_PENDING:
-            return Futile("Its session is lost: only a new scan brings it back.")
+            return NotApplicable("Its session is lost: only a new scan brings it back.")
         case State.ERROR:
-            return Futile("Its gateway doesn't answer about it, which says nothing about its session.")
+            return NotApplicable("Its gateway doesn't answer about it, which says nothing about its session.")
         case State.UNKNOWN:
-            return Futile("Nothing is known of it yet.")
+            return NotApplicable("Nothing is known of it yet.")
         case _:
-            return Futile("Its gateway has no order that would help now.")
+            return NotApplicable("Its gateway has no order that would help now.")
 
 
 def order_failure(status: int, body: bytes) -> str | None:
@@ -269,9 +269,9 @@ def clean(text: object, length: int = NAME_LENGTH) -> str | None:
     return text[:length].encode("utf-8", "replace").decode().replace("\0", "?")
 
 
-def owner_of(phone: object, profile: object = None) -> Owner | None:
+def owner_of(phone: object, profile: object = None) -> OwnerProfile | None:
     """Return whose number a session is, of what a gateway tells of it."""
-    owner = Owner(phone_of(phone), clean(profile))
+    owner = OwnerProfile(phone_of(phone), clean(profile))
     return None if owner == (None, None) else owner
 
 

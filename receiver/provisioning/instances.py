@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from db.connection.types import Pool
-from db.registry.imports import CHUNK, Listed, register_instances
+from db.registry.imports import CHUNK, ListedInstance, register_instances
 from db.vault import Vault
 from receiver.outbound.client import LIST_LIMIT, Client, Unanswered
 from receiver.providers import MANAGED
@@ -17,9 +17,9 @@ class NotListed(Exception):
     """The gateway told no instances; says why, in words for an operator."""
 
 
-async def list_instances(client: Client, provider: str, base_url: str, key: str) -> list[Listed]:
+async def list_instances(client: Client, provider: str, base_url: str, key: str) -> list[ListedInstance]:
     """Return the instances on a gateway, as `key` is shown them; raise `NotListed`."""
-    dialect, listed = MANAGED.get(provider), list[Listed]()
+    dialect, listed = MANAGED.get(provider), list[ListedInstance]()
     if dialect is None:
         raise NotListed(f"{provider} has no list of instances that could be asked for.")
     page, pages = 1, 1
@@ -45,7 +45,7 @@ async def register(
     provider: str,
     gateway_id: UUID,
     tenant_id: UUID | None,
-    listed: Sequence[Listed],
+    listed: Sequence[ListedInstance],
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
     """Register listed instances, telling after each set how many are done; return how many were new.

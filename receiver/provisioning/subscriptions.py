@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from db.connection.types import Pool
-from db.reconcile.claims import WARNED_BEFORE, Target, claim_subscriptions, settle_subscription
+from db.reconcile.claims import WARNED_BEFORE, ProbeTarget, claim_subscriptions, settle_subscription
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
@@ -39,7 +39,7 @@ async def read_subscriptions(pool: Pool, vault: Vault, client: Client) -> bool:
     return len(due) == AT_ONCE
 
 
-async def _read(pool: Pool, vault: Vault, client: Client, target: Target) -> None:
+async def _read(pool: Pool, vault: Vault, client: Client, target: ProbeTarget) -> None:
     try:
         subscription = await _ask(vault, client, target)
     except (Unaskable, Unanswered) as reason:
@@ -63,7 +63,7 @@ def _next(now: datetime, expires_at: datetime | None) -> datetime:
     return min([now + DAILY, *turns])
 
 
-async def _ask(vault: Vault, client: Client, target: Target) -> Subscription | None:
+async def _ask(vault: Vault, client: Client, target: ProbeTarget) -> Subscription | None:
     if target.instance is None:
         raise Unaskable("it names no instance")
     provider = MANAGED[target.provider]

@@ -20,10 +20,10 @@ from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.diagnosis import token_owners
 from db.reconcile.webhook_registrations import (
-    Found,
-    OurAddress,
-    Place,
-    SlotState,
+    RegistrationState,
+    RegistrationUpdate,
+    WebhookAddress,
+    WebhookRegistration,
     claim_places,
     forget_place,
     keep_place,
@@ -36,7 +36,7 @@ from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import MANAGED, Managed
-from receiver.providers.report import INSTANCE_LENGTH, Order, Slots, clean
+from receiver.providers.report import INSTANCE_LENGTH, Order, RegisteredWebhooks, clean
 
 AT_ONCE: Final = 8
 """Channels whose places are looked at at the same time."""
@@ -48,7 +48,7 @@ DAILY: Final = timedelta(days=1)
 log = logging.getLogger(__name__)
 
 
-class Slotter:
+class WebhookRegistrar:
     """Fills places, looks at them, and puts back what was there."""
 
     def __init__(self, pool: Pool, vault: Vault, client: Client, base_url: str) -> None:
@@ -58,7 +58,7 @@ class Slotter:
         self._base_url = base_url
         self._versions: dict[UUID, str] = {}
 
-    async def fill(self, place: Place, traffic: bool, replace: bool) -> Found:
+    async def fill(self, place: WebhookRegistration, traffic: bool, replace: bool) -> RegistrationUpdate:
         """Put our address into a channel's places, and keep and return what came of it.
 
         `traffic`: messages are to be told, too. `replace`: another system's address gives way.
@@ -68,11 +68,11 @@ class Slotter:
             found = await self._fill(place, traffic, replace, now)
         except (Unaskable, Unanswered) as reason:
             log.info("webhooks of channel %s were not set: %s", place.channel_id, reason)
-            found = Found(SlotState.FAILED, traffic, due_at=now + AGAIN)
+            found = RegistrationUpdate(RegistrationState.FAILED, traffic, due_at=now + AGAIN)
         await self._keep(place, found, now)
         return found
 
-    async def look_again(self, place: Place) -> None:
+    async def look_again(self, place: WebhookRegistration) -> None:
         """Look whether our address is still where we put it, and put it back, never twice in a row."""
         now, traffic = datetime.now(UTC), bool(place.traffic)
         try:
@@ -82,19 +82,19 @@ class Slotter:
             is_set = all(slots.addresses[slot] in ours for slot in provider.slots(traffic=False))
             was_mended = place.mended_at is not None and place.mended_at == place.checked_at
             if is_set and (was_mended or await self._has_secret(place, slots)):
-                found = Found(SlotState.SET, traffic, due_at=now + DAILY)
+                found = RegistrationUpdate(RegistrationState.SET, traffic, due_at=now + DAILY)
             elif was_mended:
-                found = Found(SlotState.LOST, traffic)
+                found = RegistrationUpdate(RegistrationState.LOST, traffic)
             else:
                 found = await self._fill(place, traffic, False, now)
-                if found.state is not SlotState.FOREIGN:
+                if found.state is not RegistrationState.FOREIGN:
                     found = found._replace(mended_at=now, due_at=now + DAILY)
         except (Unaskable, Unanswered) as reason:
             log.info("webhooks of channel %s were not looked at: %s", place.channel_id, reason)
             return
         await self._keep(place, found, now)
 
-    async def put_back(self, place: Place) -> bool:
+    async def put_back(self, place: WebhookRegistration) -> bool:
         """Put back what was in a channel's places before us, and forget them; return whether it is so."""
         assert place.before is not None
         row = orjson.loads(self._vault.open(place.before, slot_identity(place.channel_id)))
@@ -116,20 +116,22 @@ class Slotter:
         """Return the address that is set on the channels of a gateway."""
         return self._url(provider, await self._address(gateway_id, with_secret=False))
 
-    def _url(self, provider: str, address: OurAddress) -> str:
+    def _url(self, provider: str, address: WebhookAddress) -> str:
         return f"{self._base_url}/webhooks/{provider}/{address.token}"
 
-    async def _address(self, gateway_id: UUID, with_secret: bool) -> OurAddress:
+    async def _address(self, gateway_id: UUID, with_secret: bool) -> WebhookAddress:
         async with self._pool.acquire() as connection:
             return await our_address(connection, self._vault, gateway_id, with_secret)
 
-    async def _has_secret(self, place: Place, slots: Slots) -> bool:
+    async def _has_secret(self, place: WebhookRegistration, slots: RegisteredWebhooks) -> bool:
         """Say whether our secret goes with the address, or can't."""
         if not _managed(place).sends_secret(place.version):
             return True
         return slots.secret == (await self._address(place.gateway_id, with_secret=True)).secret
 
-    async def _fill(self, place: Place, traffic: bool, replace: bool, now: datetime) -> Found:
+    async def _fill(
+        self, place: WebhookRegistration, traffic: bool, replace: bool, now: datetime
+    ) -> RegistrationUpdate:
         provider = _managed(place)
         needed, wanted = provider.slots(traffic=False), provider.slots(traffic)
         slots = await self._look(place)
@@ -137,11 +139,11 @@ class Slotter:
         foreign = {url for url in slots.addresses.values() if url not in ours and not self._leads_here(url)}
         taken = [slots.addresses[slot] for slot in needed if slots.addresses[slot] in foreign]
         if taken and not replace:
-            return Found(SlotState.FOREIGN, traffic, host_in(taken[0]))
+            return RegistrationUpdate(RegistrationState.FOREIGN, traffic, host_in(taken[0]))
         if place.before is None and any(slots.addresses[slot] in foreign for slot in wanted if replace):
             # Kept first: whatever fails from here on, it can be put back.
             before = self._vault.seal(orjson.dumps(slots.row).decode(), slot_identity(place.channel_id))
-            await self._keep(place, Found(SlotState.FAILED, traffic, before=before), now)
+            await self._keep(place, RegistrationUpdate(RegistrationState.FAILED, traffic, before=before), now)
         key, version = key_of(self._vault, place), await self._version(place)
         ours_now = await self._address(place.gateway_id, provider.sends_secret(version))
         address = self._url(place.provider, ours_now)
@@ -151,14 +153,14 @@ class Slotter:
                 await self._send(place, order)
         there = (await self._look(place)).addresses
         if any(there[slot] != address for slot in needed):
-            return Found(SlotState.FAILED, traffic, due_at=now + AGAIN)
-        return Found(SlotState.SET, traffic, due_at=now + DAILY)
+            return RegistrationUpdate(RegistrationState.FAILED, traffic, due_at=now + AGAIN)
+        return RegistrationUpdate(RegistrationState.SET, traffic, due_at=now + DAILY)
 
-    async def _keep(self, place: Place, found: Found, now: datetime) -> None:
+    async def _keep(self, place: WebhookRegistration, found: RegistrationUpdate, now: datetime) -> None:
         async with self._pool.acquire() as connection:
             await keep_place(connection, place.channel_id, found, now)
 
-    async def _look(self, place: Place) -> Slots:
+    async def _look(self, place: WebhookRegistration) -> RegisteredWebhooks:
         provider, key = _managed(place), key_of(self._vault, place)
         question = provider.ask_webhooks(place.instance, key)
         if question is None:
@@ -169,12 +171,12 @@ class Slotter:
             raise Unaskable(f"its gateway did not tell where they go (HTTP {reply.status})")
         return slots
 
-    async def _send(self, place: Place, order: Order) -> None:
+    async def _send(self, place: WebhookRegistration, order: Order) -> None:
         reply = await self._client.send(order.method, place.base_url + order.path, order.headers, order.body)
         if reply.status >= 300:
             raise Unaskable(f"its gateway did not take the address (HTTP {reply.status})")
 
-    async def _ours(self, place: Place, addresses: Iterable[str]) -> set[str]:
+    async def _ours(self, place: WebhookRegistration, addresses: Iterable[str]) -> set[str]:
         """Return the addresses whose token is this channel's or its gateway's."""
         tokens = {address: token_in(address) for address in addresses}
         hashes = {address: hash_token(token[1]) for address, token in tokens.items() if token is not None}
@@ -191,7 +193,7 @@ class Slotter:
         """Say whether a place is free, or holds an address of ours, perhaps one whose token was revoked."""
         return not address or address.startswith(f"{self._base_url}/webhooks/")
 
-    async def _version(self, place: Place) -> str | None:
+    async def _version(self, place: WebhookRegistration) -> str | None:
         """Return the gateway's version, asked for once where it matters and isn't known."""
         if place.version is not None or not _managed(place).has_version:
             return place.version
@@ -204,7 +206,7 @@ class Slotter:
         return self._versions[place.gateway_id]
 
 
-def _managed(place: Place) -> Managed:
+def _managed(place: WebhookRegistration) -> Managed:
     """Return the place's provider; raise `Unaskable` when it has no places that this version knows."""
     provider = MANAGED.get(place.provider)
     if provider is None:
@@ -227,16 +229,16 @@ def host_in(address: str) -> str | None:
 
 
 async def fill_all(
-    slotter: Slotter,
-    places: Sequence[Place],
+    slotter: WebhookRegistrar,
+    places: Sequence[WebhookRegistration],
     traffic: bool,
     replace: bool,
     on_progress: Callable[[], None] = lambda: None,
-) -> list[tuple[Place, Found]]:
+) -> list[tuple[WebhookRegistration, RegistrationUpdate]]:
     """Put our address into many channels' places, some at a time; return what came of each."""
     free = asyncio.Semaphore(AT_ONCE)
 
-    async def fill(place: Place) -> tuple[Place, Found]:
+    async def fill(place: WebhookRegistration) -> tuple[WebhookRegistration, RegistrationUpdate]:
         async with free:
             found = await slotter.fill(place, traffic, replace)
         on_progress()
@@ -245,16 +247,16 @@ async def fill_all(
     return await asyncio.gather(*(fill(place) for place in places))
 
 
-async def look_again(pool: Pool, slotter: Slotter) -> bool:
+async def look_again(pool: Pool, slotter: WebhookRegistrar) -> bool:
     """Look at the places that are due, side by side; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
-        due: Sequence[Place] = await claim_places(connection, now, now + AGAIN, AT_ONCE)
+        due: Sequence[WebhookRegistration] = await claim_places(connection, now, now + AGAIN, AT_ONCE)
     await asyncio.gather(*(_look_again(slotter, place) for place in due))
     return len(due) == AT_ONCE
 
 
-async def _look_again(slotter: Slotter, place: Place) -> None:
+async def _look_again(slotter: WebhookRegistrar, place: WebhookRegistration) -> None:
     try:
         await slotter.look_again(place)
     except TRANSIENT:
@@ -264,6 +266,6 @@ async def _look_again(slotter: Slotter, place: Place) -> None:
         log.exception("the webhooks of channel %s were not looked at", place.channel_id)
 
 
-def loop(pool: Pool, slotter: Slotter) -> Loop:
+def loop(pool: Pool, slotter: WebhookRegistrar) -> Loop:
     """Return the loop that looks at the places again."""
     return Loop("slots", partial(look_again, pool, slotter), EVERY)

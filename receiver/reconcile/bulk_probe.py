@@ -16,13 +16,13 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
-from db.ingest.apply import Asked, confirm
+from db.ingest.apply import BulkProbeAnswer, confirm
 from db.ingest.entry import Entry, Source
-from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.queue import PATIENCE, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.bulk_probes import (
-    Sweepable,
-    Swept,
+    BulkProbeTarget,
+    DueBulkProbe,
     claim_sweeps,
     hasten_probes,
     hold_places,
@@ -35,7 +35,7 @@ from db.vault import Vault, VaultError
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.providers import MANAGED
-from receiver.providers.report import Answer, Question, Sweep
+from receiver.providers.report import BulkAnswer, ProbeAnswer, Question
 from receiver.reconcile.probe import JITTER
 from statemachine.machine import TABLE, Ignored
 from statemachine.model import Rules, State
@@ -71,11 +71,11 @@ DAILY: Final = timedelta(days=1)
 log = logging.getLogger(__name__)
 
 
-class Unsweepable(Exception):
+class BulkProbeUnsupported(Exception):
     """A gateway doesn't tell us of all its channels at once."""
 
 
-class Sweeper:
+class BulkProber:
     """The sweeps of one process; `loop` in one task."""
 
     def __init__(
@@ -136,11 +136,11 @@ class Sweeper:
             sweep.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _sweep(self, gateway: Sweepable) -> None:
+    async def _sweep(self, gateway: DueBulkProbe) -> None:
         try:
             outcome = await self._told(gateway)
             self._on_sweep(gateway.provider, outcome)
-        except (Unavailable, *TRANSIENT) as error:
+        except (NotCommitted, *TRANSIENT) as error:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
             with contextlib.suppress(*TRANSIENT):
                 await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
@@ -148,7 +148,7 @@ class Sweeper:
             # Whatever one gateway answers must not end the sweeps of all.
             log.exception("a sweep of gateway %s failed", gateway.id)
 
-    async def _told(self, gateway: Sweepable) -> str:
+    async def _told(self, gateway: DueBulkProbe) -> str:
         """Sweep one gateway and return what became of it; one that is known to tell is spared its backlog."""
         now = datetime.now(UTC)
         until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * PATIENCE
@@ -162,7 +162,9 @@ class Sweeper:
                 async with self._pool.acquire() as connection:
                     await release_probes(connection, held)
 
-    async def _asked(self, gateway: Sweepable, channels: Sequence[Swept], held_until: datetime) -> str:
+    async def _asked(
+        self, gateway: DueBulkProbe, channels: Sequence[BulkProbeTarget], held_until: datetime
+    ) -> str:
         """Ask, write what is told, and learn whether the gateway can be swept."""
         began_at = datetime.now(UTC)
         try:
@@ -173,7 +175,7 @@ class Sweeper:
             if not gateway.sweeps and not reason.timed_out:
                 await self._settle(gateway, False, AGAIN)
             return "failed"
-        except Unsweepable as reason:
+        except BulkProbeUnsupported as reason:
             log.info("gateway %s: %s", gateway.id, reason)
             await self._settle(gateway, False, AGAIN if gateway.sweeps else DAILY)
             return "refused"
@@ -182,26 +184,26 @@ class Sweeper:
             log.info("gateway %s tells of all its channels at once", gateway.id)
             await self._settle(gateway, True, PAUSE * stale_after)
         stretch = JITTER * OPEN_SHARE_OF_JITTER
-        asked = Asked(began_at, ended_at, ended_at + REACH * stale_after, stretch, held_until)
+        asked = BulkProbeAnswer(began_at, ended_at, ended_at + REACH * stale_after, stretch, held_until)
         async with self._writing:
             await self._take(gateway, channels, answers, asked)
         return "told"
 
-    async def _ask(self, gateway: Sweepable) -> dict[str, Answer]:
+    async def _ask(self, gateway: DueBulkProbe) -> dict[str, ProbeAnswer]:
         """Return what the gateway says of its instances, by their names."""
         provider, key = MANAGED[gateway.provider], self._key_of(gateway)
-        answers: dict[str, Answer] = {}
+        answers: dict[str, ProbeAnswer] = {}
         page, pages = 1, 1
         while page <= min(pages, MOST_PAGES):
             question = provider.ask_all(key, page)
             if question is None:
-                raise Unsweepable("it has no key of its own")
+                raise BulkProbeUnsupported("it has no key of its own")
             sweep = await self._read(gateway, question)
             answers.update(sweep.answers)
             page, pages = page + 1, sweep.pages
         return answers
 
-    async def _read(self, gateway: Sweepable, question: Question) -> Sweep:
+    async def _read(self, gateway: DueBulkProbe, question: Question) -> BulkAnswer:
         reply = await self._client.get(gateway.base_url + question.path, question.headers, LIMIT)
         if reply.status == 429 or reply.status >= 500:
             raise Unanswered(f"HTTP {reply.status}")
@@ -210,10 +212,10 @@ class Sweeper:
         read = MANAGED[gateway.provider].read_all
         sweep = await asyncio.to_thread(read, reply.status, reply.body)
         if sweep is None:
-            raise Unsweepable(f"it doesn't tell of all its channels at once (HTTP {reply.status})")
+            raise BulkProbeUnsupported(f"it doesn't tell of all its channels at once (HTTP {reply.status})")
         return sweep
 
-    def _key_of(self, gateway: Sweepable) -> str | None:
+    def _key_of(self, gateway: DueBulkProbe) -> str | None:
         if gateway.api_key is None:
             return None
         try:
@@ -221,12 +223,16 @@ class Sweeper:
         except VaultError:
             return None
 
-    async def _settle(self, gateway: Sweepable, sweeps: bool, pause: timedelta) -> None:
+    async def _settle(self, gateway: DueBulkProbe, sweeps: bool, pause: timedelta) -> None:
         async with self._pool.acquire() as connection:
             await settle_sweep(connection, gateway.id, sweeps, datetime.now(UTC) + pause)
 
     async def _take(
-        self, gateway: Sweepable, channels: Sequence[Swept], answers: dict[str, Answer], asked: Asked
+        self,
+        gateway: DueBulkProbe,
+        channels: Sequence[BulkProbeTarget],
+        answers: dict[str, ProbeAnswer],
+        asked: BulkProbeAnswer,
     ) -> None:
         """Write what is confirmed, and have those channels probed of which something else is said."""
         told = [
@@ -248,18 +254,22 @@ class Sweeper:
         await self._confirm(gateway.id, [it for it, _ in spared if it.state is State.OPEN], asked)
         await self._answer(gateway.id, [it for it in spared if it[0].state is not State.OPEN], asked)
 
-    async def _hasten(self, channels: Sequence[Swept], now: datetime) -> None:
+    async def _hasten(self, channels: Sequence[BulkProbeTarget], now: datetime) -> None:
         if channels:
             async with self._pool.acquire() as connection:
                 await hasten_probes(connection, channels, now)
 
-    async def _confirm(self, gateway_id: UUID, channels: Sequence[Swept], asked: Asked) -> None:
+    async def _confirm(
+        self, gateway_id: UUID, channels: Sequence[BulkProbeTarget], asked: BulkProbeAnswer
+    ) -> None:
         for first in range(0, len(channels), CHUNK):
             versions = {it.channel_id: it.version for it in channels[first : first + CHUNK]}
             async with self._pool.acquire() as connection:
                 await confirm(connection, gateway_id, versions, asked, self._installation)
 
-    async def _answer(self, gateway_id: UUID, told: Sequence[tuple[Swept, Answer]], asked: Asked) -> None:
+    async def _answer(
+        self, gateway_id: UUID, told: Sequence[tuple[BulkProbeTarget, ProbeAnswer]], asked: BulkProbeAnswer
+    ) -> None:
         """Hand in answers that leave channels as they are, each as its own probe's."""
         entries = [_entry(gateway_id, channel, answer, asked) for channel, answer in told]
         for first in range(0, len(entries), CHUNK):
@@ -270,17 +280,17 @@ class Sweeper:
         return random.random() < PAUSE * self._installation.stale_after / DAILY
 
 
-def says_nothing_new(state: State, answer: Answer) -> bool:
+def says_nothing_new(state: State, answer: ProbeAnswer) -> bool:
     """True when by the table this answer leaves a channel in this state."""
     return isinstance(TABLE[state, answer.trigger], Ignored)
 
 
-def _contradicts(channel: Swept, answer: Answer, is_hint: bool) -> bool:
+def _contradicts(channel: BulkProbeTarget, answer: ProbeAnswer, is_hint: bool) -> bool:
     """True when a channel should be asked itself; a hint counts only against a channel that is open."""
     return not says_nothing_new(channel.state, answer) and (channel.state is State.OPEN or not is_hint)
 
 
-def _entry(gateway_id: UUID, channel: Swept, answer: Answer, asked: Asked) -> Entry:
+def _entry(gateway_id: UUID, channel: BulkProbeTarget, answer: ProbeAnswer, asked: BulkProbeAnswer) -> Entry:
     said = Answered(
         received_at=asked.ended_at,
         began_at=asked.began_at,

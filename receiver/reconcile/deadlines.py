@@ -8,10 +8,10 @@ from typing import Final
 
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
-from db.ingest.queue import Unavailable
+from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
-from db.reconcile.claims import LEASE, Claim, Due, claim_deadlines, release_deadlines
-from receiver.jobs.leased_tasks import Claimed, to_the_end
+from db.reconcile.claims import LEASE, Claim, DueDeadline, claim_deadlines, release_deadlines
+from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
 from receiver.jobs.loop import Loop
 from statemachine.signals import Deadline
 
@@ -33,7 +33,7 @@ class Deadlines:
         self._window = window
         self._writer = writer
         self._on_lag = on_lag
-        self._claimed = Claimed(pool, writer, release_deadlines)
+        self._claimed = LeasedTasks(pool, writer, release_deadlines)
 
     async def fire_due(self) -> int:
         """Submit the deadlines that have come, oldest first, and return how many.
@@ -59,9 +59,9 @@ class Deadlines:
     async def _round(self) -> bool:
         return await to_the_end(self.fire_due()) >= AT_ONCE
 
-    async def _submit(self, due: Due, now: datetime) -> None:
+    async def _submit(self, due: DueDeadline, now: datetime) -> None:
         deadline = Deadline(now, queued=due.queued, suspect=due.suspect)
         try:
             await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
-        except Unavailable as error:
+        except NotCommitted as error:
             log.warning("the deadline of channel %s waits: %s", due.channel_id, error)

@@ -13,16 +13,16 @@ from typing import Final, assert_never
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
-from db.ingest.queue import Unavailable
+from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
-from db.reconcile.claims import Target
-from db.reconcile.deep_probes import Suspect, claim_suspicions, settle_suspicion
+from db.reconcile.claims import ProbeTarget
+from db.reconcile.deep_probes import DeepProbeCandidate, claim_suspicions, settle_suspicion
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import DEEP
-from receiver.providers.report import Pulse
+from receiver.providers.report import DeepProbeResult
 from receiver.reconcile.probe import JITTER, Prober
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
@@ -32,13 +32,13 @@ AT_ONCE: Final = 20
 PATIENCE: Final = 2
 """A deep probe waits so many times as long as a probe: docs/provider-facts.md#evolution-look-up."""
 
-OnProbe = Callable[[str, Pulse], None]
+OnProbe = Callable[[str, DeepProbeResult], None]
 """Told of each deep probe: whose provider, and what it showed."""
 
 log = logging.getLogger(__name__)
 
 
-class Suspicions:
+class DeepProber:
     """The deep probes of one process; `client` has the patience that they need."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Suspicions:
         await asyncio.gather(*(self._confirm(suspect) for suspect in due))
         return len(due) > 0
 
-    async def _confirm(self, suspect: Suspect) -> None:
+    async def _confirm(self, suspect: DeepProbeCandidate) -> None:
         """Probe a channel; whatever fails, the next time is after the budget's."""
         target = suspect.target
         try:
@@ -70,40 +70,40 @@ class Suspicions:
                 await self._probe(suspect)
         except Unaskable as reason:
             log.info("channel %s is not probed deeply: %s", target.channel_id, reason)
-        except (Unavailable, *TRANSIENT) as error:
+        except (NotCommitted, *TRANSIENT) as error:
             log.warning("the deep probe of channel %s was not kept: %r", target.channel_id, error)
         except Exception:
             # Whatever one gateway answers must not end the probing of all.
             log.exception("the deep probe of channel %s failed", target.channel_id)
 
-    async def _is_said_open(self, target: Target) -> bool:
+    async def _is_said_open(self, target: ProbeTarget) -> bool:
         """Return whether its gateway answers, and still says open; any other answer is evidence by itself."""
         probed = await self._prober.probe(target)
         await self._writer.submit([probed.entry])
         return probed.answer.trigger is Trigger.OPENED
 
-    async def _probe(self, suspect: Suspect) -> None:
+    async def _probe(self, suspect: DeepProbeCandidate) -> None:
         target, began_at = suspect.target, datetime.now(UTC)
         pulse, status = await self._ask(target)
         self._on_probe(target.provider, pulse)
         doubted_at = suspect.doubted_at
         match pulse:
-            case Pulse.ALIVE:
+            case DeepProbeResult.ALIVE:
                 doubted_at = None
                 await self._submit(target, began_at, Trigger.OPENED)
-            case Pulse.DOUBTFUL if doubted_at is None:
+            case DeepProbeResult.DOUBTFUL if doubted_at is None:
                 doubted_at = began_at
-            case Pulse.DEAD | Pulse.DOUBTFUL:
+            case DeepProbeResult.DEAD | DeepProbeResult.DOUBTFUL:
                 # As of now: what memory was asked while this one waited is no newer word on the connection.
                 await self._submit(target, datetime.now(UTC), Trigger.DEAF, status, doubted_at)
-            case Pulse.UNANSWERED:
+            case DeepProbeResult.UNANSWERED:
                 pass
             case _:
                 assert_never(pulse)
         async with self._pool.acquire() as connection:
             await settle_suspicion(connection, target.channel_id, pulse, doubted_at)
 
-    async def _ask(self, target: Target) -> tuple[Pulse, int | None]:
+    async def _ask(self, target: ProbeTarget) -> tuple[DeepProbeResult, int | None]:
         """Return what the deep probe shows, and the HTTP status if there was an answer."""
         deep = DEEP.get(target.provider)
         if deep is None or target.instance is None:
@@ -114,12 +114,12 @@ class Suspicions:
                 order.method, target.base_url + order.path, order.headers, order.body
             )
         except Unanswered as reason:
-            return Pulse.DOUBTFUL if reason.timed_out else Pulse.UNANSWERED, None
+            return DeepProbeResult.DOUBTFUL if reason.timed_out else DeepProbeResult.UNANSWERED, None
         return deep.read(reply.status, reply.body), reply.status
 
     async def _submit(
         self,
-        target: Target,
+        target: ProbeTarget,
         began_at: datetime,
         trigger: Trigger,
         status: int | None = None,

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from db.reconcile.gateway_health import Noted
-from receiver.reconcile.probe import Probed
-from statemachine.gateway import Failing, failed, join
+from db.reconcile.gateway_health import GatewayObservation
+from receiver.reconcile.probe import ProbeResult
+from statemachine.gateway import FailureStreak, failed, join
 
 NO_ANSWER: Final = frozenset({502, 503, 504, *range(520, 531)})
 """A proxy's words for a gateway that does not answer; 503 is also a gateway's own, when it can't work."""
@@ -22,19 +22,19 @@ PROOF_WITHIN: Final = timedelta(seconds=3)
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
-class Tally:
+class GatewayAnswers:
     """The answers and failures of one process since they were last taken."""
 
     def __init__(self, offline_for: timedelta) -> None:
         """`offline_for`: how long silence from everywhere is blamed on nobody."""
         self._offline_for: Final = offline_for
         self._answered: dict[UUID, datetime] = {}
-        self._failing: dict[UUID, Failing] = {}
+        self._failing: dict[UUID, FailureStreak] = {}
         self._proved_at = LONG_AGO
         self._silent_since: datetime | None = None
         self._in_doubt = False
 
-    def note(self, probed: Probed) -> None:
+    def note(self, probed: ProbeResult) -> None:
         """Count a probe; fits `Prober(on_probe=...)`."""
         gateway_id, status = probed.target.gateway_id, probed.http_status
         if probed.reached:
@@ -81,7 +81,7 @@ class Tally:
         self._in_doubt = self._silent_since + PROOF_WITHIN <= now < until
         return (self._silent_since, until) if now < until else None
 
-    def take(self, now: datetime, unproven: list[UUID]) -> dict[UUID, Noted]:
+    def take(self, now: datetime, unproven: list[UUID]) -> dict[UUID, GatewayObservation]:
         """Return what is to be told of each gateway, and forget it; failures of the unproven stay untold.
 
         Once patience is over they are told, too, and that we may be offline with them.
@@ -89,18 +89,18 @@ class Tally:
         waited = timedelta(0) if self._silent_since is None else now - self._silent_since
         offline = waited >= max(self._offline_for, PROOF_WITHIN)
         self._answered = {id: at for id, at in self._answered.items() if now - at < KEPT_FOR}
-        told = {id: Noted(answered_at=at) for id, at in self._answered.items()}
+        told = {id: GatewayObservation(answered_at=at) for id, at in self._answered.items()}
         for id in [id for id in self._failing if offline or id not in unproven]:
-            noted = told.get(id, Noted())
+            noted = told.get(id, GatewayObservation())
             told[id] = noted._replace(failing=self._failing.pop(id), offline=offline and id in unproven)
         return told
 
-    def put_back(self, gateway_id: UUID, noted: Noted) -> None:
+    def put_back(self, gateway_id: UUID, noted: GatewayObservation) -> None:
         """Take back failures that nobody could be told of."""
         if noted.failing is not None and gateway_id not in self._answered:
             self._fail(gateway_id, noted.failing)
 
-    def _fail(self, gateway_id: UUID, failing: Failing) -> None:
+    def _fail(self, gateway_id: UUID, failing: FailureStreak) -> None:
         joined = join(self._failing.get(gateway_id), failing)
         assert joined is not None
         self._failing[gateway_id] = joined

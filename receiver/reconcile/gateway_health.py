@@ -12,17 +12,17 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT, passes
 from db.connection.types import Pool
-from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.queue import PATIENCE, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile import gateway_health
-from db.reconcile.claims import Target
-from db.reconcile.gateway_health import Judged, Noted, Trial
+from db.reconcile.claims import ProbeTarget
+from db.reconcile.gateway_health import GatewayObservation, GatewayVerdict, RecoveryProbe
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable
 from receiver.providers import PROVIDERS
-from receiver.reconcile.gateway_answers import Tally
+from receiver.reconcile.gateway_answers import GatewayAnswers
 from receiver.reconcile.probe import Prober
 from receiver.settings import Settings
 from receiver.timings import Timings
@@ -44,7 +44,7 @@ ELSEWHERE: Final = 3
 log = logging.getLogger(__name__)
 
 
-class Gateways:
+class GatewayHealth:
     """The gateways as one process looks after them; `loop` in one task."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Gateways:
         writer: Writer,
         prober: Prober,
         client: Client,
-        tally: Tally,
+        tally: GatewayAnswers,
         settings: Settings,
         timings: Timings,
     ) -> None:
@@ -64,7 +64,7 @@ class Gateways:
         self._limits = Limits(settings.gateway_settle, settings.breaker_max)
         self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
         self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
-        self._trials: dict[asyncio.Task[None], Trial] = {}
+        self._trials: dict[asyncio.Task[None], RecoveryProbe] = {}
         self._proving: set[asyncio.Task[None]] = set()
         self._aside: dict[UUID, datetime] = {}
 
@@ -83,12 +83,12 @@ class Gateways:
             )
         self._aside = {id: until for id, until in self._aside.items() if until > now}
         for gateway_id in wanted:
-            await self._try_to_judge(gateway_id, now, noted.get(gateway_id, Noted()))
+            await self._try_to_judge(gateway_id, now, noted.get(gateway_id, GatewayObservation()))
         # A trial cut short would belong to nobody until its lease ends.
         await to_the_end(self._try())
         return False
 
-    async def _try_to_judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
+    async def _try_to_judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
         """Judge a gateway; one that can't be judged waits, and keeps no other from it."""
         if gateway_id in self._aside:
             self._tally.put_back(gateway_id, noted)
@@ -102,7 +102,7 @@ class Gateways:
             log.exception("gateway %s can't be judged, and waits", gateway_id)
             self._aside[gateway_id] = now + ASIDE
 
-    async def _judge(self, gateway_id: UUID, now: datetime, noted: Noted) -> None:
+    async def _judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
         async with self._pool.acquire() as connection:
             judged = await gateway_health.judge(
                 connection, gateway_id, now, noted, self._window, self._limits
@@ -161,7 +161,7 @@ class Gateways:
                 return
         self._tally.prove(datetime.now(UTC))
 
-    async def _ask(self, target: Target) -> None:
+    async def _ask(self, target: ProbeTarget) -> None:
         """Ask about a channel; the tally notes what comes of it."""
         try:
             await self._prober.probe(target)
@@ -179,18 +179,18 @@ class Gateways:
             self._trials[task] = trial
             task.add_done_callback(self._trials.pop)
 
-    async def _try_one(self, trial: Trial) -> None:
+    async def _try_one(self, trial: RecoveryProbe) -> None:
         try:
             probed = await self._prober.probe(trial.target)
             await self._writer.submit([probed.entry])
-        except (Unaskable, Unavailable) as reason:
+        except (Unaskable, NotCommitted) as reason:
             log.warning("the trial of gateway %s came to nothing: %s", trial.gateway_id, reason)
         except Exception:
             # Whatever one gateway answers must not end the trying of all.
             log.exception("the trial of gateway %s failed", trial.gateway_id)
         await self._end(trial)
 
-    async def _end(self, trial: Trial) -> None:
+    async def _end(self, trial: RecoveryProbe) -> None:
         try:
             async with self._pool.acquire() as connection:
                 await gateway_health.end_trial(connection, trial, datetime.now(UTC), self._limits)
@@ -206,7 +206,7 @@ class Gateways:
             await self._end(trial)
 
 
-def _tell(gateway_id: UUID, judged: Judged) -> None:
+def _tell(gateway_id: UUID, judged: GatewayVerdict) -> None:
     match judged.effect:
         case Down(cause, started_at):
             log.warning("gateway %s is down since %s: %s", gateway_id, started_at, cause)

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from db.connection.retry import passes
 from db.connection.types import Pool
-from db.reconcile.claims import Target
-from db.reconcile.deep_probes import Recorder, claim_records, drop_suspicions, note_suspicions, open_targets
+from db.reconcile.claims import ProbeTarget
+from db.reconcile.deep_probes import DueRecords, claim_records, drop_suspicions, note_suspicions, open_targets
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import LIST_LIMIT, Client, Unanswered
@@ -38,7 +38,7 @@ async def look_at_records(pool: Pool, vault: Vault, client: Client) -> bool:
     return len(due) == AT_ONCE
 
 
-async def _try_to_look(pool: Pool, vault: Vault, client: Client, gateway: Recorder) -> None:
+async def _try_to_look(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -> None:
     try:
         await _look(pool, vault, client, gateway)
     except Exception as error:
@@ -48,7 +48,7 @@ async def _try_to_look(pool: Pool, vault: Vault, client: Client, gateway: Record
         log.exception("the records of gateway %s could not be looked at", gateway.id)
 
 
-async def _look(pool: Pool, vault: Vault, client: Client, gateway: Recorder) -> None:
+async def _look(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -> None:
     if not DEEP[gateway.provider].has_records(gateway.version):
         return
     async with pool.acquire() as connection:
@@ -61,7 +61,7 @@ async def _look(pool: Pool, vault: Vault, client: Client, gateway: Recorder) -> 
 
 
 async def _read(
-    vault: Vault, client: Client, gateway: Recorder, targets: Iterable[Target]
+    vault: Vault, client: Client, gateway: DueRecords, targets: Iterable[ProbeTarget]
 ) -> dict[UUID, str | None]:
     """Return the sign against each channel that the gateway lists, or None; with as few keys as will do."""
     signs: dict[UUID, str | None] = {}
@@ -87,7 +87,7 @@ async def _read(
     return signs
 
 
-async def _ask(client: Client, gateway: Recorder, key: str) -> Mapping[str, str | None]:
+async def _ask(client: Client, gateway: DueRecords, key: str) -> Mapping[str, str | None]:
     deep = DEEP[gateway.provider]
     question = deep.ask_records(key)
     reply = await client.get(gateway.base_url + question.path, question.headers, LIST_LIMIT)

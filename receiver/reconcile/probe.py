@@ -15,12 +15,12 @@ from uuid import UUID
 
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
-from db.reconcile.claims import Target, control_targets
+from db.reconcile.claims import ProbeTarget, control_targets
 from db.vault import Vault
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import PROVIDERS, Provider
-from receiver.providers.report import Answer
+from receiver.providers.report import ProbeAnswer
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
 
@@ -58,11 +58,11 @@ def provider_of(name: str) -> Provider:
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeResult:
     """One question and its answer. `http_status` is None when there was no answer."""
 
-    target: Target
-    answer: Answer
+    target: ProbeTarget
+    answer: ProbeAnswer
     outcome: str
     http_status: int | None
     began_at: datetime
@@ -99,10 +99,10 @@ class Probed:
         )
 
 
-class _Heard(NamedTuple):
+class _ProbeReply(NamedTuple):
     """What came back: the answer, its HTTP status if there was one, and whether time ran out."""
 
-    answer: Answer
+    answer: ProbeAnswer
     http_status: int | None = None
     timed_out: bool = False
     reached: bool = True
@@ -117,7 +117,7 @@ class Prober:
         vault: Vault,
         client: Client,
         control_for: timedelta,
-        on_probe: Callable[[Probed], None] = lambda probed: None,
+        on_probe: Callable[[ProbeResult], None] = lambda probed: None,
     ) -> None:
         """`control_for`: how long a control holds; less than the gap between two answers that count."""
         self._pool = pool
@@ -136,7 +136,7 @@ class Prober:
             control.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def probe(self, target: Target) -> Probed:
+    async def probe(self, target: ProbeTarget) -> ProbeResult:
         """Return what the gateway answers about a channel; raise `Unaskable`."""
         self.in_flight += 1
         try:
@@ -144,7 +144,7 @@ class Prober:
         finally:
             self.in_flight -= 1
 
-    async def _probe(self, target: Target) -> Probed:
+    async def _probe(self, target: ProbeTarget) -> ProbeResult:
         began_at = datetime.now(UTC)
         heard = await self._ask(target)
         ended_at = datetime.now(UTC)
@@ -154,11 +154,11 @@ class Prober:
         if answer.trigger in LOSSES and target.expires_at is not None and target.expires_at <= ended_at:
             answer = replace(answer, trigger=Trigger.SESSION_MISSING, reason=Reason.EXPIRED)
         outcome = TIMED_OUT if heard.timed_out else OUTCOMES[answer.trigger]
-        probed = Probed(target, answer, outcome, heard.http_status, began_at, ended_at, heard.reached)
+        probed = ProbeResult(target, answer, outcome, heard.http_status, began_at, ended_at, heard.reached)
         self._on_probe(probed)
         return probed
 
-    async def _ask(self, target: Target) -> _Heard:
+    async def _ask(self, target: ProbeTarget) -> _ProbeReply:
         provider = provider_of(target.provider)
         if target.instance is None:
             raise Unaskable("it names no instance")
@@ -166,16 +166,18 @@ class Prober:
         try:
             reply = await self._client.get(target.base_url + question.path, question.headers)
         except Unanswered as reason:
-            silence = Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE)
-            return _Heard(silence, timed_out=reason.timed_out, reached=reason.reached)
+            silence = ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE)
+            return _ProbeReply(silence, timed_out=reason.timed_out, reached=reason.reached)
         try:
-            return _Heard(provider.read(reply.status, reply.body), reply.status)
+            return _ProbeReply(provider.read(reply.status, reply.body), reply.status)
         except Exception:
             # An answer that nobody foresaw.
             log.exception("an answer of %s could not be read", target.provider)
-            return _Heard(Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, reply.status), reply.status)
+            return _ProbeReply(
+                ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE, reply.status), reply.status
+            )
 
-    async def _is_everybodys(self, target: Target) -> bool:
+    async def _is_everybodys(self, target: ProbeTarget) -> bool:
         """Return whether the other channels of this gateway get the same answer; asked by one for all."""
         gateway_id = target.gateway_id
         if gateway_id is None:
@@ -190,7 +192,7 @@ class Prober:
             self._controls[gateway_id] = now + self._control_for, control
         return await asyncio.shield(control)
 
-    async def _control(self, target: Target, gateway_id: UUID) -> bool:
+    async def _control(self, target: ProbeTarget, gateway_id: UUID) -> bool:
         async with self._pool.acquire() as connection:
             others = await control_targets(connection, gateway_id, target.channel_id, CONTROLS)
         if len(others) + 1 < FEWEST:
@@ -210,6 +212,6 @@ class Prober:
         return asked + 1 >= FEWEST
 
 
-def _is_another_answer(heard: _Heard) -> bool:
+def _is_another_answer(heard: _ProbeReply) -> bool:
     """True when the gateway answers properly, but differently; silence and 5xx tell nothing."""
     return heard.http_status is not None and heard.http_status < 500 and not heard.answer.ambiguous

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
-from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.queue import PATIENCE, NotCommitted
 from db.ingest.writer import Writer
-from db.reconcile.claims import PER_GATEWAY, Claim, Target, claim_probes, put_off_probes, release_probes
-from receiver.jobs.leased_tasks import Claimed, to_the_end
+from db.reconcile.claims import PER_GATEWAY, Claim, ProbeTarget, claim_probes, put_off_probes, release_probes
+from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.credentials import Unaskable
 from receiver.reconcile.probe import Prober
@@ -34,7 +34,7 @@ ASIDE: Final = timedelta(seconds=5)
 log = logging.getLogger(__name__)
 
 
-class Aside:
+class LockedChannels:
     """Channels whose rows were locked in two rounds together: no replica's claim takes that long."""
 
     def __init__(self) -> None:
@@ -61,8 +61,8 @@ class Reconciler:
         self._prober = prober
         # A probe and its control, and the wait for the commit of what they said.
         self._lease = 2 * timeout + 2 * PATIENCE
-        self._claimed = Claimed(pool, writer, release_probes)
-        self._aside = Aside()
+        self._claimed = LeasedTasks(pool, writer, release_probes)
+        self._aside = LockedChannels()
 
     async def probe_due(self) -> Sequence[asyncio.Task[None]]:
         """Begin the probes that are due and have a place; return them, to be awaited or not."""
@@ -88,20 +88,20 @@ class Reconciler:
         await _until_half(await to_the_end(self.probe_due()))
         return True
 
-    async def _probe(self, target: Target) -> None:
+    async def _probe(self, target: ProbeTarget) -> None:
         try:
             probed = await self._prober.probe(target)
             await self._writer.submit([probed.entry])
         except Unaskable as reason:
             log.warning("channel %s is not probed: %s", target.channel_id, reason)
             await self._put_off(target)
-        except (Unavailable, *TRANSIENT) as error:
+        except (NotCommitted, *TRANSIENT) as error:
             log.warning("the probe of channel %s was not kept: %r", target.channel_id, error)
         except Exception:
             # Whatever one gateway answers must not end the probing of all.
             log.exception("the probe of channel %s failed", target.channel_id)
 
-    async def _put_off(self, target: Target) -> None:
+    async def _put_off(self, target: ProbeTarget) -> None:
         try:
             async with self._pool.acquire() as connection:
                 await put_off_probes(connection, [target.channel_id], datetime.now(UTC) + LATER)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from receiver.http.rate_limit import Rate
+from receiver.http.rate_limit import RateLimit
 
 STREAMS: Final = 200
 """Open pages of one process that are kept up to date."""
@@ -24,13 +24,13 @@ CODES: Final = 6
 MINUTE: Final = timedelta(minutes=1)
 
 
-class Visits:
+class VisitorLimits:
     """What a process remembers of those who look: no longer than they count."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         """`stopping`: set when the process stops; browsers then come back to another."""
-        self._links, self._addresses = Rate(BY_LINK, MINUTE), Rate(BY_ADDRESS, MINUTE)
-        self._codes = Rate(CODES, 10 * MINUTE)
+        self._links, self._addresses = RateLimit(BY_LINK, MINUTE), RateLimit(BY_ADDRESS, MINUTE)
+        self._codes = RateLimit(CODES, 10 * MINUTE)
         self._open: Counter[UUID] = Counter()
         self._stopping = stopping
 

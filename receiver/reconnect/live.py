@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, assert_never
 
 from db.connection.retry import TRANSIENT
-from db.reads.reconnect import Stranded
+from db.reads.reconnect import ReconnectTarget
 from db.reconcile.qr import probe_now
 from receiver.app import App
-from receiver.reconnect.limits import Visits
+from receiver.reconnect.limits import VisitorLimits
 from receiver.reconnect.rendering import render
-from receiver.recovery.qr import NEEDING, NotShown, NotTold, Shown, TooSoon, show_qr
-from statemachine.model import Standing, State
+from receiver.recovery.qr import NEEDING, QrNotGiven, QrNotShown, QrShown, QrTooSoon, show_qr
+from statemachine.model import State, Status
 
 EVERY: Final = timedelta(seconds=1)
 """Between two looks at the channel's row, for all that look together."""
@@ -54,25 +54,25 @@ PREPARING: Final = View("preparing")
 REFUSED: Final = View("refused")
 
 
-def view_without_qr(channel: Stranded) -> View | None:
+def view_without_qr(channel: ReconnectTarget) -> View | None:
     """Return what is seen of a channel that a QR doesn't help; None: it needs one."""
     if channel.state not in NEEDING:
         return View(CALM[channel.state])
-    return None if Standing(channel.state, channel.reason).scan_helps else REFUSED
+    return None if Status(channel.state, channel.reason).scan_helps else REFUSED
 
 
-class Look:
+class QrSession:
     """One reader's look at one channel."""
 
     def __init__(self, app: App, on_shown: Callable[[], Awaitable[None]]) -> None:
         self._app = app
         self._on_shown = on_shown
-        self._shown: Shown | None = None
+        self._shown: QrShown | None = None
         self._told_at: datetime | None = None
         self._ask_at = self._probe_at = datetime.min.replace(tzinfo=UTC)
         self._view = PREPARING
 
-    async def at(self, channel: Stranded, now: datetime) -> View:
+    async def at(self, channel: ReconnectTarget, now: datetime) -> View:
         """Return what is to be seen now."""
         if channel.state is not State.OPEN:
             await self._probe(channel, now)
@@ -84,35 +84,35 @@ class Look:
             self._view = await self._ask(channel, now)
         return self._view
 
-    def _holds(self, channel: Stranded, now: datetime) -> bool:
+    def _holds(self, channel: ReconnectTarget, now: datetime) -> bool:
         return (
             self._shown is not None
             and now < self._shown.expires_at - RENEWED_BEFORE
             and channel.shown_at == self._told_at
         )
 
-    async def _probe(self, channel: Stranded, now: datetime) -> None:
+    async def _probe(self, channel: ReconnectTarget, now: datetime) -> None:
         if now < self._probe_at:
             return
         self._probe_at = now + PROBED_EVERY
         async with self._app.pool.acquire() as connection:
             await probe_now(connection, channel.channel_id, now)
 
-    async def _ask(self, channel: Stranded, now: datetime) -> View:
+    async def _ask(self, channel: ReconnectTarget, now: datetime) -> View:
         app = self._app
         outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, None)
         self._ask_at = now + ASKED_AGAIN
         match outcome:
-            case Shown():
+            case QrShown():
                 return await self._show(outcome, channel, now)
-            case NotShown(is_connected=True):
+            case QrNotShown(is_connected=True):
                 return View("connecting")
-            case NotShown():
+            case QrNotShown():
                 return REFUSED
-            case NotTold(_, again_in):
+            case QrNotGiven(_, again_in):
                 self._ask_at = now + (again_in or ASKED_AGAIN)
                 return View("down") if again_in is None else PREPARING
-            case TooSoon(again_in):
+            case QrTooSoon(again_in):
                 self._ask_at = now + again_in
                 return self._view if self._shown and now < self._shown.expires_at else PREPARING
             case None:
@@ -120,7 +120,7 @@ class Look:
             case _:
                 assert_never(outcome)
 
-    async def _show(self, shown: Shown, channel: Stranded, now: datetime) -> View:
+    async def _show(self, shown: QrShown, channel: ReconnectTarget, now: datetime) -> View:
         if self._shown is None:
             await self._on_shown()
         self._shown, self._told_at, self._ask_at = shown, channel.shown_at, now + EVERY
@@ -128,7 +128,7 @@ class Look:
 
 
 async def views(
-    look: Look, find: Callable[[], Awaitable[Stranded | None]], visits: Visits
+    look: QrSession, find: Callable[[], Awaitable[ReconnectTarget | None]], visits: VisitorLimits
 ) -> AsyncIterator[View | None]:
     """Yield what is seen each time that it changes, and None now and then; ends with the process, too."""
     began, seen, silent = datetime.now(UTC), None, 0

@@ -19,17 +19,17 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from db.connection.retry import persist
-from db.ingest.entry import Noted
+from db.ingest.entry import HistoryNote
 from db.ingest.queue import PATIENCE
-from db.reads.reconnect import Stranded
+from db.reads.reconnect import ReconnectTarget
 from receiver.app import App
 from receiver.http.problems import DATABASE_AWAY, Unavailable
-from receiver.http.signed_links import Link
-from receiver.reconnect.limits import Visits
-from receiver.reconnect.live import PREPARING, REFUSED, Look, View, events, view_without_qr, views
+from receiver.http.signed_links import ReconnectLink
+from receiver.reconnect.limits import VisitorLimits
+from receiver.reconnect.live import PREPARING, REFUSED, QrSession, View, events, view_without_qr, views
 from receiver.reconnect.rendering import FOLDER, UNKEPT, moment, page, render
 from receiver.reconnect.texts import language_of, reason_in
-from receiver.recovery.qr import NotTold, Shown, TooSoon, show_qr
+from receiver.recovery.qr import QrNotGiven, QrShown, QrTooSoon, show_qr
 
 AFTER: Final = timedelta(hours=1)
 """How long a link still opens once its incident is over: whoever scanned may look again whether it holds."""
@@ -49,14 +49,14 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class PageCall:
     """One request of somebody with a good link."""
 
     request: Request
     app: App
-    visits: Visits
-    link: Link
-    channel: Stranded
+    visits: VisitorLimits
+    link: ReconnectLink
+    channel: ReconnectTarget
 
     @property
     def locale(self) -> str:
@@ -65,14 +65,14 @@ class Visit:
 
     async def note(self, name: str) -> None:
         """Keep in the channel's history what the reader was given, without who it was."""
-        noted = Noted({"incident_id": str(self.link.incident_id)})
+        noted = HistoryNote({"incident_id": str(self.link.incident_id)})
         await self.app.operator_signals.note(self.link.channel_id, name, noted)
 
 
-Endpoint = Callable[[Visit], Awaitable[Response]]
+Endpoint = Callable[[PageCall], Awaitable[Response]]
 
 
-def _route(app: App, visits: Visits, method: str, path: str, endpoint: Endpoint) -> Route:
+def _route(app: App, visits: VisitorLimits, method: str, path: str, endpoint: Endpoint) -> Route:
     """Return the route of an endpoint behind a valid link that is not used too often; a refusal is a page."""
 
     async def guarded(request: Request) -> Response:
@@ -86,7 +86,7 @@ def _route(app: App, visits: Visits, method: str, path: str, endpoint: Endpoint)
     return Route(path, guarded, methods=[method])
 
 
-async def _visit(app: App, visits: Visits, request: Request) -> Visit:
+async def _visit(app: App, visits: VisitorLimits, request: Request) -> PageCall:
     now = datetime.now(UTC)
     _allow(visits.wait_for_address(_address(request)))
     link = app.links.read(request.path_params["token"])
@@ -101,7 +101,7 @@ async def _visit(app: App, visits: Visits, request: Request) -> Visit:
         raise Refused(HTTPStatus.GONE, "gone")
     if channel.resolved_at is not None and now >= channel.resolved_at + AFTER:
         raise Refused(HTTPStatus.GONE, "over")
-    return Visit(request, app, visits, link, channel)
+    return PageCall(request, app, visits, link, channel)
 
 
 def _allow(seconds: int) -> None:
@@ -129,7 +129,7 @@ def _plain(request: Request, refused: Refused) -> Response:
     return page(render("plain.html", locale, why=refused.why), refused.status, refused.headers)
 
 
-async def show(visit: Visit) -> Response:
+async def show(visit: PageCall) -> Response:
     """Show the page; the QR comes by its stream, or with the page where `qr` asks for it (no JavaScript)."""
     view = _first_view(visit.channel)
     if visit.request.method == "GET":
@@ -139,12 +139,12 @@ async def show(visit: Visit) -> Response:
     return _page(visit, view=view, code=None, problem=None)
 
 
-def _first_view(channel: Stranded) -> View:
+def _first_view(channel: ReconnectTarget) -> View:
     """Return what is seen until the stream tells more: without JavaScript nothing ever does."""
     return REFUSED if view_without_qr(channel) is REFUSED else PREPARING
 
 
-def _page(visit: Visit, **values: object) -> Response:
+def _page(visit: PageCall, **values: object) -> Response:
     channel, locale = visit.channel, visit.locale
     still, token = "qr" in visit.request.query_params, visit.request.path_params["token"]
     until = moment(visit.link.expires_at, locale, channel.time_zone)
@@ -153,11 +153,11 @@ def _page(visit: Visit, **values: object) -> Response:
     return page(render("reconnect.html", locale, reason=reason, is_refused=is_refused, **about, **values))
 
 
-def _look(visit: Visit) -> Look:
-    return Look(visit.app, lambda: visit.note("reconnect_qr_shown"))
+def _look(visit: PageCall) -> QrSession:
+    return QrSession(visit.app, lambda: visit.note("reconnect_qr_shown"))
 
 
-async def stream(visit: Visit) -> Response:
+async def stream(visit: PageCall) -> Response:
     """Tell the page what is to be seen, until the channel is connected."""
     app, visits, key = visit.app, visit.visits, (visit.link.channel_id, visit.link.incident_id)
     locale, again = visit.locale, visit.request.path_params["token"]
@@ -175,7 +175,7 @@ async def stream(visit: Visit) -> Response:
     return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
 
 
-async def give_code(visit: Visit) -> Response:
+async def give_code(visit: PageCall) -> Response:
     """Give a code to type on the phone with this number."""
     code, problem = await _code(visit)
     if "hx-request" in visit.request.headers:
@@ -183,7 +183,7 @@ async def give_code(visit: Visit) -> Response:
     return _page(visit, view=_first_view(visit.channel), code=code, problem=problem)
 
 
-async def _code(visit: Visit) -> tuple[str | None, str | None]:
+async def _code(visit: PageCall) -> tuple[str | None, str | None]:
     """Return a pairing code, or the name of what speaks against one."""
     number, app, channel = await _number(visit.request), visit.app, visit.channel
     if number is None:
@@ -194,10 +194,10 @@ async def _code(visit: Visit) -> tuple[str | None, str | None]:
         return None, "code_often"
     outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, number)
     match outcome:
-        case Shown() if outcome.qr.pairing_code is not None:
+        case QrShown() if outcome.qr.pairing_code is not None:
             await visit.note("reconnect_code_shown")
             return outcome.qr.pairing_code, None
-        case TooSoon() | NotTold():
+        case QrTooSoon() | QrNotGiven():
             return None, "code_later"
         case _:
             return None, "code_none"
@@ -216,7 +216,7 @@ async def _number(request: Request) -> str | None:
 
 def routes(app: App) -> list[BaseRoute]:
     """Return the routes of the page; what they count of their visitors is counted by each app."""
-    visits = Visits(app.stopping)
+    visits = VisitorLimits(app.stopping)
     return [
         Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),
         _route(app, visits, "GET", "/reconnect/{token}", show),

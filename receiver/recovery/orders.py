@@ -15,14 +15,14 @@ from uuid import UUID
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.ingest.entry import RECOVERY, Entry, Source
-from db.ingest.queue import PATIENCE, Unavailable
+from db.ingest.queue import PATIENCE, NotCommitted
 from db.ingest.writer import Writer
-from db.reconcile.claims import Claim, Target
+from db.reconcile.claims import Claim, ProbeTarget
 from db.reconcile.recoveries import (
-    AskedBy,
     Budget,
-    Case,
     Outcome,
+    RecoveryContext,
+    RequestedBy,
     claim_by_hand,
     claim_recoveries,
     end_recovery,
@@ -32,13 +32,13 @@ from db.reconcile.recoveries import (
     take_try,
 )
 from db.vault import Vault
-from receiver.jobs.leased_tasks import Claimed, to_the_end
+from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import HEALING
-from receiver.providers.report import Condition, Futile, Remedy, Treatment
-from receiver.reconcile.probe import Probed
+from receiver.providers.report import Condition, NotApplicable, RecoveryAction, RecoveryPlan
+from receiver.reconcile.probe import ProbeResult
 from statemachine.model import Trigger
 from statemachine.signals import RecoveryEnded
 
@@ -58,19 +58,19 @@ LATER: Final = 60
 log = logging.getLogger(__name__)
 
 
-class Declined(Exception):
+class RecoveryDeclined(Exception):
     """An order that an operator asks for would not help; says why, in a sentence for people."""
 
 
-class Tried(NamedTuple):
+class RecoveryAttempt(NamedTuple):
     """What was done for a channel, what speaks against it, and what the last probe said."""
 
-    remedy: Remedy | None = None
+    remedy: RecoveryAction | None = None
     """None: nothing was ordered."""
     number: int = 0
     """Which order of its episode it was."""
     problem: str | None = None
-    probed: Probed | None = None
+    probed: ProbeResult | None = None
 
     @property
     def healed(self) -> bool:
@@ -87,7 +87,7 @@ class Recovery:
         writer: Writer,
         vault: Vault,
         client: Client,
-        check: Callable[[Target], Awaitable[Probed]],
+        check: Callable[[ProbeTarget], Awaitable[ProbeResult]],
         budget: Budget,
         stuck_after: timedelta,
         on_ended: Callable[[str, Outcome], None] = lambda provider, outcome: None,
@@ -101,7 +101,7 @@ class Recovery:
         self._budget = budget
         self._stuck_after = stuck_after
         self._on_ended = on_ended
-        self._claimed = Claimed(pool, writer, release_recoveries)
+        self._claimed = LeasedTasks(pool, writer, release_recoveries)
         # Of each round: a look, an order and the looks after it, each with its commit, and the gap.
         asked = timedelta(seconds=2 * client.seconds) + PATIENCE
         self._lease: Final = self._rounds * ((2 + len(LOOKS)) * asked + budget.gap)
@@ -135,26 +135,26 @@ class Recovery:
     async def _round(self) -> bool:
         try:
             await to_the_end(self.recover_due())
-        except Unavailable as error:
+        except NotCommitted as error:
             log.warning("recoveries wait: %s", error)
         return False
 
-    async def by_hand(self, channel_id: UUID, tenant_id: UUID | None) -> Tried | None:
+    async def by_hand(self, channel_id: UUID, tenant_id: UUID | None) -> RecoveryAttempt | None:
         """Give one order that an operator asks for, and return what came of it; None: no such channel.
 
-        Raises `Declined` when it would not help, `OverBudget`, `Unaskable` and `Unavailable`.
+        Raises `RecoveryDeclined` when it would not help, `OverBudget`, `Unaskable` and `NotCommitted`.
         """
         async with self._pool.acquire() as connection:
             case = await read_case(connection, channel_id, tenant_id)
         if case is None:
             return None
         treatment = self._treat(case)
-        if isinstance(treatment, Futile):
-            raise Declined(treatment.why)
+        if isinstance(treatment, NotApplicable):
+            raise RecoveryDeclined(treatment.why)
         until = datetime.now(UTC) + self._lease
         async with self._pool.acquire() as connection:
             claim = await claim_by_hand(connection, channel_id, until, self._budget)
-        tried = Tried()
+        tried = RecoveryAttempt()
         try:
             tried = await self._try(claim, case, treatment)
         finally:
@@ -165,7 +165,7 @@ class Recovery:
     async def _recover(self, claim: Claim) -> None:
         try:
             await self._episode(claim)
-        except (Unavailable, *TRANSIENT) as error:
+        except (NotCommitted, *TRANSIENT) as error:
             log.warning("the recovery of channel %s waits: %r", claim.channel_id, error)
         except Exception:
             # Whatever one gateway answers must not end all recovery.
@@ -173,7 +173,7 @@ class Recovery:
 
     async def _episode(self, claim: Claim) -> None:
         """Try as often as the budget allows, until a probe says open or no order would help."""
-        last, outcome, put_off = Tried(), Outcome.FAILED, SOON
+        last, outcome, put_off = RecoveryAttempt(), Outcome.FAILED, SOON
         for _ in range(self._rounds):
             case = await self._read(claim.channel_id)
             if case is None:
@@ -182,7 +182,7 @@ class Recovery:
                 last = last._replace(number=case.tries)
                 break
             treatment = self._wanted(case)
-            if isinstance(treatment, Futile):
+            if isinstance(treatment, NotApplicable):
                 last, outcome, put_off = await self._seen(case, last), Outcome.OVERTAKEN, LATER
                 break
             try:
@@ -201,35 +201,35 @@ class Recovery:
             outcome = Outcome.RECOVERED
         await self._end(claim, Source.DEADLINE, case, last, outcome, put_off)
 
-    async def _read(self, channel_id: UUID) -> Case | None:
+    async def _read(self, channel_id: UUID) -> RecoveryContext | None:
         async with self._pool.acquire() as connection:
             return await read_case(connection, channel_id)
 
-    def _wanted(self, case: Case) -> Treatment | Futile:
+    def _wanted(self, case: RecoveryContext) -> RecoveryPlan | NotApplicable:
         """Return what the clock may order now, or why nothing."""
-        if not case.wanted or case.asked_by is not AskedBy.CLOCK:
-            return Futile("No order is wanted any more.")
+        if not case.wanted or case.asked_by is not RequestedBy.CLOCK:
+            return NotApplicable("No order is wanted any more.")
         if case.gateway_settles:
-            return Futile("Its gateway has just come back.")
+            return NotApplicable("Its gateway has just come back.")
         return self._treat(case)
 
-    def _treat(self, case: Case) -> Treatment | Futile:
+    def _treat(self, case: RecoveryContext) -> RecoveryPlan | NotApplicable:
         """Return what helps now, or why nothing does."""
         provider = HEALING.get(case.target.provider)
         if provider is None:
-            return Futile("Its gateway can't be told to restart it.")
+            return NotApplicable("Its gateway can't be told to restart it.")
         if case.paused:
-            return Futile("It is paused or inactive.")
+            return NotApplicable("It is paused or inactive.")
         if not case.target.configured:
-            return Futile("It has no address or no key.")
+            return NotApplicable("It has no address or no key.")
         if case.gateway_down:
-            return Futile("Its whole gateway is in trouble.")
+            return NotApplicable("Its whole gateway is in trouble.")
         lasted = timedelta(0) if case.since is None else datetime.now(UTC) - case.since
         return provider.treat(
             Condition(case.state, case.reason, lasted, self._stuck_after, case.gateway_version)
         )
 
-    async def _seen(self, case: Case, last: Tried) -> Tried:
+    async def _seen(self, case: RecoveryContext, last: RecoveryAttempt) -> RecoveryAttempt:
         """Return what was done with what a probe says now, where anything was."""
         if case.tries == 0 or case.paused or not case.target.configured:
             return last
@@ -238,17 +238,17 @@ class Recovery:
         except Unaskable:
             return last
 
-    async def _try(self, claim: Claim, case: Case, treatment: Treatment) -> Tried:
+    async def _try(self, claim: Claim, case: RecoveryContext, treatment: RecoveryPlan) -> RecoveryAttempt:
         """Look whether it is still so, give the order once, and look what became of it."""
         probed = None
         if treatment.if_seen is not None:
             probed = await self._check(case.target)
             if probed.answer.trigger is not treatment.if_seen:
-                return Tried(problem=f"A probe says {probed.outcome}.", probed=probed)
+                return RecoveryAttempt(problem=f"A probe says {probed.outcome}.", probed=probed)
         async with self._pool.acquire() as connection:
             number = await take_try(connection, claim, case.state, treatment.remedy, self._budget)
         if number is None:
-            return Tried(problem="It may be given no order just now.", probed=probed)
+            return RecoveryAttempt(problem="It may be given no order just now.", probed=probed)
         problem = await self._order(case, treatment.remedy)
         for share in LOOKS:
             await asyncio.sleep(share * self._budget.gap.total_seconds())
@@ -256,9 +256,9 @@ class Recovery:
             probed = await self._check(now.target)
             if probed.answer.trigger is Trigger.OPENED:
                 break
-        return Tried(treatment.remedy, number, problem, probed)
+        return RecoveryAttempt(treatment.remedy, number, problem, probed)
 
-    async def _order(self, case: Case, remedy: Remedy) -> str | None:
+    async def _order(self, case: RecoveryContext, remedy: RecoveryAction) -> str | None:
         """Give an order, and return what speaks against its having been taken."""
         provider, target = HEALING[case.target.provider], case.target
         assert target.instance is not None
@@ -276,8 +276,8 @@ class Recovery:
         self,
         claim: Claim,
         source: Source,
-        case: Case | None,
-        last: Tried,
+        case: RecoveryContext | None,
+        last: RecoveryAttempt,
         outcome: Outcome,
         put_off: int = SOON,
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from db.connection.types import Pool
-from db.reconcile.qr import Qr, Wanted, claim_question, open_qr, probe_now, wanted_qr
+from db.reconcile.qr import Qr, QrRequest, claim_question, open_qr, probe_now, wanted_qr
 from db.vault import Vault, VaultError
 from receiver.i18n.reasons import reason_text
 from receiver.outbound.client import Client, Unanswered
@@ -39,7 +39,7 @@ WHY_NOT: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class QrShown:
     """A QR, and until when it can be scanned at the latest."""
 
     qr: Qr
@@ -47,7 +47,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class NotShown:
+class QrNotShown:
     """There is no QR for this channel now; says why."""
 
     why: str
@@ -56,7 +56,7 @@ class NotShown:
 
 
 @dataclass(frozen=True, slots=True)
-class NotTold:
+class QrNotGiven:
     """The gateway was asked and gave none; says why, and when to ask again if that would help."""
 
     why: str
@@ -64,7 +64,7 @@ class NotTold:
 
 
 @dataclass(frozen=True, slots=True)
-class TooSoon:
+class QrTooSoon:
     """The gateway was asked only just now."""
 
     again_in: timedelta
@@ -72,7 +72,7 @@ class TooSoon:
 
 async def show_qr(
     pool: Pool, vault: Vault, client: Client, channel_id: UUID, tenant_id: UUID | None, number: str | None
-) -> Shown | NotShown | NotTold | TooSoon | None:
+) -> QrShown | QrNotShown | QrNotGiven | QrTooSoon | None:
     """Return a channel's QR or why there is none; with a number a pairing code, too, where there are any.
 
     None: there is no such channel of this tenant.
@@ -86,64 +86,64 @@ async def show_qr(
         reason = (
             f" {reason_text(wanted.reason, 'en')}" if wanted.state is State.ERROR and wanted.reason else ""
         )
-        return NotShown(WHY_NOT[wanted.state] + reason)
+        return QrNotShown(WHY_NOT[wanted.state] + reason)
     shown = _shown_by_gateway(vault, wanted) if number is None else None
     return shown or await _fetch(pool, vault, client, wanted, number)
 
 
-def _shown_by_gateway(vault: Vault, wanted: Wanted) -> Shown | None:
+def _shown_by_gateway(vault: Vault, wanted: QrRequest) -> QrShown | None:
     """Return the QR that a webhook told and that can still be scanned."""
     if wanted.state is not State.QR_PENDING or wanted.sealed is None or wanted.scanned_until is None:
         return None
     try:
-        return Shown(open_qr(vault, wanted.target.channel_id, wanted.sealed), wanted.scanned_until)
+        return QrShown(open_qr(vault, wanted.target.channel_id, wanted.sealed), wanted.scanned_until)
     except VaultError:
         return None
 
 
 async def _fetch(
-    pool: Pool, vault: Vault, client: Client, wanted: Wanted, number: str | None
-) -> Shown | NotShown | NotTold | TooSoon:
+    pool: Pool, vault: Vault, client: Client, wanted: QrRequest, number: str | None
+) -> QrShown | QrNotShown | QrNotGiven | QrTooSoon:
     target, provider = wanted.target, SCANNABLE.get(wanted.target.provider)
     if provider is None:
-        return NotShown(f"{target.provider} has no QR that could be asked for here.")
+        return QrNotShown(f"{target.provider} has no QR that could be asked for here.")
     if wanted.paused:
-        return NotShown("The channel is paused or inactive, so its gateway isn't asked.")
+        return QrNotShown("The channel is paused or inactive, so its gateway isn't asked.")
     try:
         question = provider.ask_qr(target.instance or "", key_of(vault, target), number)
     except Unaskable as reason:
-        return NotShown(f"The gateway can't be asked for a QR: {reason}.")
+        return QrNotShown(f"The gateway can't be asked for a QR: {reason}.")
     async with pool.acquire() as connection:
         wait = await claim_question(connection, target.channel_id, datetime.now(UTC))
     if wait is not None:
-        return TooSoon(wait)
+        return QrTooSoon(wait)
     try:
         reply = await client.get(target.base_url + question.path, question.headers)
     except Unanswered as reason:
-        return NotTold(f"The gateway did not answer: {reason}.")
+        return QrNotGiven(f"The gateway did not answer: {reason}.")
     return await _told(pool, target.channel_id, provider, provider.read_qr(reply.status, reply.body))
 
 
 async def _told(
     pool: Pool, channel_id: UUID, provider: Scannable, answer: Qr | NoQr
-) -> Shown | NotShown | NotTold:
+) -> QrShown | QrNotShown | QrNotGiven:
     now = datetime.now(UTC)
     match answer:
         case Qr():
             await _look(pool, channel_id, now + SCANNED_WITHIN)
-            return Shown(answer, now + provider.qr_life)
+            return QrShown(answer, now + provider.qr_life)
         case NoQr.CONNECTED:
             await _look(pool, channel_id, now)
             why = "The gateway says that the channel is connected. It is being probed."
-            return NotShown(why, is_connected=True)
+            return QrNotShown(why, is_connected=True)
         case NoQr.NOT_YET:
-            return NotTold("The gateway is making a QR. Ask again in a few seconds.", NOT_YET_AGAIN)
+            return QrNotGiven("The gateway is making a QR. Ask again in a few seconds.", NOT_YET_AGAIN)
         case NoQr.MISSING:
-            return NotShown("The gateway has no such instance. Make it there again, then ask for its QR.")
+            return QrNotShown("The gateway has no such instance. Make it there again, then ask for its QR.")
         case NoQr.UNAUTHORIZED:
-            return NotTold("The gateway refused the channel's key.")
+            return QrNotGiven("The gateway refused the channel's key.")
         case NoQr.FAILED:
-            return NotTold("The gateway could not make a QR. Restarting the instance there often helps.")
+            return QrNotGiven("The gateway could not make a QR. Restarting the instance there often helps.")
 
 
 async def _look(pool: Pool, channel_id: UUID, at: datetime) -> None:

@@ -4,8 +4,8 @@ The tests, the demo and the load use it. It is the other side of the wire, so it
 service: a mistake of one must not be hidden by the same mistake of the other. It never talks to WhatsApp.
 """
 
-from receiver.sandbox.evolution.host import Metrics
+from receiver.sandbox.evolution.host import HostMetrics
 from receiver.sandbox.fault import Fault
 from receiver.sandbox.fleet import Fleet, open_fleet
 
-__all__ = ["Fault", "Fleet", "Metrics", "open_fleet"]
+__all__ = ["Fault", "Fleet", "HostMetrics", "open_fleet"]

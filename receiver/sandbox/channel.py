@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
-from receiver.sandbox.delivery import Courier, Outbox, Post, Retry
+from receiver.sandbox.delivery import Courier, Outbox, QueuedPost, Retry
 from receiver.sandbox.fault import Fault
 
 Script = Iterator[float]
@@ -19,14 +19,14 @@ class Ordered(NamedTuple):
     at: float
 
 
-class Sent(NamedTuple):
+class SentMessage(NamedTuple):
     """A webhook that was emitted, at the loop's monotonic time."""
 
     event: str
     at: float
 
 
-class Channel:
+class SandboxChannel:
     """One channel of a gateway; a script that begins ends the one before."""
 
     OPEN: ClassVar[str] = "open"
@@ -41,7 +41,7 @@ class Channel:
         self.fault: Fault | None = None
         self.probed: list[float] = []
         """Monotonic times at which its state was asked, whatever the answer."""
-        self.sent: list[Sent] = []
+        self.sent: list[SentMessage] = []
         self.ordered: list[Ordered] = []
         self.order_fault: Fault | None = None
         """What becomes of orders instead of what they are for."""
@@ -93,7 +93,7 @@ class Channel:
             await self._stage.pause(pause)
             pause = next(script, None)
 
-    def _send(self, event: str, posts: Sequence[Post], retry: Retry, after: float = 0.0) -> None:
+    def _send(self, event: str, posts: Sequence[QueuedPost], retry: Retry, after: float = 0.0) -> None:
         if posts:
-            self.sent.append(Sent(event, time.monotonic()))
+            self.sent.append(SentMessage(event, time.monotonic()))
             self._outbox.put(posts, retry, after)

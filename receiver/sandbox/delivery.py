@@ -49,7 +49,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class QueuedPost:
     """One request; every attempt and every copy has these bytes."""
 
     url: str
@@ -58,7 +58,7 @@ class Post:
 
 
 @dataclass(slots=True)
-class Tally:
+class DeliveryCounts:
     """What became of all webhooks of a fleet; a copy counts by itself."""
 
     attempts: int = 0
@@ -73,12 +73,12 @@ class Courier:
 
     stage: Stage
     http: httpx.AsyncClient
-    tally: Tally
+    tally: DeliveryCounts
     doubled: float
     reordered: float
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))
 
-    async def attempt(self, post: Post, timeout: float | None) -> int | None:
+    async def attempt(self, post: QueuedPost, timeout: float | None) -> int | None:
         """Return the status that the receiver answered, or None when it didn't."""
         async with self._slots:
             self.tally.attempts += 1
@@ -107,7 +107,7 @@ class Outbox:
         self._numbers = count()
         self._held: dict[int, asyncio.Future[None]] = {}
 
-    def put(self, posts: Sequence[Post], retry: Retry, after: float = 0.0) -> None:
+    def put(self, posts: Sequence[QueuedPost], retry: Retry, after: float = 0.0) -> None:
         """Send an event to its addresses, one after the other, beginning `after` seconds from now."""
         number = next(self._numbers)
         courier = self._courier
@@ -134,7 +134,7 @@ class Outbox:
         task.add_done_callback(self._tasks.discard)
 
     async def _carry(
-        self, number: int, posts: Sequence[Post], retry: Retry, after: float, is_held: bool
+        self, number: int, posts: Sequence[QueuedPost], retry: Retry, after: float, is_held: bool
     ) -> None:
         if after:
             await self._courier.stage.pause(after)
@@ -143,7 +143,7 @@ class Outbox:
         for post in posts:
             await self._deliver(number, post, retry)
 
-    async def _deliver(self, number: int, post: Post, retry: Retry) -> None:
+    async def _deliver(self, number: int, post: QueuedPost, retry: Retry) -> None:
         courier = self._courier
         for failures in range(1, retry.attempts + 1):
             status = await courier.attempt(post, retry.timeout)

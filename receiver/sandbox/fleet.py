@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from receiver.sandbox.delivery import Courier, Tally
+from receiver.sandbox.delivery import Courier, DeliveryCounts
 from receiver.sandbox.evolution.host import EvolutionHost
 from receiver.sandbox.host import Host
 from receiver.sandbox.stage import Stage
@@ -35,7 +35,7 @@ class Fleet(Stage):
         super().__init__(speed, seed)
         self.hosts: list[Host[Any]] = []
         self._ways_out: list[httpx.AsyncClient] = []
-        self._tally = Tally()
+        self._tally = DeliveryCounts()
         self._doubled = doubled
         self._reordered = reordered
 

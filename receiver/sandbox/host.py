@@ -6,13 +6,13 @@ from typing import ClassVar, Final, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from receiver.sandbox.channel import Channel, Ordered
+from receiver.sandbox.channel import Ordered, SandboxChannel
 from receiver.sandbox.delivery import Courier
 from receiver.sandbox.fault import ABOUT_A_CHANNEL, Fault
-from receiver.sandbox.server import Server
+from receiver.sandbox.server import SandboxServer
 from receiver.sandbox.wire import (
     HTML,
-    Answer,
+    HttpAnswer,
     Later,
     Request,
     hang,
@@ -28,7 +28,7 @@ from receiver.sandbox.wire import (
 SLOW_FOR: Final = 3.0
 """Seconds until a slow answer."""
 
-C = TypeVar("C", bound=Channel)
+C = TypeVar("C", bound=SandboxChannel)
 
 
 class Host(ABC, Generic[C]):
@@ -48,7 +48,7 @@ class Host(ABC, Generic[C]):
         self._fault: Fault | None = None
         self._courier = courier
         self._stage = courier.stage
-        self._server = Server(self)
+        self._server = SandboxServer(self)
         self.url = f"http://127.0.0.1:{self._server.port}{self.PREFIX}"
 
     @property
@@ -96,31 +96,31 @@ class Host(ABC, Generic[C]):
         """Return the name of the channel that a request orders something for, and what; or None."""
 
     @abstractmethod
-    def answer(self, request: Request) -> Answer | Later:
+    def answer(self, request: Request) -> HttpAnswer | Later:
         """Return what the gateway answers when nothing is wrong with it."""
 
     @abstractmethod
-    def state_answer(self, name: str, word: str | None) -> Answer:
+    def state_answer(self, name: str, word: str | None) -> HttpAnswer:
         """Return the answer to a question about a channel's state; None leaves the state out."""
 
     @abstractmethod
-    def not_found(self, name: str) -> Answer:
+    def not_found(self, name: str) -> HttpAnswer:
         """Return the 404 of a lost instance."""
 
     @abstractmethod
-    def no_route(self, request: Request) -> Answer:
+    def no_route(self, request: Request) -> HttpAnswer:
         """Return the 404 of an unknown path."""
 
     @abstractmethod
-    def unauthorized(self) -> Answer:
+    def unauthorized(self) -> HttpAnswer:
         """Return the 401."""
 
     @abstractmethod
-    def unavailable(self) -> Answer:
+    def unavailable(self) -> HttpAnswer:
         """Return the 503."""
 
     @abstractmethod
-    def server_error(self) -> Answer:
+    def server_error(self) -> HttpAnswer:
         """Return the 500."""
 
     def _listen(self) -> None:
@@ -179,7 +179,7 @@ class Host(ABC, Generic[C]):
             return channel.fault
         return None if name is None and self._fault in ABOUT_A_CHANNEL else self._fault
 
-    def _misanswer(self, fault: Fault, request: Request, name: str, channel: C | None) -> Answer:
+    def _misanswer(self, fault: Fault, request: Request, name: str, channel: C | None) -> HttpAnswer:
         match fault:
             case Fault.NOT_FOUND:
                 return self.not_found(name)
@@ -198,9 +198,9 @@ class Host(ABC, Generic[C]):
             case Fault.UNAVAILABLE:
                 return self.unavailable()
             case Fault.HTML_200:
-                return Answer(200, b"<html><body><h1>It works!</h1></body></html>", HTML)
+                return HttpAnswer(200, b"<html><body><h1>It works!</h1></body></html>", HTML)
             case Fault.GARBAGE:
-                return Answer(200, b'\x00\xff{"instance":')
+                return HttpAnswer(200, b'\x00\xff{"instance":')
             case Fault.FLIPPING:
                 return self.state_answer(name, self.FLIPS[0 if channel is None else len(channel.probed) % 2])
             case _:

@@ -23,7 +23,7 @@ NO_LINGER: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of zero seconds: closing sends a reset."""
 
 
-class Server:
+class SandboxServer:
     """Holds its port from the first moment to `close`, also while it refuses connections."""
 
     def __init__(self, app: ASGIApp) -> None:

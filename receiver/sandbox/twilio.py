@@ -3,16 +3,16 @@
 from base64 import b64encode
 from typing import Any, ClassVar, Final
 
-from receiver.sandbox.channel import Channel
+from receiver.sandbox.channel import SandboxChannel
 from receiver.sandbox.delivery import Courier
 from receiver.sandbox.host import Host
-from receiver.sandbox.wire import Answer, Request, json_answer
+from receiver.sandbox.wire import HttpAnswer, Request, json_answer
 
 ERRORS: Final = "https://www.twilio.com/docs/errors"
 SENDERS: Final = ("v2", "Channels", "Senders")
 
 
-class Sender(Channel):
+class Sender(SandboxChannel):
     """One sender; its state is Twilio's word for it."""
 
     OPEN: ClassVar[str] = "ONLINE"
@@ -45,7 +45,7 @@ class TwilioHost(Host[Sender]):
     def order(self, request: Request) -> None:
         """Return None: a sender can't be told anything."""
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> HttpAnswer:
         """Return the answer; the account is checked first."""
         credentials = b"Basic " + b64encode(self.key.encode())
         if request.headers.get(b"authorization") != credentials:
@@ -59,37 +59,37 @@ class TwilioHost(Host[Sender]):
             return self.not_found(name)
         return self.state_answer(name, sender.state)
 
-    def state_answer(self, name: str, word: str | None) -> Answer:
+    def state_answer(self, name: str, word: str | None) -> HttpAnswer:
         """Return a sender."""
         document = _sender(name, word or "")
         if word is None:
             del document["status"]
         return json_answer(200, document)
 
-    def not_found(self, name: str) -> Answer:
+    def not_found(self, name: str) -> HttpAnswer:
         """Return the 404 of a sender that isn't there."""
         return _missing(f"/v2/Channels/Senders/{name}")
 
-    def no_route(self, request: Request) -> Answer:
+    def no_route(self, request: Request) -> HttpAnswer:
         """Return the same of a path."""
         return _missing(request.raw_path)
 
-    def unauthorized(self) -> Answer:
+    def unauthorized(self) -> HttpAnswer:
         """Return the 401."""
         return _failure(401, 20003, "Authenticate")
 
-    def unavailable(self) -> Answer:
+    def unavailable(self) -> HttpAnswer:
         """Return the 503."""
         return _failure(503, 20503, "Service Unavailable")
 
-    def server_error(self) -> Answer:
+    def server_error(self) -> HttpAnswer:
         """Return the 500."""
         return _failure(500, 20500, self.ERROR)
 
     def _hex(self) -> str:
         return f"{self._stage.random.getrandbits(128):032x}"
 
-    def _listing(self) -> Answer:
+    def _listing(self) -> HttpAnswer:
         there = [it for it in self.channels.values() if it.exists]
         url = "https://messaging.twilio.com/v2/Channels/Senders?Channel=whatsapp&PageSize=50&Page=0"
         meta = {
@@ -104,12 +104,12 @@ class TwilioHost(Host[Sender]):
         return json_answer(200, {"senders": [_sender(it.name, it.state or "") for it in there], "meta": meta})
 
 
-def _failure(status: int, code: int, message: str) -> Answer:
+def _failure(status: int, code: int, message: str) -> HttpAnswer:
     more = f"{ERRORS}/{code}"
     return json_answer(status, {"code": code, "message": message, "more_info": more, "status": status})
 
 
-def _missing(path: str) -> Answer:
+def _missing(path: str) -> HttpAnswer:
     return _failure(404, 20404, f"The requested resource {path} was not found")
 
 

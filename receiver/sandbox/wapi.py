@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from receiver.sandbox.channel import Channel
-from receiver.sandbox.delivery import Courier, Post, Retry
+from receiver.sandbox.channel import SandboxChannel
+from receiver.sandbox.delivery import Courier, QueuedPost, Retry
 from receiver.sandbox.host import Host
-from receiver.sandbox.wire import Answer, Request, json_answer, page
+from receiver.sandbox.wire import HttpAnswer, Request, json_answer, page
 
 LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 RETRY: Final = Retry(attempts=4, timeout=30.0)
@@ -37,7 +37,7 @@ YEAR: Final = 31_536_000_000
 """Milliseconds that an instance is paid for."""
 
 
-class WapiInstance(Channel):
+class WapiInstance(SandboxChannel):
     """One instance; its state is open or close, of which the API says connected or not."""
 
     def __init__(self, courier: Courier, name: str, key: str, state: str) -> None:
@@ -131,7 +131,7 @@ class WapiInstance(Channel):
         if url:
             body = orjson.dumps({"event": event, "instanceId": self.name, **fields})
             headers = {"Content-Type": "application/json", "User-Agent": "axios/1.7.2"}
-            self._send(event, [Post(url, headers, body)], RETRY)
+            self._send(event, [QueuedPost(url, headers, body)], RETRY)
 
 
 class WapiHost(Host[WapiInstance]):
@@ -164,7 +164,7 @@ class WapiHost(Host[WapiInstance]):
             return request.query.get("instanceId", ""), "restart"
         return None
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> HttpAnswer:
         """Return the answer; a path it doesn't know is a page."""
         instance = self.channels.get(request.query.get("instanceId", ""))
         match request.method, request.path:
@@ -183,7 +183,7 @@ class WapiHost(Host[WapiInstance]):
             case _:
                 return self.no_route(request)
 
-    def state_answer(self, name: str, word: str | None) -> Answer:
+    def state_answer(self, name: str, word: str | None) -> HttpAnswer:
         """Return a status-instance; its keys change places with the state."""
         match word:
             case None:
@@ -193,27 +193,27 @@ class WapiHost(Host[WapiInstance]):
             case _:
                 return json_answer(200, {"connected": False, "instanceId": name})
 
-    def not_found(self, name: str) -> Answer:
+    def not_found(self, name: str) -> HttpAnswer:
         """Return the 404 of an expired, deleted or recreated instance."""
         return json_answer(404, {"error": True, "message": "Instância não encontrada"})
 
-    def no_route(self, request: Request) -> Answer:
+    def no_route(self, request: Request) -> HttpAnswer:
         """Return the page that healthy instances, too, get for a wrong path."""
         return page(404, f"Cannot {request.method} {request.raw_path}")
 
-    def unauthorized(self) -> Answer:
+    def unauthorized(self) -> HttpAnswer:
         """Return the 401."""
         return json_answer(401, {"error": True, "message": "Token inválido"})
 
-    def unavailable(self) -> Answer:
+    def unavailable(self) -> HttpAnswer:
         """Return the page of the front."""
         return page(503, "Service Unavailable")
 
-    def server_error(self) -> Answer:
+    def server_error(self) -> HttpAnswer:
         """Return the 500."""
         return json_answer(500, {"error": True, "message": self.ERROR})
 
-    def _told(self, instance: WapiInstance, what: str, query: dict[str, str]) -> Answer:
+    def _told(self, instance: WapiInstance, what: str, query: dict[str, str]) -> HttpAnswer:
         if what == "fetch-instance":
             return json_answer(200, _record(instance))
         if what == "restart":
@@ -228,7 +228,7 @@ class WapiHost(Host[WapiInstance]):
             return json_answer(200, told | {"pairingCode": "".join(letters)})
         return json_answer(200, told | {"qrcode": PICTURE})
 
-    def _set_url(self, instance: WapiInstance | None, slot: str, request: Request) -> Answer:
+    def _set_url(self, instance: WapiInstance | None, slot: str, request: Request) -> HttpAnswer:
         """Save an address; every body is said to be saved, but only `value` is."""
         if instance is None or not instance.exists:
             return self.not_found("")
@@ -239,7 +239,7 @@ class WapiHost(Host[WapiInstance]):
             instance.urls[slot] = document["value"]
         return json_answer(200, {"error": False, "message": "Webhook atualizado"})
 
-    def _listing(self, request: Request) -> Answer:
+    def _listing(self, request: Request) -> HttpAnswer:
         self.listed.append(time.monotonic())
         if request.headers.get(b"authorization", b"").decode("latin-1") != f"Bearer {self.key}":
             return self.unauthorized()

@@ -29,7 +29,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What a gateway answers."""
 
     status: int
@@ -42,21 +42,21 @@ class Later:
     """An answer that takes so many of the sandbox's seconds, and is what there is then."""
 
     seconds: float
-    answer: Callable[[], Answer]
+    answer: Callable[[], HttpAnswer]
 
 
-def json_answer(status: int, document: Any) -> Answer:
+def json_answer(status: int, document: Any) -> HttpAnswer:
     """Return an answer with this document."""
-    return Answer(status, orjson.dumps(document))
+    return HttpAnswer(status, orjson.dumps(document))
 
 
-def page(status: int, text: str) -> Answer:
+def page(status: int, text: str) -> HttpAnswer:
     """Return an answer with a page, as Express writes one."""
     html = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n</head>\n'
         f"<body>\n<pre>{text}</pre>\n</body>\n</html>\n"
     )
-    return Answer(status, html.encode(), HTML)
+    return HttpAnswer(status, html.encode(), HTML)
 
 
 async def read(scope: Scope, receive: Receive) -> Request:
@@ -81,7 +81,7 @@ async def _body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-async def reply(answer: Answer, send: Send) -> None:
+async def reply(answer: HttpAnswer, send: Send) -> None:
     """Send an answer with the headers that Node's server adds."""
     await _start(answer.status, answer.content_type, len(answer.body), send)
     await send({"type": "http.response.body", "body": answer.body})

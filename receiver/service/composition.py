@@ -10,14 +10,14 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from db.connection.dataloader import Lookups
+from db.connection.dataloader import DataLoader
 from db.connection.invalidation import Notices
 from db.connection.pool import connect, connect_writer, open_pool
 from db.connection.types import Pool
 from db.ingest.writer import Writer
 from db.reads.channels import find_channels
 from db.reads.reconnect import find_stranded
-from db.reconcile.claims import Target
+from db.reconcile.claims import ProbeTarget
 from db.reconcile.failing_loops import note_failing_loop, withdraw_failing_loop
 from db.reconcile.recoveries import Budget
 from db.vault import Vault
@@ -26,27 +26,27 @@ from receiver.alerts.dispatch import Dispatcher
 from receiver.alerts.notifiers import NOTIFIERS
 from receiver.alerts.notifiers.in_app import InApp
 from receiver.alerts.routing import Routing
-from receiver.alerts.send_test import Trial
+from receiver.alerts.send_test import TestSend
 from receiver.app import App
 from receiver.http.auth import Tokens
 from receiver.http.load_shedding import Admission, Load
 from receiver.http.problems import exception_handlers
-from receiver.http.signed_links import Links
+from receiver.http.signed_links import ReconnectLinks
 from receiver.i18n.reasons import reason_text
-from receiver.ingest.live_traffic import Freshness
+from receiver.ingest.live_traffic import LiveTraffic
 from receiver.ingest.operator_signals import OperatorSignals
 from receiver.ingest.webhooks import Webhooks, is_webhook
 from receiver.jobs.loop import Failing, LoopRunner
 from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from receiver.providers import CURABLE
-from receiver.provisioning.webhook_registration import Slotter
-from receiver.reconcile.bulk_probe import Sweeper
-from receiver.reconcile.deep_probe import PATIENCE, Suspicions
-from receiver.reconcile.gateway_answers import Tally
-from receiver.reconcile.gateway_health import Gateways
-from receiver.reconcile.probe import Probed, Prober
+from receiver.provisioning.webhook_registration import WebhookRegistrar
+from receiver.reconcile.bulk_probe import BulkProber
+from receiver.reconcile.deep_probe import PATIENCE, DeepProber
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateway_health import GatewayHealth
+from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconnect import page
 from receiver.recovery.orders import Recovery
 from receiver.settings import Settings
@@ -68,14 +68,14 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     writer = Writer(
         partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, curable=CURABLE
     )
-    tally = Tally(timings.offline_for)
+    tally = GatewayAnswers(timings.offline_for)
     # A control must not serve two answers that count in a row.
     prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, tally))
     await stack.enter_async_context(aclosing(prober))
     connect_listener = partial(connect, dsn, "zapwatch notices")
-    tokens, links = Tokens(pool), Links(settings.secret_keys, settings.base_url)
+    tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
     notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
-    operators, tenants = Outgoing(allow=None), Outgoing(settings.outgoing_allow)
+    operators, tenants = EgressPolicy(allow=None), EgressPolicy(settings.outgoing_allow)
     app = App(
         settings=settings,
         timings=timings,
@@ -89,17 +89,17 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         pool=pool,
         writer=writer,
         tokens=tokens,
-        freshness=Freshness(pool, writer, rules),
+        freshness=LiveTraffic(pool, writer, rules),
         operator_signals=OperatorSignals(pool, writer, prober),
         notices=Notices(connect_listener, tokens.on_notice, tokens.forget_all),
-        channels=Lookups(partial(find_channels, pool)),
+        channels=DataLoader(partial(find_channels, pool)),
         client=client,
         list_client=list_client,
         prober=prober,
-        gateways=Gateways(pool, writer, prober, client, tally, settings, timings),
-        sweeper=Sweeper(pool, vault, client, writer, rules, metrics.swept, tally.answered),
-        suspicions=Suspicions(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
-        slotter=Slotter(pool, vault, client, settings.base_url),
+        gateways=GatewayHealth(pool, writer, prober, client, tally, settings, timings),
+        sweeper=BulkProber(pool, vault, client, writer, rules, metrics.swept, tally.answered),
+        suspicions=DeepProber(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
+        slotter=WebhookRegistrar(pool, vault, client, settings.base_url),
         recovery=Recovery(
             pool,
             writer,
@@ -115,9 +115,9 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         dispatcher=Dispatcher(
             pool, vault, notifiers, operators, tenants, links.link_for, metrics.message_tried
         ),
-        trial=Trial(pool, notifiers, operators, tenants),
+        trial=TestSend(pool, notifiers, operators, tenants),
         links=links,
-        stranded=Lookups(partial(find_stranded, pool)),
+        stranded=DataLoader(partial(find_stranded, pool)),
     )
     _measure(app)
     return app
@@ -176,12 +176,12 @@ def _measure(app: App) -> None:
     metrics.measure(metrics.messages_in_flight, lambda: app.dispatcher.in_flight)
 
 
-def _note(metrics: Metrics, tally: Tally, probed: Probed) -> None:
+def _note(metrics: Metrics, tally: GatewayAnswers, probed: ProbeResult) -> None:
     metrics.probed(probed)
     tally.note(probed)
 
 
-async def _probe_and_keep(prober: Prober, writer: Writer, target: Target) -> Probed:
+async def _probe_and_keep(prober: Prober, writer: Writer, target: ProbeTarget) -> ProbeResult:
     probed = await prober.probe(target)
     await writer.submit([probed.entry])
     return probed

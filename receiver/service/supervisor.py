@@ -45,7 +45,7 @@ class WorkerFails(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkerSpec:
     """What a worker is handed: settings on a foundation, its number, the socket and the folder of metrics."""
 
     settings: Settings
@@ -64,7 +64,7 @@ async def supervise(settings: Settings, listener: socket.socket) -> None:
     ):
         async with asyncio.TaskGroup() as tasks:
             workers = [
-                tasks.create_task(_keep(Work(settings, number, listener.fileno(), Path(shared))))
+                tasks.create_task(_keep(WorkerSpec(settings, number, listener.fileno(), Path(shared))))
                 for number in range(1, settings.workers + 1)
             ]
             await signalled.wait()
@@ -85,7 +85,7 @@ def _signal() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _keep(work: Work) -> None:
+async def _keep(work: WorkerSpec) -> None:
     """Run a worker, and again whenever it ends; raise `WorkerFails` when that leads nowhere."""
     now = asyncio.get_running_loop().time
     failures, pause = 0, FIRST_PAUSE
@@ -108,7 +108,7 @@ async def _keep(work: Work) -> None:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def _run(work: Work) -> tuple[int, bool]:
+async def _run(work: WorkerSpec) -> tuple[int, bool]:
     """Run one process to its end; return its exit code and whether it ever served."""
     # Its stdin stays open as long as we live: a worker whose supervisor was killed hears of it there.
     # In a session of its own, so that Ctrl-C reaches it through us only. It imports what we do, and nothing

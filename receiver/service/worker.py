@@ -13,7 +13,7 @@ import socket
 import sys
 
 from receiver.service.server import run, serve_until_stopped
-from receiver.service.supervisor import Work
+from receiver.service.supervisor import WorkerSpec
 from receiver.telemetry.logs import configure
 from receiver.telemetry.metrics import share
 
@@ -21,7 +21,7 @@ from receiver.telemetry.metrics import share
 def main() -> int:
     """Serve until a signal, or until the supervisor is gone; return the exit code."""
     supervisor = os.getppid()
-    work: Work = pickle.load(sys.stdin.buffer)
+    work: WorkerSpec = pickle.load(sys.stdin.buffer)
     configure(work.settings.log_format)
     share(work.shared, work.number)
     with socket.socket(fileno=work.listener) as listener:
@@ -32,7 +32,7 @@ def main() -> int:
     return code
 
 
-async def _serve(work: Work, listener: socket.socket) -> None:
+async def _serve(work: WorkerSpec, listener: socket.socket) -> None:
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _end)
     await serve_until_stopped(work.settings, listener, work.shared, _tell)
 

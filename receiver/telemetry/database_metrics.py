@@ -35,7 +35,7 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class DatabaseFigures:
     """What the database knew at one moment."""
 
     channels: list[ChannelCount]
@@ -64,10 +64,10 @@ class Figures:
         return dict(zip(COUNTED, by_metric, strict=True))
 
 
-class Counted(Collector):
+class DatabaseMetrics(Collector):
     """The metrics of `COUNTED`, as last read; unlike a gauge they can know nothing."""
 
-    figures: Figures | None = None
+    figures: DatabaseFigures | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         samples = {} if self.figures is None else self.figures.samples()
@@ -78,10 +78,10 @@ class Counted(Collector):
             yield family
 
 
-async def read_figures(pool: Pool) -> Figures:
+async def read_figures(pool: Pool) -> DatabaseFigures:
     """Count everything."""
     async with pool.acquire() as connection:
         channels = await count_channels(connection)
         gateways = await count_gateways(connection)
         now = datetime.now(UTC)
-        return Figures(channels, gateways, await read_oldest_due(connection, now), now)
+        return DatabaseFigures(channels, gateways, await read_oldest_due(connection, now), now)

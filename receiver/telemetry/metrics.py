@@ -18,9 +18,9 @@ from db.connection.types import Pool
 from db.ingest.apply import Applied
 from db.reconcile.recoveries import Outcome
 from receiver.jobs.loop import Failure, Loop
-from receiver.providers.report import Pulse
-from receiver.reconcile.probe import Probed
-from receiver.telemetry.database_metrics import Counted, read_figures
+from receiver.providers.report import DeepProbeResult
+from receiver.reconcile.probe import ProbeResult
+from receiver.telemetry.database_metrics import DatabaseMetrics, read_figures
 
 COUNTED_FOR: Final = timedelta(seconds=15)
 """How old the figures from the database may be: counting reads every channel."""
@@ -138,7 +138,7 @@ class Metrics:
         )
         self._measured: list[tuple[Gauge, Callable[[], float]]] = []
         self._exposed = self.registry if shared is None else _of_all_processes(shared)
-        self._counted = Counted()
+        self._counted = DatabaseMetrics()
         self._exposed.register(self._counted)
         self._clock = clock
         self._counted_until = 0.0
@@ -153,7 +153,7 @@ class Metrics:
         self.commit_seconds.observe(seconds)
         self.entries_applied.inc(entries)
 
-    def probed(self, probed: Probed) -> None:
+    def probed(self, probed: ProbeResult) -> None:
         """Note one probe; fits `Prober(on_probe=...)`."""
         labels = probed.target.provider, probed.outcome
         self.probe_seconds.labels(*labels).observe(probed.took.total_seconds())
@@ -162,7 +162,7 @@ class Metrics:
         """Note one sweep; fits `Sweeper(on_sweep=...)`."""
         self.sweeps.labels(provider, outcome).inc()
 
-    def deeply_probed(self, provider: str, pulse: Pulse) -> None:
+    def deeply_probed(self, provider: str, pulse: DeepProbeResult) -> None:
         """Note one deep probe; fits `Suspicions(on_probe=...)`."""
         self.deep_probes.labels(provider, pulse).inc()
 

@@ -6,8 +6,8 @@ from hashlib import blake2b
 from uuid import UUID
 
 from db.connection.types import Connection
-from db.ingest.entry import Entry, Source, Told
-from db.registry.channels import NewChannel, register_channel
+from db.ingest.entry import Entry, ParsedEvent, Source
+from db.registry.channels import ChannelSpec, register_channel
 from db.vault import Vault
 from statemachine.model import Reason, Rules, Trigger
 from statemachine.signals import Deadline, Signal
@@ -27,7 +27,7 @@ async def register(connection: Connection, instance: str = "loja-01", api_url: s
     channel_id, _ = await register_channel(
         connection,
         VAULT,
-        NewChannel(
+        ChannelSpec(
             provider="evolution_api",
             instance=instance,
             api_url=api_url,
@@ -58,7 +58,7 @@ class Of:
         """A webhook stamped then, and received then unless it was late; the same time makes the same key."""
         key = blake2b(f"{name} {seconds} {trigger} {reason}".encode(), digest_size=16).digest()
         received_at = at(seconds if received is None else received)
-        said = Told(trigger, reason, status, at(seconds))
+        said = ParsedEvent(trigger, reason, status, at(seconds))
         return Entry(self.channel_id, Source.WEBHOOK, name, received_at, said, key)
 
     def deadline(self, seconds: float) -> Entry:

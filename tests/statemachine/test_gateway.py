@@ -15,12 +15,12 @@ from statemachine.gateway import (
     OFFLINE_MARGIN,
     Cause,
     Down,
-    Failing,
+    FailureStreak,
     Gateway,
     GatewayEffect,
+    GatewaySnapshot,
     Health,
     Limits,
-    Seen,
     Up,
     decide,
     failed,
@@ -37,16 +37,18 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def silence(channels: int, times: int | None = None, unavailable: int = 0, since: float = 10) -> Failing:
+def silence(
+    channels: int, times: int | None = None, unavailable: int = 0, since: float = 10
+) -> FailureStreak:
     """Probes of so many channels that went unanswered."""
-    return Failing(
+    return FailureStreak(
         at(since), at(since + 1), tuple(range(min(channels, ENOUGH))), times or channels, unavailable
     )
 
 
-def seen(seconds: float, answered: float | None = None, **more: object) -> Seen:
+def seen(seconds: float, answered: float | None = None, **more: object) -> GatewaySnapshot:
     """A look at a gateway with a hundred channels, some seconds after T0."""
-    look = Seen(at(seconds), None if answered is None else at(answered), watched=100)
+    look = GatewaySnapshot(at(seconds), None if answered is None else at(answered), watched=100)
     return look._replace(**more)  # type: ignore[arg-type]
 
 
@@ -55,7 +57,7 @@ class Case:
     """What is seen at once of a gateway that was up, and what must come of it."""
 
     name: str
-    look: Seen
+    look: GatewaySnapshot
     cause: Cause | None
     before: Gateway = field(default=Gateway(Health.UP, T0))
 
@@ -77,13 +79,13 @@ CASES = [
         "an answer of before is told again",
         seen(20, answered=9, failing=silence(2)),
         Cause.UNREACHABLE,
-        Gateway(Health.UP, T0, None, Failing(at(10), at(10), (7, 8, 9), 3), at(19)),
+        Gateway(Health.UP, T0, None, FailureStreak(at(10), at(10), (7, 8, 9), 3), at(19)),
     ),
     Case(
         "an answer has come meanwhile",
         seen(20, answered=11, failing=silence(2, since=12)),
         None,
-        Gateway(Health.UP, T0, None, Failing(at(10), at(10), (7, 8, 9), 3), at(19)),
+        Gateway(Health.UP, T0, None, FailureStreak(at(10), at(10), (7, 8, 9), 3), at(19)),
     ),
     Case(
         "we may be offline",
@@ -219,7 +221,7 @@ looks = st.lists(
 )
 
 
-def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, Seen, Gateway, GatewayEffect | None]]:
+def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, GatewaySnapshot, Gateway, GatewayEffect | None]]:
     """Look again and again; failures are told late, and the newest answer with every look."""
     gateway, now, told = Gateway(), T0, []
     newest: datetime | None = None
@@ -229,10 +231,10 @@ def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, Seen, Gateway, Gate
         if failing is not None:
             channels, times, unavailable, ago = failing
             began = now - timedelta(seconds=ago)
-            new = Failing(began, began, tuple(range(channels)), times, min(unavailable, times))
+            new = FailureStreak(began, began, tuple(range(channels)), times, min(unavailable, times))
         if answered is not None:
             newest = max(newest or T0 - timedelta(days=1), now - timedelta(seconds=answered))
-        look = Seen(now, newest, new, False, probed, watched, left, now, lost)
+        look = GatewaySnapshot(now, newest, new, False, probed, watched, left, now, lost)
         after, effect = decide(gateway, look, LIMITS)
         told.append((gateway, look, after, effect))
         gateway = after
@@ -295,7 +297,7 @@ def test_failures_are_the_same_whoever_counted_them(
     assert len(apart.channels) == min(ENOUGH, len({channel for channel, *_ in probes}))
 
 
-def _all(failures: list[Failing]) -> Failing | None:
+def _all(failures: list[FailureStreak]) -> FailureStreak | None:
     joined = None
     for one in failures:
         joined = join(joined, one)

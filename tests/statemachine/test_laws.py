@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statemachine.evidence import advance, merge, state_of
-from statemachine.model import Channel, Evidence, Reason, Rules, Standing, State, Trigger
+from statemachine.model import Channel, Evidence, Reason, Rules, State, Status, Trigger
 from statemachine.signals import Answered, Deadline, Heard, Signal
 from statemachine.step import fold, step
 
@@ -139,7 +139,7 @@ def test_merging_twice_changes_nothing(events: list[tuple[Told, int]]) -> None:
 
 def in_time_order(base: State, events: Sequence[Trigger]) -> State:
     """The state that a perfect witness would have seen."""
-    standing = Standing(base)
+    standing = Status(base)
     for trigger in events:
         standing = advance(standing, trigger, None, None)
     return standing.state
@@ -152,7 +152,7 @@ def test_newest_per_trigger_is_enough_for_every_order_of_up_to_four_events() -> 
         for events in product(kinds, repeat=length):
             truth = in_time_order(State.OPEN, events)
             for order in permutations(range(length)):
-                evidence = Evidence(Standing(State.OPEN))
+                evidence = Evidence(Status(State.OPEN))
                 for received, number in enumerate(order):
                     evidence = merge(evidence, heard((events[number], None, None), number, 100 + received))
                 if state_of(evidence).state is not truth:

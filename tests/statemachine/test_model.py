@@ -2,7 +2,7 @@
 
 import pytest
 
-from statemachine.model import Reason, Standing, State
+from statemachine.model import Reason, State, Status
 
 ENDED_BY_OTHERS = {Reason.BANNED, Reason.EXPIRED, Reason.INSTANCE_REMOVED}
 ENDED_BY_SCAN = {
@@ -20,6 +20,6 @@ ENDED_BY_SCAN = {
 def test_scan_helps_by_the_reason_and_where_that_does_not_tell_by_the_state(state: State) -> None:
     waits_for_scan = state in {State.UNPAIRED, State.QR_PENDING}
 
-    helped = {reason for reason in (None, *Reason) if Standing(state, reason).scan_helps}
+    helped = {reason for reason in (None, *Reason) if Status(state, reason).scan_helps}
 
     assert helped == ({None, *Reason} - ENDED_BY_OTHERS if waits_for_scan else ENDED_BY_SCAN)

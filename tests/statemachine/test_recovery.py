@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from statemachine.model import Ailment, Channel, Monitoring, Reason, Rules, State, Trigger
+from statemachine.model import Channel, Monitoring, Reason, RecoverableCondition, Rules, State, Trigger
 from statemachine.policy import ailment_of
 from statemachine.signals import (
     Answered,
@@ -105,7 +105,7 @@ def test_an_open_incident_says_when_its_session_is_given_up() -> None:
     "rules",
     [
         Rules(recovery=False),
-        Rules(curable=(Ailment.STUCK, Ailment.DROPPED)),
+        Rules(curable=(RecoverableCondition.STUCK, RecoverableCondition.DROPPED)),
         Rules(monitoring=Monitoring.PAUSED),
     ],
     ids=["switched off", "no order for it", "paused"],
@@ -141,10 +141,10 @@ def test_removing_a_channel_ends_its_wait_for_recovery() -> None:
 @pytest.mark.parametrize(
     ("signals", "ailment", "due"),
     [
-        ([OPENED, CONNECTING], Ailment.STUCK, 70),
-        ([OPENED, INCOMPLETE], Ailment.INCOMPLETE, 10),
-        ([OPENED, DROPPED], Ailment.DROPPED, 20),
-        ([OPENED, lost(9)], Ailment.LOST, 10),
+        ([OPENED, CONNECTING], RecoverableCondition.STUCK, 70),
+        ([OPENED, INCOMPLETE], RecoverableCondition.INCOMPLETE, 10),
+        ([OPENED, DROPPED], RecoverableCondition.DROPPED, 20),
+        ([OPENED, lost(9)], RecoverableCondition.LOST, 10),
         ([OPENED], None, None),
         ([OPENED, UNPAIRED], None, None),
         ([OPENED, told(10, Trigger.QR_ISSUED, Reason.QR_SHOWN)], None, None),
@@ -155,7 +155,7 @@ def test_removing_a_channel_ends_its_wait_for_recovery() -> None:
     ids=["stuck", "incomplete", "dropped", "lost", "open", "unpaired", "qr", "error", "new", "new, closed"],
 )
 def test_an_order_may_help_from_then_on(
-    signals: list[Signal], ailment: Ailment | None, due: float | None
+    signals: list[Signal], ailment: RecoverableCondition | None, due: float | None
 ) -> None:
     channel, _ = after(*signals)
     without, _ = after(*signals, rules=Rules(curable=()))

@@ -12,8 +12,8 @@ from statemachine.model import (
     Monitoring,
     Reason,
     Rules,
-    Standing,
     State,
+    Status,
     Trigger,
     Wait,
 )
@@ -81,7 +81,7 @@ def close(seconds: float) -> Answered:
 def test_two_missing_answers_in_a_row_are_a_verdict_dated_at_the_first() -> None:
     channel, _ = after(OPENED, missing(100), missing(110))
 
-    assert channel.standing == Standing(State.UNPAIRED, Reason.SESSION_MISSING, 404)
+    assert channel.standing == Status(State.UNPAIRED, Reason.SESSION_MISSING, 404)
     assert channel.first_unhealthy_at == channel.since == at(100)
 
 
@@ -398,7 +398,7 @@ def test_late_opened_makes_a_shown_qr_a_loss() -> None:
 
     channel, _ = after(told(0, Trigger.QR_ISSUED, Reason.QR_SHOWN), late)
 
-    assert channel.standing == Standing(State.QR_PENDING, Reason.SCAN_NEEDED)
+    assert channel.standing == Status(State.QR_PENDING, Reason.SCAN_NEEDED)
     assert channel.due_at == at(20)
 
 
@@ -497,7 +497,7 @@ def test_clock_change_keeps_the_state_and_forgets_the_times() -> None:
     channel, _ = after(older_clock, newer_clock)
 
     assert channel.state is State.UNPAIRED
-    assert channel.evidence.base == Standing(State.OPEN)
+    assert channel.evidence.base == Status(State.OPEN)
 
 
 def test_event_that_says_nothing_is_only_noted() -> None:
@@ -547,7 +547,7 @@ def test_the_most_telling_reason_of_a_logout_is_shown_whichever_comes_last() -> 
     forward, _ = after(OPENED, *events)
     backward, _ = after(OPENED, *reversed(events))
 
-    assert forward.standing == backward.standing == Standing(State.UNPAIRED, Reason.LOGGED_OUT_BY_API, 401)
+    assert forward.standing == backward.standing == Status(State.UNPAIRED, Reason.LOGGED_OUT_BY_API, 401)
 
 
 def test_the_gateways_number_is_kept_when_a_later_event_of_the_logout_has_none() -> None:
@@ -679,7 +679,7 @@ def deaf(seconds: float) -> Answered:
 def test_open_but_dead_is_not_healed_by_what_its_gateway_says() -> None:
     channel, _ = after(OPENED, deaf(100), answer(200, Trigger.OPENED), answer(300, Trigger.OPENED))
 
-    assert channel.standing == Standing(State.ERROR, Reason.OPEN_BUT_DEAD)
+    assert channel.standing == Status(State.ERROR, Reason.OPEN_BUT_DEAD)
     assert channel.suspicion is None
     assert channel.probe_due_at is not None
     assert channel.probe_due_at > at(301 + 30)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from receiver.alerts.message import Invalid
+from receiver.alerts.message import InvalidConfig
 
 LONGEST_URL: Final = 2048
 """Characters."""
@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=Config)
 
 
 def read(model: type[Model], config: Mapping[str, object]) -> Model:
-    """Return a configuration as its model, or raise `Invalid` with all that is wrong."""
+    """Return a configuration as its model, or raise `InvalidConfig` with all that is wrong."""
     try:
         return model.model_validate(config)
     except ValidationError as error:
@@ -35,7 +35,7 @@ def read(model: type[Model], config: Mapping[str, object]) -> Model:
             ".".join(map(str, one["loc"])) or "config": one["msg"]
             for one in error.errors(include_input=False)
         }
-        raise Invalid(problems) from None
+        raise InvalidConfig(problems) from None
 
 
 def _address(text: str) -> str:

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
-from receiver.alerts.message import Message, Sent
+from receiver.alerts.message import DeliveryResult, Message
 from receiver.outbound.client import Reply, Unanswered
 
 WORDS: Final = 500
@@ -18,9 +18,9 @@ PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HT
 """Refusals that are about now, and not about what was sent."""
 
 
-def judge(reply: Reply, hidden: Iterable[str]) -> Sent:
+def judge(reply: Reply, hidden: Iterable[str]) -> DeliveryResult:
     """Return what an answer means: 2xx is delivered, a refusal (4xx) is for good unless it is about now."""
-    return Sent(
+    return DeliveryResult(
         ok=200 <= reply.status < 300,
         permanent=400 <= reply.status < 500 and reply.status not in PASSING,
         retry_after=wait_of(reply.retry_after, datetime.now(UTC)),
@@ -29,9 +29,9 @@ def judge(reply: Reply, hidden: Iterable[str]) -> Sent:
     )
 
 
-def unanswered(error: Unanswered) -> Sent:
+def unanswered(error: Unanswered) -> DeliveryResult:
     """Return what silence means: try again."""
-    return Sent(ok=False, answer=f"no answer: {error}")
+    return DeliveryResult(ok=False, answer=f"no answer: {error}")
 
 
 def wait_of(header: str | None, now: datetime) -> timedelta | None:

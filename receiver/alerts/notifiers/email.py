@@ -23,13 +23,13 @@ from aiosmtplib import (
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from receiver.alerts.message import Message, Sent
+from receiver.alerts.message import DeliveryResult, Message
 from receiver.alerts.notifiers.config import Config, read
 from receiver.alerts.notifiers.delivery_result import links, unanswered, words
-from receiver.alerts.notifiers.texts import Text, text_of
+from receiver.alerts.notifiers.texts import RenderedMessage, text_of
 from receiver.i18n.reasons import language
 from receiver.outbound.client import Unanswered
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 
 PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
 """Where mail servers listen, by how the connection is encrypted."""
@@ -57,7 +57,7 @@ def _recipient(text: str) -> str:
     return text
 
 
-class Email(Config):
+class EmailConfig(Config):
     """The server, and from whom to whom."""
 
     host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s/@]+$")]
@@ -72,7 +72,7 @@ class Email(Config):
     ]
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "Email":
+    def _is_whole(self) -> "EmailConfig":
         if (self.user is None) != (self.password is None):
             raise PydanticCustomError("login", "A user and a password belong together")
         return self
@@ -103,20 +103,24 @@ class EmailNotifier:
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form."""
-        return read(Email, config).stored()
+        return read(EmailConfig, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return all but the password."""
-        return {name: value for name, value in read(Email, config).stored().items() if name != "password"}
+        return {
+            name: value for name, value in read(EmailConfig, config).stored().items() if name != "password"
+        }
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         """Hand it to the mail server once."""
-        email = read(Email, config)
+        email = read(EmailConfig, config)
         hidden = [*email.secrets, *links(message)]
         try:
             return await _deliver(email, letter(email, message), outgoing, hidden)
         except TimeoutError:
-            return Sent(ok=False, answer="no answer: timed out")
+            return DeliveryResult(ok=False, answer="no answer: timed out")
         except Unanswered as error:
             return unanswered(error)
         except SMTPResponseException as error:
@@ -125,12 +129,14 @@ class EmailNotifier:
             worst = min(error.recipients, key=lambda one: one.code)
             return _refused(worst.code, worst.message, hidden)
         except SMTPException as error:
-            return Sent(ok=False, answer=words(f"no answer: {error}", hidden))
+            return DeliveryResult(ok=False, answer=words(f"no answer: {error}", hidden))
         except OSError as error:
-            return Sent(ok=False, answer=f"no answer: {type(error).__name__}")
+            return DeliveryResult(ok=False, answer=f"no answer: {type(error).__name__}")
 
 
-async def _deliver(email: Email, mail: EmailMessage, outgoing: Outgoing, hidden: list[str]) -> Sent:
+async def _deliver(
+    email: EmailConfig, mail: EmailMessage, outgoing: EgressPolicy, hidden: list[str]
+) -> DeliveryResult:
     end = asyncio.get_running_loop().time() + outgoing.seconds
     opened = await outgoing.connect(email.host, email.port or PORTS[email.tls])
     server = _server(email, opened, outgoing)
@@ -148,10 +154,10 @@ async def _deliver(email: Email, mail: EmailMessage, outgoing: Outgoing, hidden:
         if isinstance(transport, _Abortable):
             transport.abort()
     some = f" (refused: {', '.join(refused)})" if refused else ""
-    return Sent(ok=True, status=ACCEPTED, answer=words(answer + some, hidden))
+    return DeliveryResult(ok=True, status=ACCEPTED, answer=words(answer + some, hidden))
 
 
-def _server(email: Email, opened: socket.socket, outgoing: Outgoing) -> SMTP:
+def _server(email: EmailConfig, opened: socket.socket, outgoing: EgressPolicy) -> SMTP:
     address = opened.getsockname()[0]
     return SMTP(
         hostname=email.host,
@@ -167,11 +173,11 @@ def _server(email: Email, opened: socket.socket, outgoing: Outgoing) -> SMTP:
     )
 
 
-def _refused(code: int, answer: str, hidden: list[str]) -> Sent:
-    return Sent(ok=False, permanent=code >= FOR_GOOD, status=code, answer=words(answer, hidden))
+def _refused(code: int, answer: str, hidden: list[str]) -> DeliveryResult:
+    return DeliveryResult(ok=False, permanent=code >= FOR_GOOD, status=code, answer=words(answer, hidden))
 
 
-def letter(email: Email, message: Message) -> EmailMessage:
+def letter(email: EmailConfig, message: Message) -> EmailMessage:
     """Return a message as an e-mail, in plain text and as simple HTML."""
     text = text_of(message)
     mail = EmailMessage(POLICY)
@@ -186,7 +192,7 @@ def letter(email: Email, message: Message) -> EmailMessage:
     return mail
 
 
-def page(text: Text, locale: str) -> str:
+def page(text: RenderedMessage, locale: str) -> str:
     """Return a text as HTML that loads nothing."""
     parts = []
     for news in text.news:

@@ -16,10 +16,10 @@ from db.alerts.alerts import IN_APP
 from db.alerts.messages import find_recipients, notify_members
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
-from receiver.alerts.message import Item, Message, Sent
+from receiver.alerts.message import DeliveryResult, Message, MessageItem
 from receiver.alerts.notifiers.config import Config, read
 from receiver.alerts.notifiers.texts import text_of
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 
 
 class Audience(Config):
@@ -51,11 +51,13 @@ class InApp:
         """Return everything: nothing of it is secret."""
         return config
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         """Show a message to each recipient, once however often it is tried."""
         tenant_id = message.tenant_id
         if tenant_id is None:
-            return Sent(False, permanent=True, answer="it belongs to no tenant")
+            return DeliveryResult(False, permanent=True, answer="it belongs to no tenant")
         kind, ref_id = _kind(message), _reference(message)
         payload = orjson.dumps(self._payload(message), default=str).decode()  # asyncpg has a UUID of its own
         try:
@@ -65,10 +67,10 @@ class InApp:
                 await notify_members(connection, tenant_id, ids, kind, ref_id, payload)
         except (*TRANSIENT, asyncpg.PostgresError) as error:
             # Its own words may hold what is in a row.
-            return Sent(False, answer=f"notifications refuses it: {type(error).__name__}")
+            return DeliveryResult(False, answer=f"notifications refuses it: {type(error).__name__}")
         if not owners:
-            return Sent(False, permanent=True, answer="no active member to tell")
-        return Sent(True, answer=f"shown to {len(owners)}")
+            return DeliveryResult(False, permanent=True, answer="no active member to tell")
+        return DeliveryResult(True, answer=f"shown to {len(owners)}")
 
     def _payload(self, message: Message) -> dict[str, object]:
         text = text_of(message)
@@ -77,7 +79,7 @@ class InApp:
         return {**shared, **(items[0] if len(items) == 1 else {"items": items})}
 
 
-def _shown(item: Item) -> dict[str, object]:
+def _shown(item: MessageItem) -> dict[str, object]:
     lasted = None if item.resolved_at is None else int((item.resolved_at - item.started_at).total_seconds())
     return {
         "event": item.event,

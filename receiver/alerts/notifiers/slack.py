@@ -8,18 +8,18 @@ from typing import Final
 
 import orjson
 
-from receiver.alerts.message import Message, Sent
+from receiver.alerts.message import DeliveryResult, Message
 from receiver.alerts.notifiers.config import Config, Url, origin, read
 from receiver.alerts.notifiers.delivery_result import judge, links, unanswered
-from receiver.alerts.notifiers.texts import News, Text, text_of
+from receiver.alerts.notifiers.texts import RenderedItem, RenderedMessage, text_of
 from receiver.outbound.client import Unanswered
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 
 HEADER_LIMIT: Final = 150
 """Characters that Slack takes in a header."""
 
 
-class Slack(Config):
+class SlackConfig(Config):
     """Where it goes."""
 
     url: Url
@@ -35,15 +35,17 @@ class SlackNotifier:
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form."""
-        return read(Slack, config).stored()
+        return read(SlackConfig, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return whose server it is."""
-        return {"url": origin(Slack.model_validate(config).url)}
+        return {"url": origin(SlackConfig.model_validate(config).url)}
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         """Post it once."""
-        url = Slack.model_validate(config).url
+        url = SlackConfig.model_validate(config).url
         body = orjson.dumps(document(text_of(message)))
         try:
             reply = await outgoing.post(url, body, {"Content-Type": "application/json"})
@@ -52,7 +54,7 @@ class SlackNotifier:
         return judge(reply, [url, *links(message)])
 
 
-def document(text: Text) -> Mapping[str, object]:
+def document(text: RenderedMessage) -> Mapping[str, object]:
     """Return a text as Slack takes it; `text` is for notifications, which show no blocks."""
     return {
         "text": _escaped(text.subject),
@@ -62,7 +64,7 @@ def document(text: Text) -> Mapping[str, object]:
     }
 
 
-def _blocks(text: Text) -> Iterator[Mapping[str, object]]:
+def _blocks(text: RenderedMessage) -> Iterator[Mapping[str, object]]:
     if len(text.news) > 1:
         yield {"type": "header", "text": {"type": "plain_text", "text": text.subject[:HEADER_LIMIT]}}
     for news in text.news:
@@ -71,7 +73,7 @@ def _blocks(text: Text) -> Iterator[Mapping[str, object]]:
         yield _section(text.more)
 
 
-def _lines(news: News, label: str) -> Iterator[str]:
+def _lines(news: RenderedItem, label: str) -> Iterator[str]:
     yield _escaped(news.head)
     yield from map(_escaped, news.details)
     if news.link:

@@ -10,12 +10,12 @@ from typing import Annotated, Final
 import orjson
 from pydantic import BeforeValidator, Field
 
-from receiver.alerts.message import Message, Sent
+from receiver.alerts.message import DeliveryResult, Message
 from receiver.alerts.notifiers.config import Config, Url, bare, read
 from receiver.alerts.notifiers.delivery_result import LONGEST_WAIT, judge, links, unanswered, words
 from receiver.alerts.notifiers.texts import text_of
 from receiver.outbound.client import Reply, Unanswered
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 
 API: Final = "https://api.telegram.org"
 ITEMS_SHOWN: Final = 5
@@ -28,7 +28,7 @@ def _digits(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class Telegram(Config):
+class TelegramConfig(Config):
     """Who tells, and which chat; `api_url` is for bot API servers of one's own."""
 
     token: Annotated[str, Field(pattern=r"^[0-9]{1,20}:[A-Za-z0-9_-]{20,100}$")]
@@ -45,17 +45,19 @@ class TelegramNotifier:
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return its normal form."""
-        return read(Telegram, config).stored()
+        return read(TelegramConfig, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return which chat it is, and which bot."""
-        telegram = Telegram.model_validate(config)
+        telegram = TelegramConfig.model_validate(config)
         public = {"chat_id": telegram.chat_id, "bot_id": telegram.token.partition(":")[0]}
         return public | ({"api_url": bare(telegram.api_url)} if telegram.api_url else {})
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         """Send it once."""
-        telegram = Telegram.model_validate(config)
+        telegram = TelegramConfig.model_validate(config)
         url = f"{(telegram.api_url or API).rstrip('/')}/bot{telegram.token}/sendMessage"
         body = orjson.dumps(document(telegram.chat_id, message))
         try:
@@ -77,7 +79,7 @@ def _cut(text: str) -> str:
     return units.decode("utf-16-le", "ignore")
 
 
-def _judge(reply: Reply, hidden: list[str]) -> Sent:
+def _judge(reply: Reply, hidden: list[str]) -> DeliveryResult:
     """Return what Telegram answered: its own words and its own time to wait are in the body."""
     sent = judge(reply, hidden)
     try:

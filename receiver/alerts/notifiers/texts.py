@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from babel.dates import format_date, format_time, format_timedelta, get_timezone_gmt
 from babel.lists import format_list
 
-from receiver.alerts.message import Event, Item, Message
+from receiver.alerts.message import Event, Message, MessageItem
 from receiver.i18n.reasons import N_, catalogue, language, reason_text
 from statemachine.gateway import Cause
 from statemachine.model import State
@@ -58,7 +58,7 @@ EXACT: Final = 10**9
 """Keeps babel from turning 8 days into a week."""
 
 
-class News(NamedTuple):
+class RenderedItem(NamedTuple):
     """One piece of news, in words."""
 
     head: str
@@ -66,11 +66,11 @@ class News(NamedTuple):
     link: str | None = None
 
 
-class Text(NamedTuple):
+class RenderedMessage(NamedTuple):
     """A message in words."""
 
     subject: str
-    news: tuple[News, ...]
+    news: tuple[RenderedItem, ...]
     more: str | None
     """How many more there are than `news` has."""
     link_label: str
@@ -82,21 +82,21 @@ class Text(NamedTuple):
         return "\n\n".join([*parts, self.more] if self.more else parts)
 
 
-def text_of(message: Message, shown: int = ITEMS_SHOWN) -> Text:
+def text_of(message: Message, shown: int = ITEMS_SHOWN) -> RenderedMessage:
     """Return a message in its reader's language and time zone, this many pieces of news in words."""
-    speaker = _Speaker(message)
+    speaker = MessageRenderer(message)
     news = speaker.test() if message.is_test else tuple(map(speaker.news, message.items[:shown]))
     more = 0 if message.is_test else max(0, len(message.items) - shown)
-    return Text(speaker.subject(), news, speaker.more(more), speaker.say(N_("Reconnect")))
+    return RenderedMessage(speaker.subject(), news, speaker.more(more), speaker.say(N_("Reconnect")))
 
 
-def _lines(news: News, label: str) -> Iterator[str]:
+def _lines(news: RenderedItem, label: str) -> Iterator[str]:
     yield from (news.head, *news.details)
     if news.link:
         yield f"{label}: {news.link}"
 
 
-class _Speaker:
+class MessageRenderer:
     """Says one message in one language."""
 
     def __init__(self, message: Message) -> None:
@@ -108,8 +108,8 @@ class _Speaker:
     def say(self, sentence: str) -> str:
         return self._words.gettext(sentence)
 
-    def test(self) -> tuple[News, ...]:
-        return (News(self.say(N_("This destination works. Nothing has happened."))),)
+    def test(self) -> tuple[RenderedItem, ...]:
+        return (RenderedItem(self.say(N_("This destination works. Nothing has happened."))),)
 
     def subject(self) -> str:
         items = self._message.items
@@ -117,24 +117,24 @@ class _Speaker:
             return self.say(N_("Test message from Zapwatch"))
         return self._title(items[0]) if len(items) == 1 else self._counted(items)
 
-    def news(self, item: Item) -> News:
+    def news(self, item: MessageItem) -> RenderedItem:
         head = self._title(item) + "."
         if item.needs_scan:
             head += " " + self.say(N_("Reconnect by QR code in Settings."))
-        return News(head, tuple(self._details(item)), item.link)
+        return RenderedItem(head, tuple(self._details(item)), item.link)
 
     def more(self, count: int) -> str | None:
         words = self._words.ngettext("And {n} more.", "And {n} more.", count)
         return words.format(n=count) if count else None
 
-    def _title(self, item: Item) -> str:
+    def _title(self, item: MessageItem) -> str:
         if item.event is Event.EXPIRING:
             return self._expiring(item)
         titles = {**TITLES, **REMINDERS} if self._message.is_reminder else TITLES
         state = self.say(STATES.get(item.state or "", STATES[State.UNKNOWN.shown]))
         return self.say(titles[item.event]).format(name=_name(item.name), state=state)
 
-    def _expiring(self, item: Item) -> str:
+    def _expiring(self, item: MessageItem) -> str:
         left = (item.expires_at or self._message.at) - self._message.at
         days = max(0, ceil(left / timedelta(days=1)))
         words = self._words.ngettext(
@@ -144,7 +144,7 @@ class _Speaker:
         )
         return words.format(name=_name(item.name), n=days)
 
-    def _counted(self, items: Iterable[Item]) -> str:
+    def _counted(self, items: Iterable[MessageItem]) -> str:
         counts = Counter(item.event for item in items)
         return format_list([self._count(event, n) for event, n in counts.items()], locale=self._locale)
 
@@ -169,7 +169,7 @@ class _Speaker:
                 words = ngettext("{n} channel changed its state", "{n} channels changed their state", n)
         return words.format(n=n)
 
-    def _details(self, item: Item) -> Iterator[str]:
+    def _details(self, item: MessageItem) -> Iterator[str]:
         if item.event is Event.GATEWAY_OPENED and item.kind in CAUSES:
             yield self.say(CAUSES[Cause(item.kind)])
         if item.affected is not None:
@@ -181,7 +181,7 @@ class _Speaker:
             yield reason_text(item.reason, self._message.locale)
         yield self._when(item)
 
-    def _when(self, item: Item) -> str:
+    def _when(self, item: MessageItem) -> str:
         if item.expires_at is not None:
             words = self.say(N_("It is paid until {end}. Renew it, or the channel will be lost."))
             return words.format(end=self._time(item.expires_at))

@@ -16,11 +16,11 @@ import orjson
 from pydantic import AfterValidator, AwareDatetime
 from pydantic_core import PydanticCustomError
 
-from receiver.alerts.message import Event, Item, Message, Sent
+from receiver.alerts.message import DeliveryResult, Event, Message, MessageItem
 from receiver.alerts.notifiers.config import Config, Url, bare, read
 from receiver.alerts.notifiers.delivery_result import judge, links, unanswered
 from receiver.outbound.client import Unanswered
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 
 PREFIX: Final = "whsec_"
 KEY_BYTES: Final = 32
@@ -46,7 +46,7 @@ def _secret(text: str) -> str:
 Secret = Annotated[str, AfterValidator(_secret)]
 
 
-class Webhook(Config):
+class WebhookConfig(Config):
     """Where it goes, and what signs it."""
 
     url: Url
@@ -75,17 +75,19 @@ class WebhookNotifier:
             until = datetime.now(UTC) + OLD_SECRET_KEPT
             fields |= {"old_secret": fields.pop("secret"), "old_secret_until": until}
         fields.setdefault("secret", PREFIX + b64encode(token_bytes(KEY_BYTES)).decode())
-        return read(Webhook, fields).stored()
+        return read(WebhookConfig, fields).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return where it goes, and until when an old secret signs."""
-        webhook = Webhook.model_validate(config)
+        webhook = WebhookConfig.model_validate(config)
         until = webhook.old_secret_until
         return {"url": bare(webhook.url)} | ({"old_secret_until": until.isoformat()} if until else {})
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         """Post it once."""
-        webhook = Webhook.model_validate(config)
+        webhook = WebhookConfig.model_validate(config)
         now = datetime.now(UTC)
         secrets = webhook.secrets(now)
         # asyncpg's UUID is a subclass, which orjson doesn't take for one.
@@ -121,7 +123,7 @@ def document(message: Message) -> Mapping[str, object]:
     return {"type": name, "timestamp": _time(message.at), "data": _data(item)}
 
 
-def _data(item: Item | None) -> Mapping[str, object]:
+def _data(item: MessageItem | None) -> Mapping[str, object]:
     if item is None:
         return dict.fromkeys(FIELDS)
     values = (
@@ -144,7 +146,7 @@ FIELDS: Final = (
 """Of `data`, for every type; more is added for gateways, states and subscriptions."""
 
 
-def _seconds(item: Item) -> int | None:
+def _seconds(item: MessageItem) -> int | None:
     return None if item.resolved_at is None else int((item.resolved_at - item.started_at).total_seconds())
 
 

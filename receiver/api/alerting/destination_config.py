@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from db.alerts.destinations import Config
 from db.connection.json_columns import merge_patch
-from receiver.alerts.message import Invalid as BadConfig
+from receiver.alerts.message import InvalidConfig as BadConfig
 from receiver.alerts.message import Notifier
 from receiver.api.body import pointer
 from receiver.http.problems import FieldProblem, Invalid

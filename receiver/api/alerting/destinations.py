@@ -19,7 +19,7 @@ from db.registry.tenants import UnknownTenant
 from db.vault import VaultError
 from receiver.alerts.alert_url import EVENTS
 from receiver.alerts.message import Event
-from receiver.alerts.send_test import TooSoon
+from receiver.alerts.send_test import TestTooSoon
 from receiver.api import views
 from receiver.api.alerting.destination_config import Configuration, changed, checked, seen
 from receiver.api.body import Body, Id, Name, pointer, read
@@ -87,7 +87,7 @@ async def create(call: Call) -> Response:
         kinds = ", ".join(sorted(app.notifiers))
         raise Invalid([FieldProblem("/kind", f"Must be one of: {kinds}.")])
     given = body.config.given()
-    new = destinations.NewDestination(
+    new = destinations.DestinationSpec(
         tenant_id=tenant_id,
         kind=body.kind,
         name=body.name,
@@ -169,7 +169,7 @@ async def test(call: Call) -> Response:
         raise Conflict("This kind of destination can't be tried here.")
     try:
         tested = await call.app.trial.send(found, found.config)
-    except TooSoon as early:
+    except TestTooSoon as early:
         raise TooMany("This destination was tried only just now.", early.again_in) from None
     except UnknownDestination:
         raise _unknown() from None

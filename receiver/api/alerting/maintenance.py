@@ -41,7 +41,7 @@ async def create(call: Call) -> Response:
     """Have nobody told for a time; what is still down at its end is told then."""
     body = await read(call.request, NewWindow)
     _expect_sense(body)
-    new = maintenance.NewWindow(
+    new = maintenance.MaintenanceSpec(
         starts_at=body.starts_at,
         ends_at=body.ends_at,
         tenant_id=_tenant_for(call, body),

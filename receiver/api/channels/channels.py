@@ -48,7 +48,7 @@ class ChannelPatch(Body):
 async def create(call: Call) -> Response:
     """Register a channel; its webhook address is shown now and never again."""
     body = await read(call.request, NewChannel)
-    new = registry.NewChannel(
+    new = registry.ChannelSpec(
         provider=body.provider,
         instance=body.instance,
         api_url=body.api_url,
@@ -92,7 +92,7 @@ async def state(call: Call) -> Response:
 async def change(call: Call) -> Response:
     """Change name, address, key and metadata of a channel; metadata is merged (RFC 7396)."""
     channel_id, body = call.id(), await read(call.request, ChannelPatch)
-    change = registry.Change(
+    change = registry.ChannelUpdate(
         given=frozenset(body.model_fields_set),
         name=body.name,
         api_url=body.api_url,

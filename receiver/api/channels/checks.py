@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from db.codec.channel import state_of
 from db.reconcile.check_jobs import Check, read_check, start_check
-from db.reconcile.claims import Target, probe_target
+from db.reconcile.claims import ProbeTarget, probe_target
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query
 from receiver.http.problems import Conflict, NotFound
@@ -54,7 +54,7 @@ async def show(call: Call) -> Response:
     return Json(_shown(check))
 
 
-async def _askable(call: Call, channel_id: UUID) -> Target:
+async def _askable(call: Call, channel_id: UUID) -> ProbeTarget:
     async with call.app.pool.acquire() as connection:
         found = await probe_target(connection, channel_id, call.tenant_id)
     if found is None:

@@ -9,7 +9,7 @@ from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query
 from receiver.http.problems import BadGateway, Conflict, MethodNotAllowed, NotFound, TooMany
 from receiver.providers.qr import png_of
-from receiver.recovery.qr import NotShown, NotTold, Shown, TooSoon, show_qr
+from receiver.recovery.qr import QrNotGiven, QrNotShown, QrShown, QrTooSoon, show_qr
 
 UNKEPT: Final = {"Cache-Control": "no-store"}
 
@@ -24,20 +24,20 @@ async def show(call: Call) -> Response:
     match outcome:
         case None:
             raise NotFound("There is no such channel.")
-        case Shown():
+        case QrShown():
             return _answer(call, outcome)
-        case NotShown(why):
+        case QrNotShown(why):
             raise Conflict(why)
-        case NotTold(why, again_in):
+        case QrNotGiven(why, again_in):
             raise BadGateway(why, again_in=None if again_in is None else ceil(again_in.total_seconds()))
-        case TooSoon(again_in):
+        case QrTooSoon(again_in):
             detail = "The gateway was asked for this channel's QR only just now."
             raise TooMany(detail, again_in)
         case _:
             assert_never(outcome)
 
 
-def _answer(call: Call, shown: Shown) -> Response:
+def _answer(call: Call, shown: QrShown) -> Response:
     if shown.qr.image is not None and _wants_picture(call.request.headers.get("accept", "")):
         return Response(png_of(shown.qr.image), media_type="image/png", headers=UNKEPT)
     qr = shown.qr

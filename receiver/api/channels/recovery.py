@@ -10,7 +10,7 @@ from db.reconcile.recoveries import Outcome, OverBudget
 from receiver.api.endpoint import Call, Json, Operation
 from receiver.http.problems import Conflict, NotFound, TooMany
 from receiver.outbound.credentials import Unaskable
-from receiver.recovery.orders import Declined, Tried
+from receiver.recovery.orders import RecoveryAttempt, RecoveryDeclined
 
 NOT_NEEDED: Final = "not_needed"
 """The outcome when a probe says open before anything was ordered."""
@@ -31,10 +31,10 @@ async def restart(call: Call) -> Response:
     return Json({**_shown(tried), "state": state_of(found.row["state"]).shown})
 
 
-async def _ordered(call: Call, channel_id: UUID) -> Tried:
+async def _ordered(call: Call, channel_id: UUID) -> RecoveryAttempt:
     try:
         tried = await call.app.recovery.by_hand(channel_id, call.tenant_id)
-    except Declined as reason:
+    except RecoveryDeclined as reason:
         raise Conflict(str(reason)) from None
     except Unaskable as reason:
         raise Conflict(f"Its gateway can't be asked: {reason}.") from None
@@ -45,7 +45,7 @@ async def _ordered(call: Call, channel_id: UUID) -> Tried:
     return tried
 
 
-def _shown(tried: Tried) -> dict[str, object]:
+def _shown(tried: RecoveryAttempt) -> dict[str, object]:
     probed = tried.probed
     outcome = Outcome.RECOVERED if tried.healed else Outcome.FAILED
     return {

@@ -10,25 +10,25 @@ from datetime import datetime
 from typing import Final
 
 from db.reconcile.qr import SHOWN_FOR, Qr
-from db.registry.imports import Listed
+from db.registry.imports import ListedInstance
 from receiver.providers.evolution import qr, recovery, sweep, webhooks
-from receiver.providers.evolution.deep import Deep
+from receiver.providers.evolution.deep import EvolutionDeepProbe
 from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     SECRET_HEADER,
-    Answer,
+    BulkAnswer,
     Condition,
-    Futile,
     Listing,
+    NotApplicable,
     Order,
+    ProbeAnswer,
     Question,
-    Remedy,
+    RecoveryAction,
+    RecoveryPlan,
+    RegisteredWebhooks,
     Report,
-    Slots,
-    Sweep,
-    Treatment,
     by_status,
     clean,
     document_of,
@@ -50,7 +50,7 @@ class Evolution:
     one_key_for_all: Final = True
     sweep_is_hint: Final = False
     qr_life: Final = SHOWN_FOR
-    deep: Final = Deep()
+    deep: Final = EvolutionDeepProbe()
     remedies: Final = recovery.REMEDIES
     curable: Final = recovery.CURABLE
 
@@ -66,13 +66,13 @@ class Evolution:
         """Return the question connectionState (docs/provider-facts.md#evolution-connection-state)."""
         return Question(f"/instance/connectionState/{segment(instance)}", {"apikey": key})
 
-    def read(self, status: int, body: bytes) -> Answer:
+    def read(self, status: int, body: bytes) -> ProbeAnswer:
         """Return what an answer of connectionState says; `status` is the HTTP status."""
         document = document_of(body)
         if status == 200:
             return _read_state(document)
         if status == 404 and document is not None and "does not exist" in _message(document):
-            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+            return ProbeAnswer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
         return by_status(status)
 
     def read_version(self, body: bytes) -> str | None:
@@ -108,18 +108,18 @@ class Evolution:
         """Return the one place that an instance has, whatever it is told."""
         return (SLOT,)
 
-    def read_slots(self, status: int, body: bytes) -> Slots | None:
+    def read_slots(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return the row of webhook/find; one that is not enabled is free, whatever address it has."""
         if status != 200:
             return None
         if body.strip() == b"null":
-            return Slots({SLOT: ""}, {})
+            return RegisteredWebhooks({SLOT: ""}, {})
         row = document_of(body)
         if row is None or "enabled" not in row:
             return None
         url = row.get("url")
         address = url if row["enabled"] is True and isinstance(url, str) else ""
-        return Slots({SLOT: address}, row, secret_in(row))
+        return RegisteredWebhooks({SLOT: address}, row, secret_in(row))
 
     def sends_secret(self, version: str | None) -> bool:
         """Say whether the version has headers."""
@@ -147,11 +147,11 @@ class Evolution:
         """Return webhook/set with what was there."""
         return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
 
-    def treat(self, condition: Condition) -> Treatment | Futile:
+    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return what helps a channel that stands so."""
         return recovery.treat(condition)
 
-    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the restart or the connect."""
         return recovery.order(remedy, instance, key, version)
 
@@ -178,12 +178,12 @@ class Evolution:
         """Return the question `/metrics`, which takes no key."""
         return sweep.METRICS
 
-    def read_all(self, status: int, body: bytes) -> Sweep | None:
+    def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
         """Return the states in `/metrics`: what connectionState would say, from the same memory."""
         return sweep.read(status, body)
 
 
-def _listed(row: dict[str, object]) -> Listed | None:
+def _listed(row: dict[str, object]) -> ListedInstance | None:
     """Return an instance; the owner's number is known from its first connection on."""
     about = row.get("instance", row)
     if not isinstance(about, dict):
@@ -192,7 +192,7 @@ def _listed(row: dict[str, object]) -> Listed | None:
     owner = clean(about.get("ownerJid", about.get("owner")))
     if instance is None:
         return None
-    return Listed(
+    return ListedInstance(
         instance,
         phone=phone_of(owner),
         profile=clean(about.get("profileName")),
@@ -200,19 +200,19 @@ def _listed(row: dict[str, object]) -> Listed | None:
     )
 
 
-def _read_state(document: dict[str, object] | None) -> Answer:
+def _read_state(document: dict[str, object] | None) -> ProbeAnswer:
     if document is None or document.get("error") is True:
-        return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, 200)
+        return ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE, 200)
     instance = document.get("instance")
     match instance.get("state") if isinstance(instance, dict) else None:
         case "open":
-            return Answer(Trigger.OPENED, None, 200)
+            return ProbeAnswer(Trigger.OPENED, None, 200)
         case "connecting":
-            return Answer(Trigger.CONNECTING, Reason.CONNECTING, 200)
+            return ProbeAnswer(Trigger.CONNECTING, Reason.CONNECTING, 200)
         case "close" | "refused":
-            return Answer(Trigger.DROPPED, Reason.DISCONNECTED, 200)
+            return ProbeAnswer(Trigger.DROPPED, Reason.DISCONNECTED, 200)
         case _:
-            return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, 200)
+            return ProbeAnswer(Trigger.NOT_LOADED, Reason.NOT_LOADED, 200)
 
 
 def _message(document: dict[str, object]) -> str:

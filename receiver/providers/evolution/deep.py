@@ -13,8 +13,8 @@ import orjson
 
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.report import (
+    DeepProbeResult,
     Order,
-    Pulse,
     Question,
     clean,
     document_of,
@@ -35,7 +35,7 @@ BAILEYS: Final = "WHATSAPP-BAILEYS"
 """The one integration that has a socket; the others always say open."""
 
 
-class Deep:
+class EvolutionDeepProbe:
     """See the module."""
 
     def has_records(self, version: str) -> bool:
@@ -59,7 +59,7 @@ class Deep:
         path = f"/chat/whatsappNumbers/{segment(instance)}"
         return Order("POST", path, {"apikey": key}, {"numbers": [NUMBER]})
 
-    def read(self, status: int, body: bytes) -> Pulse:
+    def read(self, status: int, body: bytes) -> DeepProbeResult:
         """Return what an answer of whatsappNumbers proves."""
         match status:
             case 200:
@@ -67,9 +67,9 @@ class Deep:
             case 400:
                 return _of_error(document_of(body))
             case 500 if "Connection Closed" in _words(document_of(body)):
-                return Pulse.DEAD
+                return DeepProbeResult.DEAD
             case _:
-                return Pulse.UNANSWERED
+                return DeepProbeResult.UNANSWERED
 
 
 def _sign(row: dict[str, object]) -> str | None:
@@ -80,22 +80,24 @@ def _sign(row: dict[str, object]) -> str | None:
     return " ".join(["close", *(str(it) for it in (code, at) if it is not None)])
 
 
-def _of_list(rows: list[dict[str, object]] | None) -> Pulse:
+def _of_list(rows: list[dict[str, object]] | None) -> DeepProbeResult:
     """A number that exists may have been answered from the cache of seven days, without WhatsApp."""
     if rows is None or any(row.get("exists") is True for row in rows):
-        return Pulse.UNANSWERED
-    return Pulse.ALIVE
+        return DeepProbeResult.UNANSWERED
+    return DeepProbeResult.ALIVE
 
 
-def _of_error(document: dict[str, object] | None) -> Pulse:
+def _of_error(document: dict[str, object] | None) -> DeepProbeResult:
     """From 2.3.0 on it is the error itself as JSON; of one that isn't Baileys' own only `{}` is left."""
     if document == {}:
-        return Pulse.DOUBTFUL
+        return DeepProbeResult.DOUBTFUL
     output = (document or {}).get("output")
     code = output.get("statusCode") if isinstance(output, dict) else None
     if document is None or document.get("isBoom") is not True:
-        return Pulse.UNANSWERED
-    return {CLOSED: Pulse.DEAD, TIMED_OUT: Pulse.DOUBTFUL}.get(number(code) or 0, Pulse.UNANSWERED)
+        return DeepProbeResult.UNANSWERED
+    return {CLOSED: DeepProbeResult.DEAD, TIMED_OUT: DeepProbeResult.DOUBTFUL}.get(
+        number(code) or 0, DeepProbeResult.UNANSWERED
+    )
 
 
 def _words(document: dict[str, object] | None) -> str:

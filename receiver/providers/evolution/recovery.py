@@ -8,31 +8,39 @@ instance. docs/provider-facts.md#evolution-orders
 from typing import Final
 
 from receiver.providers.evolution.versions import is_v1
-from receiver.providers.report import Condition, Futile, Order, Remedy, Treatment, hopeless, segment
-from statemachine.model import Ailment, State, Trigger
+from receiver.providers.report import (
+    Condition,
+    NotApplicable,
+    Order,
+    RecoveryAction,
+    RecoveryPlan,
+    hopeless,
+    segment,
+)
+from statemachine.model import RecoverableCondition, State, Trigger
 
-REMEDIES: Final = frozenset({Remedy.RESTART, Remedy.CONNECT})
-CURABLE: Final = (Ailment.STUCK, Ailment.DROPPED)
+REMEDIES: Final = frozenset({RecoveryAction.RESTART, RecoveryAction.CONNECT})
+CURABLE: Final = (RecoverableCondition.STUCK, RecoverableCondition.DROPPED)
 
 
-def treat(condition: Condition) -> Treatment | Futile:
+def treat(condition: Condition) -> RecoveryPlan | NotApplicable:
     """Return what helps: restart from a connecting that is not fresh, connect from a dropped close."""
     match condition.state:
         case State.CONNECTING if condition.lasted < condition.stuck_after:
-            return Futile("It has not been connecting for long, and may open by itself.")
+            return NotApplicable("It has not been connecting for long, and may open by itself.")
         case State.CONNECTING if condition.version is None:
-            return Futile("Its gateway's version is not known yet, and so not how to restart it.")
+            return NotApplicable("Its gateway's version is not known yet, and so not how to restart it.")
         case State.CONNECTING:
-            return Treatment(Remedy.RESTART, if_seen=Trigger.CONNECTING)
+            return RecoveryPlan(RecoveryAction.RESTART, if_seen=Trigger.CONNECTING)
         case State.DROPPED:
-            return Treatment(Remedy.CONNECT, if_seen=Trigger.DROPPED)
+            return RecoveryPlan(RecoveryAction.CONNECT, if_seen=Trigger.DROPPED)
         case _:
             return hopeless(condition)
 
 
-def order(remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+def order(remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
     """Return the call: restart is PUT in v1 and POST from 2.0 on; the other verb is an unknown route."""
-    if remedy is Remedy.CONNECT:
+    if remedy is RecoveryAction.CONNECT:
         return Order("GET", f"/instance/connect/{segment(instance)}", {"apikey": key})
     return Order(
         "PUT" if is_v1(version) else "POST", f"/instance/restart/{segment(instance)}", {"apikey": key}

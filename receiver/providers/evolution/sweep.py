@@ -13,15 +13,15 @@ of lines are escaped.
 import re
 from typing import Final
 
-from receiver.providers.report import Answer, Question, Sweep
+from receiver.providers.report import BulkAnswer, ProbeAnswer, Question
 from statemachine.model import Reason, Trigger
 
 METRICS: Final = Question("/metrics", {})
 ANSWERS: Final = {
-    b"open": Answer(Trigger.OPENED, None, 200),
-    b"connecting": Answer(Trigger.CONNECTING, Reason.CONNECTING, 200),
-    b"close": Answer(Trigger.DROPPED, Reason.DISCONNECTED, 200),
-    b"refused": Answer(Trigger.DROPPED, Reason.DISCONNECTED, 200),
+    b"open": ProbeAnswer(Trigger.OPENED, None, 200),
+    b"connecting": ProbeAnswer(Trigger.CONNECTING, Reason.CONNECTING, 200),
+    b"close": ProbeAnswer(Trigger.DROPPED, Reason.DISCONNECTED, 200),
+    b"refused": ProbeAnswer(Trigger.DROPPED, Reason.DISCONNECTED, 200),
 }
 """As connectionState's. Other words, `unknown` among them, say nothing here: the channel is asked itself."""
 OURS: Final = re.compile(rb"^evolution_instances_total ", re.M)
@@ -32,12 +32,12 @@ LABEL: Final = re.compile(rb'(?<![^,])(instance|state)="((?:[^"\\]|\\.)*)"(?:,|$
 ESCAPED: Final = re.compile(rb"\\(.)")
 
 
-def read(status: int, body: bytes) -> Sweep | None:
+def read(status: int, body: bytes) -> BulkAnswer | None:
     """Return what the answer says of each instance, or None when it is not Evolution's metrics."""
     if status != 200 or OURS.search(body) is None:
         return None
     labels = (dict(LABEL.findall(line[1])) for line in LINE.finditer(body))
-    return Sweep(
+    return BulkAnswer(
         {
             _plain(found[b"instance"]): ANSWERS[found[b"state"]]
             for found in labels

@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 
-from db.ingest.entry import Owner, Told
+from db.ingest.entry import OwnerProfile, ParsedEvent
 from db.reconcile.qr import Qr
 from receiver.providers.evolution import qr
 from receiver.providers.evolution.versions import is_at_least
@@ -112,37 +112,39 @@ def _event_name(value: object) -> str:
 
 def _said(
     event: str, data: dict[str, object], at: datetime | None, version: str | None
-) -> tuple[Told, str | None]:
+) -> tuple[ParsedEvent, str | None]:
     match event:
         case "connection.update":
             return _connection(data, at, version)
         case "qrcode.updated" if isinstance(data.get("qrcode"), dict):
-            return Told(Trigger.QR_ISSUED, Reason.QR_SHOWN, None, at), "qr"
+            return ParsedEvent(Trigger.QR_ISSUED, Reason.QR_SHOWN, None, at), "qr"
         case "qrcode.updated" if "statusCode" in data or "message" in data:
-            return Told(Trigger.UNPAIRED, Reason.QR_LIMIT, number(data.get("statusCode")), at), "qr limit"
+            return ParsedEvent(
+                Trigger.UNPAIRED, Reason.QR_LIMIT, number(data.get("statusCode")), at
+            ), "qr limit"
         case "qrcode.updated":
             raise Unreadable("qrcode.updated with neither QR nor message")
         case "status.instance":
             return _status(data, at), "closed"
         case "logout.instance":
-            return Told(Trigger.UNPAIRED, Reason.LOGGED_OUT, None, at), "logout"
+            return ParsedEvent(Trigger.UNPAIRED, Reason.LOGGED_OUT, None, at), "logout"
         case "remove.instance" | "instance.delete":
-            return Told(Trigger.UNPAIRED, Reason.INSTANCE_REMOVED, None, at), "removed"
+            return ParsedEvent(Trigger.UNPAIRED, Reason.INSTANCE_REMOVED, None, at), "removed"
         case _:
-            return Told(None, at=at), None
+            return ParsedEvent(None, at=at), None
 
 
-def _connection(data: dict[str, object], at: datetime | None, version: str | None) -> tuple[Told, str]:
+def _connection(data: dict[str, object], at: datetime | None, version: str | None) -> tuple[ParsedEvent, str]:
     code = number(data.get("statusReason"))
     match data.get("state"):
         case "open":
-            return Told(Trigger.OPENED, None, code, at), "open"
+            return ParsedEvent(Trigger.OPENED, None, code, at), "open"
         case "connecting":
-            return Told(Trigger.CONNECTING, Reason.CONNECTING, code, at), "connecting"
+            return ParsedEvent(Trigger.CONNECTING, Reason.CONNECTING, code, at), "connecting"
         case "refused":
-            return Told(Trigger.UNPAIRED, Reason.QR_LIMIT, code, at), "refused"
+            return ParsedEvent(Trigger.UNPAIRED, Reason.QR_LIMIT, code, at), "refused"
         case "close":
-            return Told(_close_trigger(code, version), _close_reason(code), code, at), "close"
+            return ParsedEvent(_close_trigger(code, version), _close_reason(code), code, at), "close"
         case _:
             raise Unreadable("connection.update with an unknown state")
 
@@ -159,14 +161,14 @@ def _close_reason(code: int | None) -> Reason:
     return Reason.DISCONNECTED if code is None else CLOSE_REASONS.get(code, Reason.DISCONNECTED)
 
 
-def _status(data: dict[str, object], at: datetime | None) -> Told:
+def _status(data: dict[str, object], at: datetime | None) -> ParsedEvent:
     if data.get("status") != "closed":
         raise Unreadable("status.instance with an unknown status")
     code = number(data.get("disconnectionReasonCode"))
     reason = Reason.LOGGED_OUT if code is None else _close_reason(code)
     if reason is Reason.LOGGED_OUT and _disconnection(data).startswith("Log out instance"):
         reason = Reason.LOGGED_OUT_BY_API
-    return Told(Trigger.UNPAIRED, reason, code, at)
+    return ParsedEvent(Trigger.UNPAIRED, reason, code, at)
 
 
 def _disconnection(data: dict[str, object]) -> str:
@@ -181,7 +183,7 @@ def _disconnection(data: dict[str, object]) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _owner(said: Told, data: object) -> Owner | None:
+def _owner(said: ParsedEvent, data: object) -> OwnerProfile | None:
     """Return whose session was opened (2.2.1 on, 1.8.3 on)."""
     if said.trigger is not Trigger.OPENED or not isinstance(data, dict):
         return None

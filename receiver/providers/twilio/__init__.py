@@ -7,7 +7,7 @@ from base64 import b64encode
 from datetime import datetime
 from typing import Final
 
-from receiver.providers.report import Answer, Question, Report, by_status, clean, document_of, segment
+from receiver.providers.report import ProbeAnswer, Question, Report, by_status, clean, document_of, segment
 from statemachine.model import Reason, Trigger
 
 OPEN: Final = frozenset({"ONLINE", "ONLINE:UPDATING"})
@@ -38,24 +38,24 @@ class Twilio:
         basic = b64encode(key.encode()).decode()
         return Question(f"/v2/Channels/Senders/{segment(instance)}", {"Authorization": f"Basic {basic}"})
 
-    def read(self, status: int, body: bytes) -> Answer:
+    def read(self, status: int, body: bytes) -> ProbeAnswer:
         """Return what a fetched sender says; `status` is the HTTP status."""
         if status == 404:
-            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+            return ProbeAnswer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
         document = document_of(body)
         if status != 200 or document is None:
             return by_status(status)
         match document.get("status"):
             case str(word) if word in OPEN:
-                return Answer(Trigger.OPENED, None, status)
+                return ProbeAnswer(Trigger.OPENED, None, status)
             case str(word) if word in CONNECTING:
-                return Answer(Trigger.CONNECTING, Reason.CONNECTING, status)
+                return ProbeAnswer(Trigger.CONNECTING, Reason.CONNECTING, status)
             case "OFFLINE":
-                return Answer(Trigger.DROPPED, Reason.DISCONNECTED, status, details=_why(document))
+                return ProbeAnswer(Trigger.DROPPED, Reason.DISCONNECTED, status, details=_why(document))
             case str():  # STUBBED, and words that are new to us
-                return Answer(Trigger.NOT_LOADED, Reason.UNKNOWN, status, certain=True)
+                return ProbeAnswer(Trigger.NOT_LOADED, Reason.UNKNOWN, status, certain=True)
             case _:
-                return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
+                return ProbeAnswer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
 
     def read_version(self, body: bytes) -> str | None:
         """Return None: a hosted service without versions."""

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from db.ingest.entry import Owner, Told
+from db.ingest.entry import OwnerProfile, ParsedEvent
 from receiver.providers.report import (
-    Answer,
     Condition,
-    Futile,
+    NotApplicable,
     Order,
+    ProbeAnswer,
     Question,
-    Remedy,
+    RecoveryAction,
+    RecoveryPlan,
     Report,
-    Treatment,
     Unreadable,
     by_status,
     clean,
@@ -31,7 +31,7 @@ from receiver.providers.report import (
     owner_of,
     segment,
 )
-from statemachine.model import Ailment, Reason, State, Trigger
+from statemachine.model import Reason, RecoverableCondition, State, Trigger
 
 WORDS: Final[dict[str, tuple[Trigger, Reason | None]]] = {
     "WORKING": (Trigger.OPENED, None),
@@ -51,8 +51,8 @@ class Waha:
     name: Final = "waha"
     has_version: Final = False
     deep: Final = None
-    remedies: Final = frozenset({Remedy.RESTART})
-    curable: Final = (Ailment.DROPPED,)
+    remedies: Final = frozenset({RecoveryAction.RESTART})
+    curable: Final = (RecoverableCondition.DROPPED,)
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""
@@ -74,7 +74,9 @@ class Waha:
         at = from_epoch(document.get("timestamp"))
         key = None if at is None else event_key(event, document["timestamp"], payload)
         owner = _owner(document) if trigger is Trigger.OPENED else None
-        return Report(event, instance, Told(trigger, reason, None, at), word=word, key=key, owner=owner)
+        return Report(
+            event, instance, ParsedEvent(trigger, reason, None, at), word=word, key=key, owner=owner
+        )
 
     def glimpse(self, head: bytes) -> Report | None:
         """Return what the beginning of an oversized body shows: such a one can only be traffic."""
@@ -87,29 +89,29 @@ class Waha:
         """Return the question for a session."""
         return Question(f"/api/sessions/{segment(instance)}", {"X-Api-Key": key})
 
-    def read(self, status: int, body: bytes) -> Answer:
+    def read(self, status: int, body: bytes) -> ProbeAnswer:
         """Return what a fetched session says; `status` is the HTTP status."""
         if status == 404:
-            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
+            return ProbeAnswer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status)
         document = document_of(body)
         if status != 200 or document is None:
             return by_status(status)
         word = document.get("status")
         if not isinstance(word, str) or word not in WORDS:
-            return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
-        return Answer(*WORDS[word], status)
+            return ProbeAnswer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
+        return ProbeAnswer(*WORDS[word], status)
 
-    def treat(self, condition: Condition) -> Treatment | Futile:
+    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return a restart for a session that FAILED, as its docs advise; STOPPED was somebody's wish."""
         match condition.state, condition.reason:
             case State.DROPPED, Reason.BAD_SESSION:
-                return Treatment(Remedy.RESTART, if_seen=Trigger.DROPPED)
+                return RecoveryPlan(RecoveryAction.RESTART, if_seen=Trigger.DROPPED)
             case State.DROPPED, _:
-                return Futile("Its session was stopped at the gateway, and is to be started there.")
+                return NotApplicable("Its session was stopped at the gateway, and is to be started there.")
             case _:
                 return hopeless(condition)
 
-    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the restart."""
         return Order("POST", f"/api/sessions/{segment(instance)}/restart", {"X-Api-Key": key})
 
@@ -128,7 +130,7 @@ class Waha:
         """Return None, as nothing was asked."""
 
 
-def _owner(document: Mapping[str, object]) -> Owner | None:
+def _owner(document: Mapping[str, object]) -> OwnerProfile | None:
     """Return the session's owner, whom each webhook names; the name is `~` until WAHA knows it."""
     me = document.get("me")
     if not isinstance(me, dict):

@@ -10,23 +10,23 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
-from db.ingest.entry import Owner, Told
+from db.ingest.entry import OwnerProfile, ParsedEvent
 from db.reconcile.qr import Qr
-from db.registry.imports import Listed
+from db.registry.imports import ListedInstance
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
-    Answer,
+    BulkAnswer,
     Condition,
-    Futile,
     Listing,
+    NotApplicable,
     Order,
+    ProbeAnswer,
     Question,
-    Remedy,
+    RecoveryAction,
+    RecoveryPlan,
+    RegisteredWebhooks,
     Report,
-    Slots,
     Subscription,
-    Sweep,
-    Treatment,
     Unreadable,
     by_status,
     clean,
@@ -102,22 +102,22 @@ class Wapi:
         path = f"/instance/status-instance?instanceId={quote(instance, safe='')}"
         return Question(path, {"Authorization": f"Bearer {key}"})
 
-    def read(self, status: int, body: bytes) -> Answer:
+    def read(self, status: int, body: bytes) -> ProbeAnswer:
         """Return what an answer of status-instance says; `status` is the HTTP status."""
         if status == 404:
-            return Answer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status, ambiguous=True)
+            return ProbeAnswer(Trigger.SESSION_MISSING, Reason.SESSION_MISSING, status, ambiguous=True)
         if status != 200:
             return by_status(status)
         document = document_of(body)
         if document is None or document.get("error") is True:
-            return Answer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
+            return ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE, status)
         match document.get("connected"):
             case True:
-                return Answer(Trigger.OPENED, None, status)
+                return ProbeAnswer(Trigger.OPENED, None, status)
             case False:
-                return Answer(Trigger.DROPPED, Reason.DISCONNECTED, status, session_lost=True)
+                return ProbeAnswer(Trigger.DROPPED, Reason.DISCONNECTED, status, session_lost=True)
             case _:
-                return Answer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
+                return ProbeAnswer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
 
     def read_version(self, body: bytes) -> str | None:
         """Return None: W-API is a hosted service without versions."""
@@ -150,14 +150,16 @@ class Wapi:
         """Return the places by the last word of the calls that set them."""
         return (*STATE_SLOTS, *TRAFFIC_SLOTS) if traffic else tuple(STATE_SLOTS)
 
-    def read_slots(self, status: int, body: bytes) -> Slots | None:
+    def read_slots(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return the addresses in the record of fetch-instance."""
         row = document_of(body)
         if status != 200 or row is None or LOSSES not in row:
             return None
         told = {slot: row.get(name) for slot, name in (STATE_SLOTS | TRAFFIC_SLOTS).items()}
         row = {name: row.get(name) or "" for name in (STATE_SLOTS | TRAFFIC_SLOTS).values()}
-        return Slots({slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row)
+        return RegisteredWebhooks(
+            {slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row
+        )
 
     def sends_secret(self, version: str | None) -> bool:
         """Return False: it sends no headers of ours."""
@@ -190,11 +192,11 @@ class Wapi:
             return None
         return Subscription(from_epoch(document.get("expires")), clean(document.get("paymentStatus")))
 
-    def treat(self, condition: Condition) -> Treatment | Futile:
+    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return what helps a channel that stands so."""
         return recovery.treat(condition)
 
-    def order(self, remedy: Remedy, instance: str, key: str, version: str | None) -> Order:
+    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the restart."""
         return recovery.restart(instance, key)
 
@@ -223,7 +225,7 @@ class Wapi:
         """Return the question for the integrator's list, which only an account's token is told."""
         return None if key is None else sweep.ask(key, page)
 
-    def read_all(self, status: int, body: bytes) -> Sweep | None:
+    def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
         """Return what the list shows of each instance: a hint, for it is the panel's view."""
         return sweep.read(status, body)
 
@@ -234,12 +236,12 @@ def _set_webhook(slot: str, instance: str, key: str, address: object) -> Order:
     return Order("PUT", path, {"Authorization": f"Bearer {key}"}, {"value": address})
 
 
-def _listed(row: dict[str, object]) -> Listed | None:
+def _listed(row: dict[str, object]) -> ListedInstance | None:
     instance = instance_of(row.get("instanceId"))
     if instance is None:
         return None
     phone = row.get("connectedPhone")
-    return Listed(
+    return ListedInstance(
         instance,
         name=clean(row.get("instanceName")),
         api_key=clean(row.get("token"), KEY_LENGTH),
@@ -260,7 +262,7 @@ def _moment(value: object, now: datetime) -> datetime | None:
     return min(at + timedelta(milliseconds=999), now)
 
 
-def _said(event: str, body: dict[str, object], at: datetime | None) -> tuple[Told, str | None]:
+def _said(event: str, body: dict[str, object], at: datetime | None) -> tuple[ParsedEvent, str | None]:
     data = body.get("data")
     match event:
         case "webhookConnected" if body.get("connected") is not False:
@@ -268,20 +270,20 @@ def _said(event: str, body: dict[str, object], at: datetime | None) -> tuple[Tol
         case "connection" if isinstance(data, dict) and data.get("connected") is True:
             return _connected(data.get("phone"), at), "connected"
         case "webhookDisconnected" | "disconnection" | "webhookConnected" | "connection":
-            return Told(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
+            return ParsedEvent(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
         case _:
-            return Told(None, at=at), None
+            return ParsedEvent(None, at=at), None
 
 
-def _owner(said: Told, body: dict[str, object]) -> Owner | None:
+def _owner(said: ParsedEvent, body: dict[str, object]) -> OwnerProfile | None:
     """Return whose session was opened."""
     data = body.get("data")
     told = body.get("connectedPhone", data.get("phone") if isinstance(data, dict) else None)
     return owner_of(told) if said.trigger is Trigger.OPENED else None
 
 
-def _connected(phone: object, at: datetime | None) -> Told:
+def _connected(phone: object, at: datetime | None) -> ParsedEvent:
     """Connected without a phone is an incomplete session: recipients wait for its messages in vain."""
     if phone:
-        return Told(Trigger.OPENED, None, None, at)
-    return Told(Trigger.CONNECTING, Reason.INCOMPLETE_SESSION, None, at)
+        return ParsedEvent(Trigger.OPENED, None, None, at)
+    return ParsedEvent(Trigger.CONNECTING, Reason.INCOMPLETE_SESSION, None, at)

@@ -7,23 +7,23 @@ channel asks for that. docs/provider-facts.md#wapi-calls, #wapi-silence
 from typing import Final
 from urllib.parse import quote
 
-from receiver.providers.report import Condition, Futile, Order, Remedy, Treatment, hopeless
-from statemachine.model import Ailment, Reason, State, Trigger
+from receiver.providers.report import Condition, NotApplicable, Order, RecoveryAction, RecoveryPlan, hopeless
+from statemachine.model import Reason, RecoverableCondition, State, Trigger
 
-REMEDIES: Final = frozenset({Remedy.RESTART, Remedy.REREGISTER})
-CURABLE: Final = (Ailment.LOST, Ailment.INCOMPLETE)
+REMEDIES: Final = frozenset({RecoveryAction.RESTART, RecoveryAction.REREGISTER})
+CURABLE: Final = (RecoverableCondition.LOST, RecoverableCondition.INCOMPLETE)
 
 
-def treat(condition: Condition) -> Treatment | Futile:
+def treat(condition: Condition) -> RecoveryPlan | NotApplicable:
     """Return what helps: a restart after a confirmed disconnect, or of a session without a phone.
 
     Of the latter a probe says connected, before and after.
     """
     match condition.state, condition.reason:
         case State.DROPPED, Reason.DISCONNECTED:
-            return Treatment(Remedy.RESTART, if_seen=Trigger.DROPPED)
+            return RecoveryPlan(RecoveryAction.RESTART, if_seen=Trigger.DROPPED)
         case State.CONNECTING, Reason.INCOMPLETE_SESSION:
-            return Treatment(Remedy.RESTART, if_seen=None)
+            return RecoveryPlan(RecoveryAction.RESTART, if_seen=None)
         case _:
             return hopeless(condition)
 

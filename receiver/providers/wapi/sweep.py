@@ -6,15 +6,15 @@ docs/provider-facts.md#wapi-calls
 
 from typing import Final
 
-from receiver.providers.report import Answer, Question, Sweep, document_of, instance_of, number
+from receiver.providers.report import BulkAnswer, ProbeAnswer, Question, document_of, instance_of, number
 from statemachine.model import Reason, Trigger
 
 PAGE: Final = 1000
 """Instances that are asked for at a time; should W-API tell fewer, its count of pages says so."""
 
 SHOWN: Final = {
-    True: Answer(Trigger.OPENED, None, 200),
-    False: Answer(Trigger.DROPPED, Reason.DISCONNECTED, 200),
+    True: ProbeAnswer(Trigger.OPENED, None, 200),
+    False: ProbeAnswer(Trigger.DROPPED, Reason.DISCONNECTED, 200),
 }
 
 
@@ -24,7 +24,7 @@ def ask(key: str, page: int) -> Question:
     return Question(path, {"Authorization": f"Bearer {key}"})
 
 
-def read(status: int, body: bytes) -> Sweep | None:
+def read(status: int, body: bytes) -> BulkAnswer | None:
     """Return what the list shows of each instance, or None when this is no list."""
     document = document_of(body)
     rows = None if document is None else document.get("instances")
@@ -36,4 +36,4 @@ def read(status: int, body: bytes) -> Sweep | None:
         if isinstance(row, dict) and isinstance(row.get("connected"), bool)
         if (instance := instance_of(row.get("instanceId"))) is not None
     }
-    return Sweep(shown, number(document.get("totalPage")) or 1)
+    return BulkAnswer(shown, number(document.get("totalPage")) or 1)

@@ -16,16 +16,16 @@ from receiver.sandbox.evolution.instance import Instance
 from receiver.sandbox.evolution.version import Version
 from receiver.sandbox.fault import Fault
 from receiver.sandbox.host import Host
-from receiver.sandbox.wire import HTML, Answer, Later, Request, json_answer
+from receiver.sandbox.wire import HTML, HttpAnswer, Later, Request, json_answer
 
 CONNECTING: Final = 2.0
 """Seconds that connect waits for the new socket's QR."""
-Handled = TypeVar("Handled", Answer, Later, Answer | Later)
+Handled = TypeVar("Handled", HttpAnswer, Later, HttpAnswer | Later)
 LOADING: Final = 0.3
 """Seconds after a start during which connectionState has no state (seen on 2.3.6)."""
 
 
-class Metrics(Enum):
+class HostMetrics(Enum):
     """What becomes of `GET /metrics`, from 2.3.3 on."""
 
     OFF = auto()
@@ -57,7 +57,7 @@ class EvolutionHost(Host[Instance]):
         """The global key."""
         self.webhook: str | None = None
         """The global webhook."""
-        self.metrics = Metrics.OFF
+        self.metrics = HostMetrics.OFF
         self.unlisted: set[str] = set()
         """Instances that `/metrics` keeps to itself though they are loaded."""
         self.mistold: dict[str, str] = {}
@@ -101,7 +101,7 @@ class EvolutionHost(Host[Instance]):
             case _:
                 return None
 
-    def answer(self, request: Request) -> Answer | Later:
+    def answer(self, request: Request) -> HttpAnswer | Later:
         """Return the answer: guards first, in Evolution's order (existence, then key)."""
         match request.method, request.path:
             case "GET", ():
@@ -135,23 +135,23 @@ class EvolutionHost(Host[Instance]):
                 self.listed.append(time.monotonic())
         return super().fault_of(request, name, channel)
 
-    def state_answer(self, name: str, word: str | None) -> Answer:
+    def state_answer(self, name: str, word: str | None) -> HttpAnswer:
         """Return a connectionState."""
         return json_answer(200, rest.state(name, word))
 
-    def not_found(self, name: str) -> Answer:
+    def not_found(self, name: str) -> HttpAnswer:
         """Return the 404 of the guard."""
         return rest.failure(404, "Not Found", [f'The "{name}" instance does not exist'])
 
-    def no_route(self, request: Request) -> Answer:
+    def no_route(self, request: Request) -> HttpAnswer:
         """Return Express's 404 in Evolution's form."""
         return rest.failure(404, "Not Found", [f"Cannot {request.method} {request.raw_path}"])
 
-    def unauthorized(self) -> Answer:
+    def unauthorized(self) -> HttpAnswer:
         """Return the 401, whose message is no list."""
         return rest.failure(401, "Unauthorized", "Unauthorized")
 
-    def unavailable(self) -> Answer:
+    def unavailable(self) -> HttpAnswer:
         """Return the 503 of a missing licence (2.4.0 on)."""
         login = f"{self.url}/manager/login"
         docs = "https://docs.evolutionfoundation.com.br/licensing"
@@ -163,7 +163,7 @@ class EvolutionHost(Host[Instance]):
         document |= {"instance_id": "11111111-2222-4333-8444-555555555555", "docs_url": docs}
         return json_answer(503, document | {"message": message})
 
-    def server_error(self) -> Answer:
+    def server_error(self) -> HttpAnswer:
         """Return the 500 of a guard without its database."""
         message = "PrismaClientInitializationError: Can't reach database server at `postgres:5432`"
         return rest.failure(500, "Internal Server Error", [message])
@@ -183,7 +183,7 @@ class EvolutionHost(Host[Instance]):
 
     def _guarded(
         self, request: Request, name: str, handle: Callable[[Instance], Handled]
-    ) -> Answer | Handled:
+    ) -> HttpAnswer | Handled:
         instance = self.channels.get(name)
         if instance is None or not instance.exists:
             return self.not_found(name)
@@ -191,7 +191,7 @@ class EvolutionHost(Host[Instance]):
             return self.unauthorized()
         return handle(instance)
 
-    def _listing(self, request: Request) -> Answer:
+    def _listing(self, request: Request) -> HttpAnswer:
         key = request.headers.get(b"apikey", b"").decode("latin-1")
         named = request.query.get("instanceName")
         there = [it for it in self.channels.values() if it.exists and key in (self.key, it.key)]
@@ -203,24 +203,24 @@ class EvolutionHost(Host[Instance]):
         rows = [rest.listed(it, self.url, self.version.is_v1) for it in found]
         return json_answer(200, rows[0] if self.version.is_v1 and named is not None else rows)
 
-    def _metrics(self, request: Request) -> Answer:
+    def _metrics(self, request: Request) -> HttpAnswer:
         """Return the metrics; the guards are those of 2.3.7, in its order."""
         self.swept.append(time.monotonic())
-        match self.metrics if self.version.has_metrics else Metrics.OFF:
-            case Metrics.OFF:
+        match self.metrics if self.version.has_metrics else HostMetrics.OFF:
+            case HostMetrics.OFF:
                 return self.no_route(request)
-            case Metrics.FORBIDDEN:
-                return Answer(403, b"Forbidden: IP not allowed", HTML)
-            case Metrics.LOCKED:
-                return Answer(401, b"Authentication required", HTML)
-            case Metrics.MISCONFIGURED:
-                return Answer(500, b"Metrics authentication not configured", HTML)
-            case Metrics.ON:
+            case HostMetrics.FORBIDDEN:
+                return HttpAnswer(403, b"Forbidden: IP not allowed", HTML)
+            case HostMetrics.LOCKED:
+                return HttpAnswer(401, b"Authentication required", HTML)
+            case HostMetrics.MISCONFIGURED:
+                return HttpAnswer(500, b"Metrics authentication not configured", HTML)
+            case HostMetrics.ON:
                 told = [it for it in self.channels.values() if it.exists and it.name not in self.unlisted]
                 states = {it.name: self.mistold.get(it.name, it.state) for it in told}
-                return Answer(200, rest.metrics(self.version.text, self.url, states), rest.METRICS)
+                return HttpAnswer(200, rest.metrics(self.version.text, self.url, states), rest.METRICS)
 
-    def _connected(self, instance: Instance, query: dict[str, str]) -> Answer | Later:
+    def _connected(self, instance: Instance, query: dict[str, str]) -> HttpAnswer | Later:
         """Show the QR that there is; connect a closed one; an open one only says so."""
         instance.connects += 1
         if instance.state == "open":
@@ -233,7 +233,7 @@ class EvolutionHost(Host[Instance]):
             instance.connect()
         return Later(CONNECTING, lambda: json_answer(200, rest.qr(instance)))
 
-    def _restarted(self, instance: Instance) -> Answer:
+    def _restarted(self, instance: Instance) -> HttpAnswer:
         word = instance.state
         if word == "close" and not self.version.is_v1:
             return json_answer(200, {"error": True, "message": self.ERROR})
@@ -242,16 +242,16 @@ class EvolutionHost(Host[Instance]):
             return json_answer(200, rest.qr(instance))
         return self.state_answer(instance.name, word)
 
-    def _looked_up(self, instance: Instance, body: bytes) -> Answer:
+    def _looked_up(self, instance: Instance, body: bytes) -> HttpAnswer:
         """Ask WhatsApp which numbers it knows; nobody has any of them."""
         if instance.is_mute or instance.state != "open":
             return rest.connection_closed(self.version.tells_boom)
         return json_answer(200, rest.numbers(orjson.loads(body)["numbers"]))
 
-    def _found_webhook(self, instance: Instance) -> Answer:
+    def _found_webhook(self, instance: Instance) -> HttpAnswer:
         return json_answer(200, rest.found_webhook(instance, self.version.is_v1))
 
-    def _set_webhook(self, instance: Instance, body: bytes) -> Answer:
+    def _set_webhook(self, instance: Instance, body: bytes) -> HttpAnswer:
         try:
             document: dict[str, Any] = orjson.loads(body)
             wish = document if self.version.is_v1 else document["webhook"]

@@ -7,7 +7,7 @@ from typing import Final
 
 from receiver.sandbox.channel import Script
 from receiver.sandbox.evolution import data as bodies
-from receiver.sandbox.evolution.session import RACE, Session
+from receiver.sandbox.evolution.session import RACE, WhatsAppSession
 
 OPENS_WITHIN: Final = (0.1, 0.2)
 """Seconds from connecting to open (seen on 2.3.6)."""
@@ -21,7 +21,7 @@ QRS_A_SOCKET: Final = 6
 UNLINKED: Final = {"tag": "conflict", "attrs": {"type": "device_removed"}}
 
 
-class Instance(Session):
+class Instance(WhatsAppSession):
     """One instance. What it does returns at once; the task that is returned ends when the script does."""
 
     def connect(self) -> asyncio.Task[None]:

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from receiver.sandbox.evolution.data import PICTURE, iso
 from receiver.sandbox.evolution.instance import Instance
-from receiver.sandbox.wire import Answer, json_answer
+from receiver.sandbox.wire import HttpAnswer, json_answer
 
 METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 SINCE = datetime(2025, 12, 10, 12, 14, 25, 310000, UTC)
 
 
-def failure(status: int, error: str, message: Any) -> Answer:
+def failure(status: int, error: str, message: Any) -> HttpAnswer:
     """Return an error in Evolution's form; the message is a list nearly everywhere."""
     return json_answer(status, {"status": status, "error": error, "response": {"message": message}})
 
@@ -72,7 +72,7 @@ def numbers(wanted: list[str]) -> list[dict[str, Any]]:
     return [{"jid": f"{it}@s.whatsapp.net", "exists": False, "number": it} for it in wanted]
 
 
-def connection_closed(tells_boom: bool) -> Answer:
+def connection_closed(tells_boom: bool) -> HttpAnswer:
     """Return whatsappNumbers' answer of a socket that is dead."""
     if not tells_boom:
         return failure(500, "Internal Server Error", "Connection Closed")

@@ -5,17 +5,17 @@ from typing import Any, Final
 
 from receiver.sandbox.delivery import Courier
 from receiver.sandbox.evolution import data as bodies
-from receiver.sandbox.evolution.speaker import Server, Speaker
+from receiver.sandbox.evolution.speaker import SpeakerHost, WebhookSender
 
 LETTERS: Final = "ABCDEFGHJKLMNPQRSTVWXYZ123456789"
 RACE: Final = (0.001, 0.022)
 """Seconds within which events of one moment arrive, each on its own connection (seen on 2.3.6)."""
 
 
-class Session(Speaker):
+class WhatsAppSession(WebhookSender):
     """One instance's session with WhatsApp."""
 
-    def __init__(self, courier: Courier, server: Server, name: str, key: str, state: str) -> None:
+    def __init__(self, courier: Courier, server: SpeakerHost, name: str, key: str, state: str) -> None:
         super().__init__(courier, server, name, key, state)
         self.is_paired = state in ("open", "connecting")
         self.shows = False

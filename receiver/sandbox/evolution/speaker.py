@@ -7,8 +7,8 @@ from uuid import UUID
 
 import orjson
 
-from receiver.sandbox.channel import Channel
-from receiver.sandbox.delivery import Courier, Post
+from receiver.sandbox.channel import SandboxChannel
+from receiver.sandbox.delivery import Courier, QueuedPost
 from receiver.sandbox.evolution.data import iso
 from receiver.sandbox.evolution.version import Version
 from receiver.sandbox.fault import Fault
@@ -22,7 +22,7 @@ AXIOS: Final = {
 }
 
 
-class Server(Protocol):
+class SpeakerHost(Protocol):
     """What an instance has to know of its server."""
 
     url: str
@@ -33,10 +33,10 @@ class Server(Protocol):
     exposes_key: bool
 
 
-class Speaker(Channel):
+class WebhookSender(SandboxChannel):
     """An instance as far as it sends webhooks."""
 
-    def __init__(self, courier: Courier, server: Server, name: str, key: str, state: str) -> None:
+    def __init__(self, courier: Courier, server: SpeakerHost, name: str, key: str, state: str) -> None:
         super().__init__(courier, name, key, state)
         self.headers: dict[str, str] = {}
         """Custom headers of its webhook (v2)."""
@@ -70,12 +70,12 @@ class Speaker(Channel):
         if self.webhook is not None and self._is_subscribed(subscription):
             url = self._suffixed(self.webhook, event) if self.by_events else self.webhook
             body = self._body(event, data, stamp, self.webhook, self.key)
-            posts.append(Post(url, self._local_headers(event), body))
+            posts.append(QueuedPost(url, self._local_headers(event), body))
         if self.server.webhook is not None and subscription in version.global_events:
             destination = self.webhook or self._suffixed(self.server.webhook, event)
             body = self._body(event, data, stamp, destination, self.server.key)
             if self.webhook is not None or not version.global_needs_local:
-                posts.append(Post(self.server.webhook, AXIOS, body))
+                posts.append(QueuedPost(self.server.webhook, AXIOS, body))
         self._send(event, posts, version.retry, after)
 
     def _now(self) -> datetime:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from db.connection.dataloader import TOGETHER, Lookups
+from db.connection.dataloader import TOGETHER, DataLoader
 from tests.support.eventually import let_tasks_run
 
 
@@ -17,7 +17,7 @@ class Library:
         self.opened = asyncio.Event()
         self.opened.set()
         self.burns = False
-        self.lookups = Lookups(self._ask)
+        self.lookups = DataLoader(self._ask)
 
     async def _ask(self, words: Sequence[str]) -> dict[str, int]:
         self.asked.append(list(words))

@@ -9,7 +9,7 @@ from db import diagnosis
 from db.alerts.destinations import seal_config
 from db.connection.types import Connection
 from db.diagnosis import Finding
-from db.registry.channels import NewChannel, register_channel
+from db.registry.channels import ChannelSpec, register_channel
 from db.vault import Vault
 
 VAULT = Vault([bytes(32)])
@@ -23,7 +23,7 @@ def codes(findings: Iterable[Finding]) -> list[str]:
 @pytest.fixture
 async def tenant(connection: Connection) -> UUID:
     """A tenant with a channel that is watched."""
-    await register_channel(connection, VAULT, NewChannel(provider="wapi", instance="loja", api_key="k"))
+    await register_channel(connection, VAULT, ChannelSpec(provider="wapi", instance="loja", api_key="k"))
     found: UUID = await connection.fetchval("select id from tenants")
     return found
 

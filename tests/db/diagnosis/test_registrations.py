@@ -10,7 +10,7 @@ from db import diagnosis
 from db.connection.types import Connection
 from db.diagnosis import Finding, Severity, WatchedGateway
 from db.migrate import migrate
-from db.registry.channels import NewChannel, pause_channel, register_channel
+from db.registry.channels import ChannelSpec, pause_channel, register_channel
 from db.vault import Vault
 from statemachine.clock import Clock
 from tests.conftest import connected
@@ -26,7 +26,7 @@ def codes(findings: Iterable[Finding]) -> list[str]:
 
 
 async def register(connection: Connection, instance: str = "loja", **fields: str) -> UUID:
-    new = NewChannel(provider="evolution_api", instance=instance, **fields)  # type: ignore[arg-type]
+    new = ChannelSpec(provider="evolution_api", instance=instance, **fields)  # type: ignore[arg-type]
     return (await register_channel(connection, VAULT, new))[0]
 
 

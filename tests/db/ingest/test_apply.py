@@ -14,7 +14,7 @@ from db.connection.pool import connect_writer
 from db.connection.types import Connection
 from db.history.replay import replay
 from db.ingest.apply import Locked, acknowledge, apply
-from db.ingest.entry import Entry, Owner, Source
+from db.ingest.entry import Entry, OwnerProfile, Source
 from db.queries import sql
 from db.reconcile.qr import SHOWN_FOR
 from statemachine.model import Reason, Rules, State, Trigger
@@ -221,7 +221,7 @@ async def test_state_change_is_shown_to_the_applications_beside_us(connection: C
 async def test_who_came_back_within_a_batch_is_shown_as_if_it_were_two(connection: Connection) -> None:
     of = Of(await register(connection))
     await apply(connection, [of.told(0, Trigger.OPENED)], RULES)
-    opened = of.told(11, Trigger.OPENED)._replace(owner=Owner("5511999990000", "Loja"))
+    opened = of.told(11, Trigger.OPENED)._replace(owner=OwnerProfile("5511999990000", "Loja"))
 
     await apply(connection, [of.told(10, Trigger.CONNECTING), opened], RULES)
 

@@ -8,7 +8,7 @@ import pytest
 
 from db.connection.types import Connection
 from db.history.replay import replay
-from db.ingest.apply import Asked, apply, confirm
+from db.ingest.apply import BulkProbeAnswer, apply, confirm
 from db.ingest.entry import Entry, Source
 from statemachine.model import Rules, State, Trigger
 from statemachine.signals import Answered
@@ -28,9 +28,9 @@ from zapwatch_events where channel_id = $1 order by id
 TOOK = timedelta(seconds=1)
 
 
-def question(began_at: datetime) -> Asked:
+def question(began_at: datetime) -> BulkProbeAnswer:
     """One that took a second and concerns every channel."""
-    return Asked(began_at, began_at + TOOK, began_at + timedelta(days=99))
+    return BulkProbeAnswer(began_at, began_at + TOOK, began_at + timedelta(days=99))
 
 
 async def ask(
@@ -181,7 +181,7 @@ async def test_the_next_probes_are_spread_over_the_share_that_is_given(connectio
     rows = await connection.fetch("select channel_id, version, gateway_id from zapwatch_states")
     versions = {row["channel_id"]: row["version"] for row in rows}
 
-    asked = Asked(at(90), at(91), at(10**6), stretch=0.05)
+    asked = BulkProbeAnswer(at(90), at(91), at(10**6), stretch=0.05)
     await confirm(connection, rows[0]["gateway_id"], versions, asked, rules)
 
     due = [row[0] for row in await connection.fetch("select probe_due_at from zapwatch_states order by 1")]

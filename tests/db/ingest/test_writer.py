@@ -16,7 +16,7 @@ from db.connection.pool import connect_writer
 from db.connection.types import Connection
 from db.embedded.server import run_embedded
 from db.ingest.entry import Entry, Source
-from db.ingest.queue import BATCH, HIGH_WATER, WORTH_IT, Unavailable
+from db.ingest.queue import BATCH, HIGH_WATER, WORTH_IT, NotCommitted
 from db.ingest.writer import Writer
 from db.migrate import migrate
 from statemachine.model import Reason, State, Trigger
@@ -121,7 +121,7 @@ async def test_bad_entry_fails_alone(dsn: str, connection: Connection) -> None:
 
         outcomes = await asyncio.gather(*good, writer.submit([broken]), return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [type(None)] * 5 + [Unavailable]
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 5 + [NotCommitted]
     assert set((await states(connection)).values()) == {"open"}
 
 
@@ -137,7 +137,7 @@ async def test_one_bad_deadline_holds_up_no_other(dsn: str, connection: Connecti
     async with running(dsn) as writer:
         entries = [of.told(0, Trigger.OPENED) for of in (bad, good)]
 
-        with pytest.raises(Unavailable):
+        with pytest.raises(NotCommitted):
             await writer.submit_each(entries)
 
     assert await states(connection) == {good.channel_id: "open", bad.channel_id: "unknown"}
@@ -259,7 +259,7 @@ async def test_hanging_database_answers_unavailable_in_time_and_serves_again(
         async with other.transaction():
             await other.execute("lock table zapwatch_states")
             began = loop.time()
-            with pytest.raises(Unavailable):
+            with pytest.raises(NotCommitted):
                 await writer.submit([of.told(0, Trigger.OPENED)])
             assert loop.time() - began < 2
 
@@ -276,7 +276,7 @@ async def test_too_many_waiting_are_refused_at_once(dsn: str, connection: Connec
     await let_tasks_run()  # it queues
     assert writer.depth == HIGH_WATER
 
-    with pytest.raises(Unavailable, match="too many"):
+    with pytest.raises(NotCommitted, match="too many"):
         await writer.submit([of.told(1, Trigger.OPENED)])
 
     waiting.cancel()
@@ -289,7 +289,7 @@ async def test_database_that_comes_back_is_used_again() -> None:
             await migrate(connection)
             of = Of(await register(connection))
         async with running(embedded.dsn, patience=timedelta(seconds=2)) as writer:
-            with pytest.raises(Unavailable):
+            with pytest.raises(NotCommitted):
                 await writer.submit([of.told(0, Trigger.OPENED)])
 
             async with run_embedded(folder / "data") as again, connected(again.dsn) as connection:

@@ -16,7 +16,7 @@ from db.reads.channels import (
     read_channel,
     reading,
 )
-from db.registry.channels import NewChannel, register_channel
+from db.registry.channels import ChannelSpec, register_channel
 from db.registry.tenants import Tenant, create_tenant
 from db.vault import Vault
 
@@ -34,7 +34,7 @@ async def two_tenants(connection: Connection) -> tuple[UUID, UUID]:
     made = []
     for name in ("one", "two"):
         tenant_id = await create_tenant(connection, Tenant(name, "pt-BR", "America/Sao_Paulo", {}))
-        new = NewChannel(provider="wapi", instance=name, api_key="k", tenant_id=tenant_id)
+        new = ChannelSpec(provider="wapi", instance=name, api_key="k", tenant_id=tenant_id)
         await register_channel(connection, VAULT, new)
         made.append(tenant_id)
     return made[0], made[1]

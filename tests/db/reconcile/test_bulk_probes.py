@@ -7,7 +7,13 @@ import pytest
 
 from db.connection.types import Connection
 from db.ingest.apply import apply
-from db.reconcile.bulk_probes import Swept, claim_sweeps, hasten_probes, settle_sweep, swept_channels
+from db.reconcile.bulk_probes import (
+    BulkProbeTarget,
+    claim_sweeps,
+    hasten_probes,
+    settle_sweep,
+    swept_channels,
+)
 from statemachine.model import State, Trigger
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
@@ -93,7 +99,7 @@ async def test_channels_that_have_to_be_asked_themselves_are_not_swept(connectio
     gateway = await connection.fetchval("select id from zapwatch_gateways")
     found = await swept_channels(connection, gateway)
 
-    assert found == [Swept(swept.channel_id, 1, State.OPEN, NOW, "loja-0")]
+    assert found == [BulkProbeTarget(swept.channel_id, 1, State.OPEN, NOW, "loja-0")]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ async def test_a_probe_is_brought_nearer_unless_the_channel_is(
     await connection.execute(f"update zapwatch_states set {change}")
     before: Any = await connection.fetchval("select probe_due_at from zapwatch_states")
 
-    await hasten_probes(connection, [Swept(channel.channel_id, 1, State.OPEN, NOW, "loja-0")], NOW)
+    await hasten_probes(connection, [BulkProbeTarget(channel.channel_id, 1, State.OPEN, NOW, "loja-0")], NOW)
 
     after = await connection.fetchval("select probe_due_at from zapwatch_states")
     assert after == (before if what else NOW)

@@ -12,7 +12,7 @@ from db.reconcile.claims import LEASE as DEADLINE_LEASE
 from db.reconcile.claims import (
     PER_GATEWAY,
     Claim,
-    Target,
+    ProbeTarget,
     claim_deadlines,
     claim_probes,
     control_targets,
@@ -32,7 +32,7 @@ NOW = 1_000_000_000.0
 
 async def claim(
     connection: Connection, seconds: float = NOW, per_gateway: int = 20, limit: int = 1000
-) -> list[Target]:
+) -> list[ProbeTarget]:
     claimed, _ = await claim_probes(connection, at(seconds), LEASE, per_gateway, limit)
     return claimed
 
@@ -41,11 +41,11 @@ async def registered(connection: Connection, gateway: str, channels: int) -> lis
     return [await register(connection, f"loja-{n:03}", f"http://{gateway}") for n in range(channels)]
 
 
-def ids(targets: Sequence[Target]) -> set[UUID]:
+def ids(targets: Sequence[ProbeTarget]) -> set[UUID]:
     return {target.channel_id for target in targets}
 
 
-async def answer(connection: Connection, target: Target, seconds: float = NOW) -> None:
+async def answer(connection: Connection, target: ProbeTarget, seconds: float = NOW) -> None:
     said = Answered(at(seconds), at(seconds), target.version, Trigger.OPENED)
     await apply(connection, [Of(target.channel_id).signal(seconds, Source.PROBE, said)], Rules())
 

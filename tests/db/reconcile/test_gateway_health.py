@@ -11,8 +11,8 @@ from db.history.replay import replay
 from db.ingest.apply import apply
 from db.reconcile.claims import claim_deadlines, claim_probes
 from db.reconcile.gateway_health import (
-    Judged,
-    Noted,
+    GatewayObservation,
+    GatewayVerdict,
     ask_others,
     claim_trials,
     doubt,
@@ -20,7 +20,7 @@ from db.reconcile.gateway_health import (
     gateways_in_question,
     judge,
 )
-from statemachine.gateway import ENOUGH, Cause, Down, Failing, Limits, Up
+from statemachine.gateway import ENOUGH, Cause, Down, FailureStreak, Limits, Up
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Open
 from tests.conftest import connected
@@ -41,15 +41,15 @@ async def filled(connection: Connection, channels: int = 6, host: str = "evo") -
 
 
 async def looked(
-    connection: Connection, gateway: UUID, seconds: float, noted: Noted | None = None
-) -> Judged | None:
-    return await judge(connection, gateway, at(seconds), noted or Noted(), WINDOW, LIMITS)
+    connection: Connection, gateway: UUID, seconds: float, noted: GatewayObservation | None = None
+) -> GatewayVerdict | None:
+    return await judge(connection, gateway, at(seconds), noted or GatewayObservation(), WINDOW, LIMITS)
 
 
 async def brought_down(connection: Connection, gateway: UUID, channels: list[UUID], seconds: float) -> None:
     """Have a gateway's silence told, with nobody who objects."""
-    silence = Failing(at(seconds - 5), at(seconds - 4), tuple(channels[:ENOUGH]), ENOUGH)
-    await looked(connection, gateway, seconds - 3, Noted(failing=silence))
+    silence = FailureStreak(at(seconds - 5), at(seconds - 4), tuple(channels[:ENOUGH]), ENOUGH)
+    await looked(connection, gateway, seconds - 3, GatewayObservation(failing=silence))
     judged = await looked(connection, gateway, seconds)
     assert judged is not None
     assert judged.effect == Down(Cause.UNREACHABLE, at(seconds - 5))
@@ -96,7 +96,7 @@ async def test_a_trial_that_ended_late_does_not_close_a_gateway_that_is_back(con
     gateway, channels = await filled(connection)
     await brought_down(connection, gateway, channels, NOW)
     (trial,) = await claim_trials(connection, at(NOW + 1), LEASE, 10)
-    judged = await looked(connection, gateway, NOW + 2, Noted(answered_at=at(NOW + 2)))
+    judged = await looked(connection, gateway, NOW + 2, GatewayObservation(answered_at=at(NOW + 2)))
 
     await end_trial(connection, trial, at(NOW + 3), LIMITS)
 
@@ -110,7 +110,7 @@ async def test_probes_after_a_return_are_spread_over_the_time_for_settling(conne
     gateway, channels = await filled(connection, 40)
     await brought_down(connection, gateway, channels, NOW)
 
-    await looked(connection, gateway, NOW + 2, Noted(answered_at=at(NOW + 2)))
+    await looked(connection, gateway, NOW + 2, GatewayObservation(answered_at=at(NOW + 2)))
 
     rows = await connection.fetch("select probe_due_at from zapwatch_states order by 1")
     due = [row["probe_due_at"] for row in rows]
@@ -170,7 +170,7 @@ async def test_open_incidents_of_channels_are_attached_to_that_of_their_gateway(
 
 async def test_healthy_gateways_are_not_looked_at_again_and_again(connection: Connection) -> None:
     gateway, _ = await filled(connection)
-    answered = {gateway: Noted(answered_at=at(NOW))}
+    answered = {gateway: GatewayObservation(answered_at=at(NOW))}
     first = await gateways_in_question(connection, at(NOW), answered, WINDOW, LIMITS)
     await looked(connection, gateway, NOW, answered[gateway])
 
@@ -215,8 +215,8 @@ async def test_a_deadline_knows_whether_others_of_its_gateway_are_in_trouble(con
     for channel in (*together[:2], alone, *too_few):
         leaving = [Of(channel).told(0, Trigger.OPENED), Of(channel).told(10, Trigger.CONNECTING)]
         await apply(connection, leaving, RULES)
-    silence = Failing(at(15), at(15), (together[2],), 1)
-    await looked(connection, silent, 16, Noted(failing=silence))
+    silence = FailureStreak(at(15), at(15), (together[2],), 1)
+    await looked(connection, silent, 16, GatewayObservation(failing=silence))
     due = (*together[:2], alone, *too_few, asked)
     await connection.execute(
         """update zapwatch_states

@@ -27,7 +27,7 @@ from db.reconcile.recoveries import (
     spent_recoveries,
     take_try,
 )
-from statemachine.model import Ailment, Reason, Rules, State, Trigger
+from statemachine.model import Reason, RecoverableCondition, Rules, State, Trigger
 from statemachine.signals import Answered, Deadline, Open, RecoveryEnded, Resolve
 from tests.conftest import connected
 from tests.db.entries import Of, at, register
@@ -281,7 +281,9 @@ def lossy(of: Of, seed: int) -> list[Entry]:
 @pytest.mark.parametrize("seed", range(12))
 async def test_replaying_the_events_gives_what_recovery_left(connection: Connection, seed: int) -> None:
     channel_id = await register(connection)
-    rules = Rules(stale_after=timedelta(days=9), curable=(Ailment.LOST, Ailment.STUCK))
+    rules = Rules(
+        stale_after=timedelta(days=9), curable=(RecoverableCondition.LOST, RecoverableCondition.STUCK)
+    )
     for entry in lossy(Of(channel_id), seed):
         said = entry.said
         if isinstance(said, Answered):

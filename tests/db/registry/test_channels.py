@@ -9,9 +9,9 @@ import pytest
 from db.connection.json_columns import merge_patch
 from db.connection.types import Connection
 from db.registry.channels import (
-    Change,
+    ChannelSpec,
+    ChannelUpdate,
     Duplicate,
-    NewChannel,
     UnknownChannel,
     change_channel,
     pause_channel,
@@ -27,7 +27,7 @@ VAULT = Vault([bytes(32)])
 
 
 async def registered(connection: Connection, instance: str = "loja", tenant_id: UUID | None = None) -> UUID:
-    new = NewChannel(
+    new = ChannelSpec(
         provider="evolution_api",
         instance=instance,
         api_url="http://evo.example",
@@ -89,7 +89,7 @@ async def test_odd_metadata_of_an_application_becomes_an_object(
     channel_id = await registered(connection)
     await connection.execute("update notification_channels set metadata = $1::text::jsonb", metadata)
 
-    change = Change(given=frozenset({"metadata"}), metadata={"alerts_enabled": False})
+    change = ChannelUpdate(given=frozenset({"metadata"}), metadata={"alerts_enabled": False})
     await change_channel(connection, VAULT, channel_id, change, None)
 
     kept = await connection.fetchval("select metadata from notification_channels")
@@ -100,7 +100,7 @@ async def test_empty_change_changes_nothing_and_makes_nothing_due(connection: Co
     channel_id = await registered(connection)
     before = await connection.fetchrow("select * from zapwatch_states")
 
-    await change_channel(connection, VAULT, channel_id, Change(given=frozenset()), None)
+    await change_channel(connection, VAULT, channel_id, ChannelUpdate(given=frozenset()), None)
 
     assert await connection.fetchrow("select * from zapwatch_states") == before
 
@@ -119,7 +119,7 @@ async def test_change_of_a_paused_channel_does_not_have_it_probed(connection: Co
     channel_id = await registered(connection)
     await pause_channel(connection, channel_id, None)
 
-    change = Change(given=frozenset({"api_key"}), api_key="new")
+    change = ChannelUpdate(given=frozenset({"api_key"}), api_key="new")
     await change_channel(connection, VAULT, channel_id, change, None)
 
     assert await connection.fetchval("select probe_due_at from zapwatch_states") is None
@@ -133,7 +133,7 @@ async def test_removed_channel_is_unknown_to_every_change(connection: Connection
         with pytest.raises(UnknownChannel):
             await work(connection, channel_id, None)
     with pytest.raises(UnknownChannel):
-        await change_channel(connection, VAULT, channel_id, Change(given=frozenset()), None)
+        await change_channel(connection, VAULT, channel_id, ChannelUpdate(given=frozenset()), None)
 
 
 async def test_tenants_change_waits_for_a_batch_instead_of_deadlocking(
@@ -154,7 +154,7 @@ async def test_tenants_change_waits_for_a_batch_instead_of_deadlocking(
     async def changes(own: Connection) -> None:
         for number in range(20):
             await change_tenant(own, tenant_id, {"defaults": {"heartbeat_threshold_minutes": number}})
-            patch = Change(given=frozenset({"metadata"}), metadata={"n": number})
+            patch = ChannelUpdate(given=frozenset({"metadata"}), metadata={"n": number})
             await change_channel(own, VAULT, ids[number], patch, None)
 
     async with connected(dsn) as one, connected(dsn) as two:

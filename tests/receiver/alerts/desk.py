@@ -16,11 +16,11 @@ from db.connection.types import Connection, Pool
 from db.reconcile.claims import settle_subscription
 from db.vault import Vault
 from receiver.alerts.dispatch import Dispatcher
-from receiver.alerts.message import Message, Notifier, Sent
+from receiver.alerts.message import DeliveryResult, Message, Notifier
 from receiver.alerts.notifiers import NOTIFIERS
 from receiver.alerts.notifiers.in_app import InApp
 from receiver.alerts.routing import Routing
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from tests.support.service import KEY
 
 TIMES: Final = {
@@ -43,7 +43,7 @@ class Sink:
     credentials: Mapping[str, Collection[str]] = field(default_factory=dict)
     told: list[tuple[str, Message]] = field(default_factory=list)
     """Which destination, by its name, and what."""
-    answers: dict[str, list[Sent]] = field(default_factory=dict)
+    answers: dict[str, list[DeliveryResult]] = field(default_factory=dict)
     """What a destination answers next; nothing: it is fine."""
     hanging: set[str] = field(default_factory=set)
 
@@ -53,13 +53,15 @@ class Sink:
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
         return config
 
-    async def send(self, config: Mapping[str, object], message: Message, outgoing: Outgoing) -> Sent:
+    async def send(
+        self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
+    ) -> DeliveryResult:
         name = str(config["name"])
         self.told.append((name, message))
         if name in self.hanging:
             await asyncio.Event().wait()
         answers = self.answers.get(name)
-        return answers.pop(0) if answers else Sent(True, status=200, answer="thanks")
+        return answers.pop(0) if answers else DeliveryResult(True, status=200, answer="thanks")
 
     def events(self, name: str) -> list[str]:
         """Return what a destination was told, in order."""
@@ -212,7 +214,7 @@ async def open_desk(dsn: str, connection: Connection, **options: Any) -> AsyncIt
             "in_app": InApp(pool),
             **NOTIFIERS,
         }
-        vault, anywhere = Vault([KEY]), Outgoing(allow=None)
+        vault, anywhere = Vault([KEY]), EgressPolicy(allow=None)
         routing = Routing(pool, vault, notifiers)
         yield Desk(
             connection,

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.alerts.message import Event, Item, Message
+from receiver.alerts.message import Event, Message, MessageItem
 from statemachine.model import Reason
 from tests.support.serving import address, listening, serving
 
@@ -102,7 +102,7 @@ async def open_rude(*, is_reset: bool, greeting: bytes = b"") -> AsyncIterator[s
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-def item(**fields: Any) -> Item:
+def item(**fields: Any) -> MessageItem:
     """Return an incident that opened and needs a scan, with what is given."""
     given: dict[str, Any] = {
         "event": Event.INCIDENT_OPENED,
@@ -117,16 +117,16 @@ def item(**fields: Any) -> Item:
     }
     values = {**given, **fields}
     values.setdefault("needs_scan", values["event"] is Event.INCIDENT_OPENED and values["link"] is not None)
-    return Item(**values)
+    return MessageItem(**values)
 
 
-def resolved(after: timedelta = timedelta(hours=2), **fields: Any) -> Item:
+def resolved(after: timedelta = timedelta(hours=2), **fields: Any) -> MessageItem:
     """Return an incident that is over."""
     given = {"event": Event.INCIDENT_RESOLVED, "resolved_at": AT + after, "link": None}
     return item(**{**given, **fields})
 
 
-def message(*items: Item, **fields: Any) -> Message:
+def message(*items: MessageItem, **fields: Any) -> Message:
     """Return a message of one open incident, or of these items."""
     given: dict[str, Any] = {"id": MESSAGE, "at": AT, "locale": "pt-BR", "time_zone": "America/Sao_Paulo"}
     return Message(items=items or (item(),), **{**given, **fields})

@@ -10,14 +10,14 @@ import pytest
 from db.alerts.alerts import prune_telling
 from db.connection.types import Connection
 from receiver.alerts.dispatch import SCHEDULE
-from receiver.alerts.message import Event, Sent
+from receiver.alerts.message import DeliveryResult, Event
 from receiver.jobs.loop import LoopRunner
 from tests.receiver.alerts.desk import Desk, Sink, open_desk
 from tests.receiver.conftest import running_api
 from tests.support.eventually import eventually
 from tests.support.service import zapwatch
 
-DOWN = Sent(False, status=503)
+DOWN = DeliveryResult(False, status=503)
 
 
 async def due_in(desk: Desk) -> float:
@@ -62,7 +62,7 @@ async def test_tries_follow_the_schedule_and_end(desk: Desk) -> None:
 
 async def test_a_destination_says_how_long_to_wait(desk: Desk) -> None:
     await one_open(desk)
-    desk.sink.answers["ana"] = [Sent(False, status=429, retry_after=timedelta(minutes=10))]
+    desk.sink.answers["ana"] = [DeliveryResult(False, status=429, retry_after=timedelta(minutes=10))]
 
     await desk.tell()
 
@@ -71,7 +71,7 @@ async def test_a_destination_says_how_long_to_wait(desk: Desk) -> None:
 
 async def test_what_would_fail_again_is_tried_once(desk: Desk) -> None:
     await one_open(desk)
-    desk.sink.answers["ana"] = [Sent(False, permanent=True, status=400)]
+    desk.sink.answers["ana"] = [DeliveryResult(False, permanent=True, status=400)]
 
     await desk.tell()
     await desk.later(timedelta(hours=1))
@@ -102,7 +102,7 @@ async def test_a_destination_that_is_gone_is_switched_off_and_its_owner_told_oth
     tenant = await desk.connection.fetchval("select id from tenants")
     member = await desk.member(tenant)
     await desk.open(await desk.channel(tenant, "Praia"))
-    desk.sink.answers["ana"] = [Sent(False, status=410, permanent=True), DOWN]
+    desk.sink.answers["ana"] = [DeliveryResult(False, status=410, permanent=True), DOWN]
 
     await desk.route()
     await desk.dispatch()
@@ -434,7 +434,7 @@ async def test_the_service_tells_and_says_why_it_did(dsn: str, connection: Conne
 @pytest.mark.parametrize("answer", ["x" * 2000, "a\x1b[31mb\r\nc"])
 async def test_an_answer_is_kept_short_and_plain(desk: Desk, answer: str) -> None:
     await one_open(desk)
-    desk.sink.answers["ana"] = [Sent(False, status=500, answer=answer)]
+    desk.sink.answers["ana"] = [DeliveryResult(False, status=500, answer=answer)]
 
     await desk.tell()
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from db.connection.types import Connection
-from receiver.http.signed_links import LIFE, Links
+from receiver.http.signed_links import LIFE, ReconnectLinks
 from statemachine.model import State
 from tests.receiver.alerts.desk import Desk, open_desk
 from tests.receiver.alerts.notifiers.test_webhook import NEW, verified
@@ -17,7 +17,7 @@ from tests.receiver.alerts.post import Post, open_post, part
 from tests.receiver.alerts.sink import Sink
 from tests.support.service import KEY
 
-LINKS: Final = Links((KEY,), "https://watch.test")
+LINKS: Final = ReconnectLinks((KEY,), "https://watch.test")
 WINDOW: Final = timedelta(seconds=30)
 DAY: Final = timedelta(days=1)
 

@@ -7,11 +7,11 @@ import pytest
 from receiver.alerts.rules import (
     LATE,
     REMINDED_LATER,
-    News,
-    Opening,
-    Place,
-    Standing,
-    Why,
+    AlertFacts,
+    DecisionReason,
+    OpeningDelivery,
+    Recipient,
+    SubjectState,
     of_all,
     of_change,
     of_expiry,
@@ -21,12 +21,12 @@ from receiver.alerts.rules import (
     wants,
 )
 
-WELL = Standing()
-OVER = Standing(is_over=True)
-QUIET = Standing(quiet_until=datetime(2026, 1, 1, tzinfo=UTC))
-OPENED = News("incident.opened", False, WELL)
-RESOLVED = News("incident.resolved", True, OVER)
-HERE = Place()
+WELL = SubjectState()
+OVER = SubjectState(is_over=True)
+QUIET = SubjectState(quiet_until=datetime(2026, 1, 1, tzinfo=UTC))
+OPENED = AlertFacts("incident.opened", False, WELL)
+RESOLVED = AlertFacts("incident.resolved", True, OVER)
+HERE = Recipient()
 
 
 @pytest.mark.parametrize(
@@ -34,75 +34,108 @@ HERE = Place()
     [
         (OPENED, None),
         (RESOLVED, None),
-        (OPENED._replace(standing=Standing(removed=True, paused=True)), Why.REMOVED),
-        (OPENED._replace(standing=Standing(paused=True, alerts_enabled=False)), Why.PAUSED),
-        (OPENED._replace(standing=QUIET._replace(alerts_enabled=False)), Why.ALERTS_DISABLED),
-        (OPENED._replace(standing=QUIET), Why.MAINTENANCE),
-        (RESOLVED._replace(standing=QUIET._replace(is_over=True)), Why.MAINTENANCE),
+        (OPENED._replace(standing=SubjectState(removed=True, paused=True)), DecisionReason.REMOVED),
+        (OPENED._replace(standing=SubjectState(paused=True, alerts_enabled=False)), DecisionReason.PAUSED),
+        (OPENED._replace(standing=QUIET._replace(alerts_enabled=False)), DecisionReason.ALERTS_DISABLED),
+        (OPENED._replace(standing=QUIET), DecisionReason.MAINTENANCE),
+        (RESOLVED._replace(standing=QUIET._replace(is_over=True)), DecisionReason.MAINTENANCE),
         (OPENED._replace(standing=OVER), None),
-        (OPENED._replace(standing=OVER, was_held=True), Why.OVER_BEFORE_TOLD),
+        (OPENED._replace(standing=OVER, was_held=True), DecisionReason.OVER_BEFORE_TOLD),
         (OPENED._replace(was_held=True), None),
-        (OPENED._replace(standing=OVER, waited=2 * LATE), Why.OVER_BEFORE_TOLD),
+        (OPENED._replace(standing=OVER, waited=2 * LATE), DecisionReason.OVER_BEFORE_TOLD),
         (OPENED._replace(waited=2 * LATE), None),
         (RESOLVED._replace(waited=2 * LATE, was_held=True), None),
     ],
 )
-def test_what_speaks_against_telling_anybody(news: News, why: Why | None) -> None:
+def test_what_speaks_against_telling_anybody(news: AlertFacts, why: DecisionReason | None) -> None:
     assert of_all(news) is why
 
 
 @pytest.mark.parametrize(
     ("news", "place", "opening", "why"),
     [
-        (OPENED, HERE, Opening.NONE, Why.OPENED),
-        (OPENED, HERE._replace(disabled=True, known=False), Opening.NONE, Why.DISABLED),
-        (OPENED, HERE._replace(known=False, events=()), Opening.NONE, Why.UNKNOWN_KIND),
-        (OPENED, HERE._replace(events=["incident.resolved"]), Opening.NONE, Why.NOT_WANTED),
-        (OPENED, HERE._replace(has_recipients=False), Opening.NONE, Why.NO_RECIPIENTS),
-        (RESOLVED, HERE, Opening.TOLD, Why.RESOLVED),
-        (RESOLVED, HERE, Opening.LEFT, Why.RESOLVED),
-        (RESOLVED, HERE, Opening.WAITING, Why.OVER_BEFORE_TOLD),
-        (RESOLVED, HERE, Opening.NONE, Why.OPENING_NOT_TOLD),
-        (RESOLVED, HERE._replace(events=["incident.opened"]), Opening.TOLD, Why.NOT_WANTED),
-        (RESOLVED, HERE._replace(events=["incident.opened"]), Opening.WAITING, Why.OVER_BEFORE_TOLD),
-        (RESOLVED, HERE._replace(disabled=True), Opening.TOLD, Why.DISABLED),
-        (RESOLVED, HERE._replace(has_recipients=False), Opening.TOLD, Why.NO_RECIPIENTS),
+        (OPENED, HERE, OpeningDelivery.NONE, DecisionReason.OPENED),
+        (OPENED, HERE._replace(disabled=True, known=False), OpeningDelivery.NONE, DecisionReason.DISABLED),
+        (OPENED, HERE._replace(known=False, events=()), OpeningDelivery.NONE, DecisionReason.UNKNOWN_KIND),
+        (
+            OPENED,
+            HERE._replace(events=["incident.resolved"]),
+            OpeningDelivery.NONE,
+            DecisionReason.NOT_WANTED,
+        ),
+        (OPENED, HERE._replace(has_recipients=False), OpeningDelivery.NONE, DecisionReason.NO_RECIPIENTS),
+        (RESOLVED, HERE, OpeningDelivery.TOLD, DecisionReason.RESOLVED),
+        (RESOLVED, HERE, OpeningDelivery.LEFT, DecisionReason.RESOLVED),
+        (RESOLVED, HERE, OpeningDelivery.WAITING, DecisionReason.OVER_BEFORE_TOLD),
+        (RESOLVED, HERE, OpeningDelivery.NONE, DecisionReason.OPENING_NOT_TOLD),
+        (
+            RESOLVED,
+            HERE._replace(events=["incident.opened"]),
+            OpeningDelivery.TOLD,
+            DecisionReason.NOT_WANTED,
+        ),
+        (
+            RESOLVED,
+            HERE._replace(events=["incident.opened"]),
+            OpeningDelivery.WAITING,
+            DecisionReason.OVER_BEFORE_TOLD,
+        ),
+        (RESOLVED, HERE._replace(disabled=True), OpeningDelivery.TOLD, DecisionReason.DISABLED),
+        (RESOLVED, HERE._replace(has_recipients=False), OpeningDelivery.TOLD, DecisionReason.NO_RECIPIENTS),
     ],
 )
-def test_why_a_destination_is_told_or_not(news: News, place: Place, opening: Opening, why: Why) -> None:
+def test_why_a_destination_is_told_or_not(
+    news: AlertFacts, place: Recipient, opening: OpeningDelivery, why: DecisionReason
+) -> None:
     assert of_one(news, place, opening) is why
 
 
 @pytest.mark.parametrize(
     ("standing", "place", "opening", "acknowledged", "why"),
     [
-        (WELL, HERE, Opening.TOLD, False, Why.REMINDER),
-        (OVER, HERE, Opening.TOLD, True, Why.OVER_BEFORE_TOLD),
-        (WELL, HERE, Opening.TOLD, True, Why.ACKNOWLEDGED),
-        (WELL, HERE._replace(disabled=True), Opening.TOLD, False, Why.DISABLED),
-        (WELL, HERE._replace(known=False), Opening.TOLD, False, Why.UNKNOWN_KIND),
-        (WELL, HERE._replace(reminds=False), Opening.TOLD, False, Why.NO_REMINDERS),
-        (WELL, HERE, Opening.LEFT, False, Why.NOT_YET_TOLD),
-        (WELL, HERE, Opening.NONE, False, Why.OPENING_NOT_TOLD),
-        (WELL, HERE._replace(has_recipients=False), Opening.TOLD, False, Why.NO_RECIPIENTS),
-        (QUIET, HERE, Opening.TOLD, False, Why.MAINTENANCE),
-        (Standing(paused=True), HERE, Opening.TOLD, False, Why.PAUSED),
-        (Standing(alerts_enabled=False), HERE, Opening.TOLD, False, Why.ALERTS_DISABLED),
-        (Standing(removed=True), HERE, Opening.TOLD, False, Why.REMOVED),
+        (WELL, HERE, OpeningDelivery.TOLD, False, DecisionReason.REMINDER),
+        (OVER, HERE, OpeningDelivery.TOLD, True, DecisionReason.OVER_BEFORE_TOLD),
+        (WELL, HERE, OpeningDelivery.TOLD, True, DecisionReason.ACKNOWLEDGED),
+        (WELL, HERE._replace(disabled=True), OpeningDelivery.TOLD, False, DecisionReason.DISABLED),
+        (WELL, HERE._replace(known=False), OpeningDelivery.TOLD, False, DecisionReason.UNKNOWN_KIND),
+        (WELL, HERE._replace(reminds=False), OpeningDelivery.TOLD, False, DecisionReason.NO_REMINDERS),
+        (WELL, HERE, OpeningDelivery.LEFT, False, DecisionReason.NOT_YET_TOLD),
+        (WELL, HERE, OpeningDelivery.NONE, False, DecisionReason.OPENING_NOT_TOLD),
+        (
+            WELL,
+            HERE._replace(has_recipients=False),
+            OpeningDelivery.TOLD,
+            False,
+            DecisionReason.NO_RECIPIENTS,
+        ),
+        (QUIET, HERE, OpeningDelivery.TOLD, False, DecisionReason.MAINTENANCE),
+        (SubjectState(paused=True), HERE, OpeningDelivery.TOLD, False, DecisionReason.PAUSED),
+        (
+            SubjectState(alerts_enabled=False),
+            HERE,
+            OpeningDelivery.TOLD,
+            False,
+            DecisionReason.ALERTS_DISABLED,
+        ),
+        (SubjectState(removed=True), HERE, OpeningDelivery.TOLD, False, DecisionReason.REMOVED),
     ],
 )
 def test_why_a_destination_is_reminded_or_not(
-    standing: Standing, place: Place, opening: Opening, acknowledged: bool, why: Why
+    standing: SubjectState,
+    place: Recipient,
+    opening: OpeningDelivery,
+    acknowledged: bool,
+    why: DecisionReason,
 ) -> None:
-    asked = place._replace(reminds=why is not Why.NO_REMINDERS)
+    asked = place._replace(reminds=why is not DecisionReason.NO_REMINDERS)
 
     assert of_reminder(standing, asked, opening, acknowledged) is why
 
 
 def test_only_what_tells_sends_and_nothing_that_sends_waits() -> None:
-    assert {why for why in Why if why.sends}.isdisjoint(REMINDED_LATER)
-    assert not Why.MAINTENANCE.sends
-    assert Why.OPENED.sends
+    assert {why for why in DecisionReason if why.sends}.isdisjoint(REMINDED_LATER)
+    assert not DecisionReason.MAINTENANCE.sends
+    assert DecisionReason.OPENED.sends
 
 
 @pytest.mark.parametrize(
@@ -125,9 +158,15 @@ def test_age_alone_is_no_reason() -> None:
 
 @pytest.mark.parametrize(
     ("removed", "is_back", "why"),
-    [(False, False, None), (True, True, Why.REMOVED), (False, True, Why.OVER_BEFORE_TOLD)],
+    [
+        (False, False, None),
+        (True, True, DecisionReason.REMOVED),
+        (False, True, DecisionReason.OVER_BEFORE_TOLD),
+    ],
 )
-def test_little_speaks_against_telling_of_a_state(removed: bool, is_back: bool, why: Why | None) -> None:
+def test_little_speaks_against_telling_of_a_state(
+    removed: bool, is_back: bool, why: DecisionReason | None
+) -> None:
     assert of_state(removed, is_back) is why
 
 
@@ -135,14 +174,14 @@ def test_little_speaks_against_telling_of_a_state(removed: bool, is_back: bool, 
     ("standing", "why"),
     [
         (WELL, None),
-        (OVER._replace(removed=True), Why.OVER_BEFORE_TOLD),
-        (Standing(removed=True), Why.REMOVED),
-        (Standing(paused=True), Why.PAUSED),
-        (Standing(alerts_enabled=False), Why.ALERTS_DISABLED),
-        (QUIET, Why.MAINTENANCE),
+        (OVER._replace(removed=True), DecisionReason.OVER_BEFORE_TOLD),
+        (SubjectState(removed=True), DecisionReason.REMOVED),
+        (SubjectState(paused=True), DecisionReason.PAUSED),
+        (SubjectState(alerts_enabled=False), DecisionReason.ALERTS_DISABLED),
+        (QUIET, DecisionReason.MAINTENANCE),
     ],
 )
-def test_what_speaks_against_warning_of_an_end(standing: Standing, why: Why | None) -> None:
+def test_what_speaks_against_warning_of_an_end(standing: SubjectState, why: DecisionReason | None) -> None:
     assert of_expiry(standing) is why
 
 
@@ -153,18 +192,18 @@ PROGRAM = HERE._replace(is_for_people=False)
 @pytest.mark.parametrize(
     ("event", "place", "why"),
     [
-        (STATE, HERE, Why.NOT_WANTED),
-        (STATE, HERE._replace(events=[STATE]), Why.STATE_CHANGED),
-        (STATE, HERE._replace(events=[STATE], disabled=True, known=False), Why.DISABLED),
-        (STATE, HERE._replace(events=[STATE], known=False), Why.UNKNOWN_KIND),
-        (STATE, HERE._replace(events=[STATE], has_recipients=False), Why.NO_RECIPIENTS),
-        (EXPIRING, HERE, Why.EXPIRING),
-        (EXPIRING, HERE._replace(events=["incident.resolved"]), Why.NOT_WANTED),
-        (EXPIRING, PROGRAM, Why.NOT_WANTED),
-        (EXPIRING, PROGRAM._replace(events=[EXPIRING]), Why.EXPIRING),
+        (STATE, HERE, DecisionReason.NOT_WANTED),
+        (STATE, HERE._replace(events=[STATE]), DecisionReason.STATE_CHANGED),
+        (STATE, HERE._replace(events=[STATE], disabled=True, known=False), DecisionReason.DISABLED),
+        (STATE, HERE._replace(events=[STATE], known=False), DecisionReason.UNKNOWN_KIND),
+        (STATE, HERE._replace(events=[STATE], has_recipients=False), DecisionReason.NO_RECIPIENTS),
+        (EXPIRING, HERE, DecisionReason.EXPIRING),
+        (EXPIRING, HERE._replace(events=["incident.resolved"]), DecisionReason.NOT_WANTED),
+        (EXPIRING, PROGRAM, DecisionReason.NOT_WANTED),
+        (EXPIRING, PROGRAM._replace(events=[EXPIRING]), DecisionReason.EXPIRING),
     ],
 )
-def test_who_is_told_of_a_change(event: str, place: Place, why: Why) -> None:
-    told = Why.STATE_CHANGED if event == STATE else Why.EXPIRING
+def test_who_is_told_of_a_change(event: str, place: Recipient, why: DecisionReason) -> None:
+    told = DecisionReason.STATE_CHANGED if event == STATE else DecisionReason.EXPIRING
 
     assert of_change(event, place, told) is why

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from db.connection.types import Connection
-from receiver.http.signed_links import Links
+from receiver.http.signed_links import ReconnectLinks
 from statemachine.model import Reason, State
 from tests.receiver.alerts.desk import Desk, open_desk
 from tests.receiver.alerts.inbox import Inbox, open_inbox
@@ -122,7 +122,7 @@ async def newest(desk: Desk, inbox: Inbox, post: Post) -> dict[str, str]:
 async def test_text_asks_for_a_scan_exactly_where_there_is_a_link_for_one(
     dsn: str, connection: Connection, locale: str
 ) -> None:
-    links = Links((KEY,), "https://watch.test")
+    links = ReconnectLinks((KEY,), "https://watch.test")
     async with (
         open_inbox() as inbox,
         open_post() as post,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from receiver.alerts.message import Sent
+from receiver.alerts.message import DeliveryResult
 from receiver.jobs.loop import LoopRunner
 from tests.receiver.alerts.desk import Desk
 from tests.support.eventually import eventually
@@ -88,7 +88,7 @@ async def test_the_end_is_not_told_where_telling_the_beginning_failed_for_good(d
     tenant = await desk.tenant()
     channel = await desk.channel(tenant)
     ana = await desk.destination(tenant, "ana")
-    desk.sink.answers["ana"] = [Sent(False, permanent=True, status=400)]
+    desk.sink.answers["ana"] = [DeliveryResult(False, permanent=True, status=400)]
     await desk.open(channel)
     await desk.tell()
 

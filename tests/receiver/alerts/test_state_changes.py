@@ -9,22 +9,22 @@ import pytest
 
 from db.alerts.state_changes import release_held_changes
 from db.connection.types import Connection
-from receiver.alerts.message import Item, Sent
+from receiver.alerts.message import DeliveryResult, MessageItem
 from receiver.jobs.loop import LoopRunner
 from tests.receiver.alerts.desk import Desk, open_desk
 from tests.support.eventually import eventually
 
 WISH: dict[str, Any] = {"events": ["channel.state_changed"]}
-DOWN = Sent(False, status=503)
+DOWN = DeliveryResult(False, status=503)
 DAY = timedelta(days=1)
 
 
-def told(desk: Desk, name: str) -> list[Item]:
+def told(desk: Desk, name: str) -> list[MessageItem]:
     """Return what a destination was told, in order."""
     return [item for to, message in desk.sink.told if to == name for item in message.items]
 
 
-def states(items: list[Item]) -> list[tuple[str | None, str | None, int | None]]:
+def states(items: list[MessageItem]) -> list[tuple[str | None, str | None, int | None]]:
     return [(item.previous_state, item.state, item.sequence) for item in items]
 
 

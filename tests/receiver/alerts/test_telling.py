@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import UUID
 
-from receiver.alerts.message import Sent
+from receiver.alerts.message import DeliveryResult
 from tests.receiver.alerts.desk import Desk
 
 
@@ -66,7 +66,10 @@ async def test_members_are_told_inside_their_application(desk: Desk) -> None:
 async def test_what_fails_is_tried_again_with_the_same_id(desk: Desk) -> None:
     tenant = await desk.tenant()
     await desk.destination(tenant, "ana")
-    desk.sink.answers["ana"] = [Sent(False, status=500, answer="oops\x00\n no"), Sent(False)]
+    desk.sink.answers["ana"] = [
+        DeliveryResult(False, status=500, answer="oops\x00\n no"),
+        DeliveryResult(False),
+    ]
 
     incident = await desk.open(await desk.channel(tenant))
     await desk.tell()

@@ -17,7 +17,7 @@ from db.connection.pool import open_pool
 from db.connection.types import Connection, Pool
 from db.embedded.server import run_embedded
 from db.migrate import migrate
-from db.registry.channels import NewChannel, register_channel, register_gateway
+from db.registry.channels import ChannelSpec, register_channel, register_gateway
 from db.registry.tokens import hash_token
 from db.vault import Vault
 from receiver.http.auth import Tokens
@@ -118,7 +118,7 @@ async def test_embedded_database_is_used_whether_or_not_the_service_runs(data_di
     async with run_embedded(data_dir) as embedded:
         async with connected(embedded.dsn) as connection:
             await migrate(connection)
-            await register_channel(connection, VAULT, NewChannel(provider="wapi", instance="ABC"))
+            await register_channel(connection, VAULT, ChannelSpec(provider="wapi", instance="ABC"))
         beside = await zapwatch("channels", "--json", **environ)
     alone = await zapwatch("channels", "--json", **environ)
 
@@ -149,7 +149,7 @@ async def test_database_that_is_away_is_said_in_words_without_its_password(dsn: 
 async def test_channels_are_a_table_that_no_name_can_break(
     environ: dict[str, str], connection: Connection
 ) -> None:
-    new = NewChannel(provider="wapi", instance="[red]ABC", name="\x1b[2J:smile:\nLoja")
+    new = ChannelSpec(provider="wapi", instance="[red]ABC", name="\x1b[2J:smile:\nLoja")
     await register_channel(connection, VAULT, new)
 
     said = await zapwatch("channels", **environ)
@@ -163,7 +163,7 @@ async def test_channels_are_a_table_that_no_name_can_break(
 
 async def test_channels_can_be_narrowed(environ: dict[str, str], connection: Connection) -> None:
     for instance in ("A", "B"):
-        await register_channel(connection, VAULT, NewChannel(provider="wapi", instance=instance))
+        await register_channel(connection, VAULT, ChannelSpec(provider="wapi", instance=instance))
     await connection.execute(
         "update zapwatch_states s set state = 'open' from zapwatch_channels c"
         " where c.channel_id = s.channel_id and c.instance = 'A'"
@@ -177,7 +177,7 @@ async def test_channels_can_be_narrowed(environ: dict[str, str], connection: Con
 
 
 async def test_incidents_are_shown_newest_first(environ: dict[str, str], connection: Connection) -> None:
-    channel_id, _ = await register_channel(connection, VAULT, NewChannel(provider="wapi", instance="ABC"))
+    channel_id, _ = await register_channel(connection, VAULT, ChannelSpec(provider="wapi", instance="ABC"))
     for kind, days, resolved in (("error", 2, True), ("disconnected", 1, False)):
         await connection.execute(
             "insert into whatsapp_connection_incidents"
@@ -216,7 +216,7 @@ async def test_operator_token_is_printed_once_and_kept_as_its_hash(
 async def test_new_webhook_address_of_a_channel_works(
     environ: dict[str, str], connection: Connection, pool: Pool
 ) -> None:
-    new = NewChannel(provider="wapi", instance="ABC")
+    new = ChannelSpec(provider="wapi", instance="ABC")
     channel_id, old = await register_channel(connection, VAULT, new)
 
     said = await zapwatch(

@@ -32,7 +32,7 @@ from db.connection.types import Connection
 from db.diagnosis import Finding, Severity, note, problem
 from db.embedded.server import run_embedded
 from db.migrate import migrate
-from db.registry.channels import NewChannel, register_channel, register_gateway
+from db.registry.channels import ChannelSpec, register_channel, register_gateway
 from db.registry.tokens import create_channel_token
 from db.vault import Vault
 from receiver.doctor import (
@@ -139,7 +139,7 @@ async def register(
     """Register a channel with a key and return its id and its webhook token."""
     fields = {"api_url": gateway.url, "api_key": API_KEY, **more}
     return await register_channel(
-        connection, VAULT, NewChannel(provider=provider, instance=instance, **fields)
+        connection, VAULT, ChannelSpec(provider=provider, instance=instance, **fields)
     )
 
 
@@ -357,7 +357,7 @@ async def test_keys_that_do_not_open_do_not_fit_or_are_refused_are_found(
     good, _ = await register(connection, gateway, "good")
     refused, _ = await register(connection, gateway, "refused")
     odd, _ = await register(connection, gateway, "odd", api_key="chave-ção\n")
-    new = NewChannel(provider="evolution_api", instance="sealed", api_url=gateway.url, api_key=API_KEY)
+    new = ChannelSpec(provider="evolution_api", instance="sealed", api_url=gateway.url, api_key=API_KEY)
     sealed, _ = await register_channel(connection, Vault([bytes(32)]), new)
     await register_gateway(connection, Vault([bytes(32)]), "waha", "http://waha.example", API_KEY, None)
     await connection.execute(
@@ -375,7 +375,7 @@ async def test_keys_that_do_not_open_do_not_fit_or_are_refused_are_found(
 
 
 async def test_a_twilio_key_may_have_any_characters(connection: Connection, settings: Settings) -> None:
-    new = NewChannel(provider="twilio", instance="XE1", api_key="AC1:ção")
+    new = ChannelSpec(provider="twilio", instance="XE1", api_key="AC1:ção")
     await register_channel(connection, VAULT, new)
 
     assert "odd_key" not in await found_by(settings)
@@ -580,7 +580,7 @@ async def test_embedded_database_is_examined_beside_the_service_and_alone_with_t
         data_dir = folder / "data"
         async with run_embedded(data_dir) as embedded, connected(embedded.dsn) as connection:
             await migrate(connection)
-            new = NewChannel(provider="waha", instance="loja", api_url="http://waha.example", api_key="k")
+            new = ChannelSpec(provider="waha", instance="loja", api_url="http://waha.example", api_key="k")
             await register_channel(connection, VAULT, new)
             beside = await run_zapwatch("doctor", "--json", ZAPWATCH_DATA_DIR=str(data_dir))
         kept = data_dir / "secret_keys"

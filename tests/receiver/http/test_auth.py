@@ -9,7 +9,7 @@ import pytest
 
 from db.connection.pool import open_pool
 from db.connection.types import Connection, Pool
-from db.registry.channels import NewChannel, register_channel, register_gateway, remove_channel
+from db.registry.channels import ChannelSpec, register_channel, register_gateway, remove_channel
 from db.registry.tokens import create_channel_token, create_operator_token, hash_token, make_token
 from db.vault import Vault
 from receiver.http.auth import Tokens, first_token
@@ -35,7 +35,7 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
 
 
 async def registered(connection: Connection, instance: str = "loja") -> tuple[UUID, str]:
-    new = NewChannel(provider="evolution_api", instance=instance, api_url="http://evo.example")
+    new = ChannelSpec(provider="evolution_api", instance=instance, api_url="http://evo.example")
     return await register_channel(connection, VAULT, new)
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.ingest.queue import Unavailable as NotCommitted
+from db.ingest.queue import NotCommitted as NotCommitted
 from receiver.http.problems import (
     Conflict,
     FieldProblem,

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from receiver.outbound.client import Unanswered
-from receiver.outbound.egress import ANSWER_LIMIT, Forbidden, Outgoing, Ways
+from receiver.outbound.egress import ANSWER_LIMIT, Egress, EgressForbidden, EgressPolicy
 from tests.receiver.alerts.certificates import certified
 from tests.receiver.alerts.sink import TENANT, Sink, open_rude, open_sink
 from tests.support.serving import listening
 
-TENANTS = Outgoing()
-OPERATORS = Outgoing(None)
+TENANTS = EgressPolicy()
+OPERATORS = EgressPolicy(None)
 
 
 class Names:
@@ -41,7 +41,7 @@ class Names:
     ],
 )  # fmt: skip
 async def test_tenants_destination_may_not_be_inside(host: str) -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await TENANTS.post(f"http://{host}/", b"", {})
 
 
@@ -52,18 +52,18 @@ def test_public_addresses_are_open(address: str) -> None:
 
 @pytest.mark.parametrize("inside", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1"])
 async def test_name_that_means_the_inside_is_refused(inside: str) -> None:
-    outgoing = Outgoing(resolve=Names([inside]).resolve)
+    outgoing = EgressPolicy(resolve=Names([inside]).resolve)
 
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await outgoing.post("https://hooks.example/", b"", {})
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await outgoing.connect("smtp.example", 25)
 
 
 async def test_of_a_names_addresses_only_open_ones_are_connected_to(sink: Sink) -> None:
     port = sink.url.rpartition(":")[2]
     names = Names(["10.9.9.9", "127.0.0.1"])
-    outgoing = Outgoing([ip_network("127.0.0.0/8")], resolve=names.resolve)
+    outgoing = EgressPolicy([ip_network("127.0.0.0/8")], resolve=names.resolve)
 
     reply = await outgoing.post(f"http://hooks.example:{port}/in", b"hello", {"X-A": "b"})
 
@@ -75,18 +75,18 @@ async def test_of_a_names_addresses_only_open_ones_are_connected_to(sink: Sink) 
 async def test_name_that_means_something_else_a_moment_later_is_asked_only_once(sink: Sink) -> None:
     port = sink.url.rpartition(":")[2]
     names = Names(["127.0.0.1"], ["10.0.0.1"])
-    outgoing = Outgoing([ip_network("127.0.0.1/32")], resolve=names.resolve)
+    outgoing = EgressPolicy([ip_network("127.0.0.1/32")], resolve=names.resolve)
 
     await outgoing.post(f"http://hooks.example:{port}/", b"", {})
 
     assert names.asked == ["hooks.example"]
     assert len(sink.got) == 1
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await outgoing.post(f"http://hooks.example:{port}/", b"", {})
 
 
 async def test_allowed_network_opens_itself_and_no_other(sink: Sink) -> None:
-    outgoing = Outgoing([ip_network("127.0.0.1/32"), ip_network("fd00::/8")])
+    outgoing = EgressPolicy([ip_network("127.0.0.1/32"), ip_network("fd00::/8")])
 
     assert (await outgoing.post(sink.url, b"", {})).status == 200
     assert outgoing.is_open("fd12::1")
@@ -95,11 +95,11 @@ async def test_allowed_network_opens_itself_and_no_other(sink: Sink) -> None:
 
 
 async def test_operators_may_go_where_their_tenants_may_not(sink: Sink) -> None:
-    ways = Ways.allowing([ip_network("10.0.0.0/8")])
+    ways = Egress.allowing([ip_network("10.0.0.0/8")])
 
     assert (await ways.of(None).post(sink.url, b"", {})).status == 200
     assert ways.of(TENANT).is_open("10.1.1.1")
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await ways.of(TENANT).post(sink.url, b"", {})
 
 
@@ -140,7 +140,7 @@ async def test_the_next_address_is_tried_where_nobody_listens(sink: Sink) -> Non
     names = Names(["127.0.0.9", "127.0.0.1"])
     port = sink.url.rpartition(":")[2]
 
-    reply = await Outgoing(None, resolve=names.resolve).post(f"http://hooks.example:{port}", b"", {})
+    reply = await EgressPolicy(None, resolve=names.resolve).post(f"http://hooks.example:{port}", b"", {})
 
     assert reply.status == 200
 
@@ -148,7 +148,7 @@ async def test_the_next_address_is_tried_where_nobody_listens(sink: Sink) -> Non
 async def test_silence_ends_with_the_time_that_one_try_has() -> None:
     async with open_rude(is_reset=False) as url:
         with pytest.raises(Unanswered) as caught:
-            await Outgoing(None, timeout=timedelta(seconds=0.3)).post(url, b"", {})
+            await EgressPolicy(None, timeout=timedelta(seconds=0.3)).post(url, b"", {})
 
     assert caught.value.timed_out
 
@@ -157,7 +157,7 @@ async def test_silence_ends_with_the_time_that_one_try_has() -> None:
     "url", ["ftp://x/", "file:///etc/passwd", "http://", "http://[::1", "gopher://x", "x"]
 )
 async def test_only_http_goes_out(url: str) -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await OPERATORS.post(url, b"", {})
 
 
@@ -179,7 +179,7 @@ async def test_error_names_neither_address_nor_secret() -> None:
 async def test_socket_is_connected_to_the_address_that_was_looked_at() -> None:
     with listening() as listener:
         names = Names(["127.0.0.1"])
-        outgoing = Outgoing([ip_network("127.0.0.0/8")], resolve=names.resolve)
+        outgoing = EgressPolicy([ip_network("127.0.0.0/8")], resolve=names.resolve)
 
         opened = await outgoing.connect("smtp.example", listener.getsockname()[1])
 
@@ -192,7 +192,7 @@ async def test_certificate_must_be_for_the_name_and_not_for_the_address(tmp_path
     ours, theirs = certified("hooks.example", tmp_path)
     asked: list[str | None] = []
     ours.sni_callback = lambda _socket, name, _context: asked.append(name)
-    outgoing = Outgoing(None, resolve=Names(["127.0.0.1"]).resolve, tls=theirs)
+    outgoing = EgressPolicy(None, resolve=Names(["127.0.0.1"]).resolve, tls=theirs)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from receiver.providers import DEEP, PROVIDERS
-from receiver.providers.report import Pulse
+from receiver.providers.report import DeepProbeResult
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "evolution"
 EVOLUTION = DEEP["evolution_api"]
@@ -27,27 +27,29 @@ def records(**fields: object) -> bytes:
 @pytest.mark.parametrize(
     ("status", "body", "pulse"),
     [
-        (200, NOT_REGISTERED, Pulse.ALIVE),
-        (200, sample("whatsapp_numbers_ok"), Pulse.UNANSWERED),
-        (200, b"<html>", Pulse.UNANSWERED),
-        (200, b'{"error": true}', Pulse.UNANSWERED),
-        (400, sample("whatsapp_numbers_closed_400"), Pulse.DEAD),
-        (500, sample("connection_closed_500"), Pulse.DEAD),
-        (400, sample("whatsapp_numbers_timeout_400"), Pulse.DOUBTFUL),
-        (400, b'{"isBoom": true, "output": {"statusCode": 408}}', Pulse.DOUBTFUL),
-        (400, b'{"isBoom": true, "output": {"statusCode": 429}}', Pulse.UNANSWERED),
-        (400, b'{"isBoom": true, "output": "428"}', Pulse.UNANSWERED),
-        (400, b'{"output": {"statusCode": 428}}', Pulse.UNANSWERED),
-        (400, b"Bad Request", Pulse.UNANSWERED),
-        (500, sample("guard_500"), Pulse.UNANSWERED),
-        (500, b"Connection Closed", Pulse.UNANSWERED),
-        (502, sample("connection_closed_500"), Pulse.UNANSWERED),
-        (401, sample("unauthorized_401"), Pulse.UNANSWERED),
-        (404, sample("connection_state_404"), Pulse.UNANSWERED),
-        (503, sample("license_required_503"), Pulse.UNANSWERED),
+        (200, NOT_REGISTERED, DeepProbeResult.ALIVE),
+        (200, sample("whatsapp_numbers_ok"), DeepProbeResult.UNANSWERED),
+        (200, b"<html>", DeepProbeResult.UNANSWERED),
+        (200, b'{"error": true}', DeepProbeResult.UNANSWERED),
+        (400, sample("whatsapp_numbers_closed_400"), DeepProbeResult.DEAD),
+        (500, sample("connection_closed_500"), DeepProbeResult.DEAD),
+        (400, sample("whatsapp_numbers_timeout_400"), DeepProbeResult.DOUBTFUL),
+        (400, b'{"isBoom": true, "output": {"statusCode": 408}}', DeepProbeResult.DOUBTFUL),
+        (400, b'{"isBoom": true, "output": {"statusCode": 429}}', DeepProbeResult.UNANSWERED),
+        (400, b'{"isBoom": true, "output": "428"}', DeepProbeResult.UNANSWERED),
+        (400, b'{"output": {"statusCode": 428}}', DeepProbeResult.UNANSWERED),
+        (400, b"Bad Request", DeepProbeResult.UNANSWERED),
+        (500, sample("guard_500"), DeepProbeResult.UNANSWERED),
+        (500, b"Connection Closed", DeepProbeResult.UNANSWERED),
+        (502, sample("connection_closed_500"), DeepProbeResult.UNANSWERED),
+        (401, sample("unauthorized_401"), DeepProbeResult.UNANSWERED),
+        (404, sample("connection_state_404"), DeepProbeResult.UNANSWERED),
+        (503, sample("license_required_503"), DeepProbeResult.UNANSWERED),
     ],
 )
-def test_only_what_whatsapp_itself_says_proves_life_or_death(status: int, body: bytes, pulse: Pulse) -> None:
+def test_only_what_whatsapp_itself_says_proves_life_or_death(
+    status: int, body: bytes, pulse: DeepProbeResult
+) -> None:
     assert EVOLUTION.read(status, body) is pulse
 
 

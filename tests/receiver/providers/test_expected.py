@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from receiver.providers import PROVIDERS
-from statemachine.model import Channel, Evidence, Reason, Rules, Standing, State
+from statemachine.model import Channel, Evidence, Reason, Rules, State, Status
 from statemachine.signals import Alive, Answered, Heard, Signal
 from statemachine.step import step
 
@@ -36,7 +36,7 @@ def case(row: dict[str, str]) -> str:
 
 def channel_in(state: State) -> Channel:
     """A channel that stands somewhere; one that shows its first QR has never been open."""
-    standing = Standing(state, REASONS.get(state))
+    standing = Status(state, REASONS.get(state))
     return Channel(
         rules=Rules(),
         evidence=Evidence(standing),

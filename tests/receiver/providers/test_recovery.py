@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from receiver.providers import HEALING
-from receiver.providers.report import Condition, Futile, Order, Remedy, Treatment
+from receiver.providers.report import Condition, NotApplicable, Order, RecoveryAction, RecoveryPlan
 from statemachine.model import Reason, State, Trigger
 
 STUCK_AFTER = timedelta(seconds=60)
@@ -13,13 +13,13 @@ STUCK_AFTER = timedelta(seconds=60)
 
 def treat(
     provider: str, state: State, reason: Reason | None, seconds: float = 61, version: str | None = "2.3.6"
-) -> Treatment | Futile:
+) -> RecoveryPlan | NotApplicable:
     """What helps a channel that has stood so for so long."""
     condition = Condition(state, reason, timedelta(seconds=seconds), STUCK_AFTER, version)
     return HEALING[provider].treat(condition)
 
 
-def order(provider: str, remedy: Remedy, version: str | None = None) -> Order:
+def order(provider: str, remedy: RecoveryAction, version: str | None = None) -> Order:
     """The call."""
     return HEALING[provider].order(remedy, "loja 01", "k", version)
 
@@ -27,18 +27,23 @@ def order(provider: str, remedy: Remedy, version: str | None = None) -> Order:
 @pytest.mark.parametrize(
     ("provider", "state", "reason", "helps"),
     [
-        ("evolution_api", State.CONNECTING, Reason.CONNECTING, (Remedy.RESTART, Trigger.CONNECTING)),
-        ("evolution_api", State.CONNECTING, Reason.RESTART_REQUIRED, (Remedy.RESTART, Trigger.CONNECTING)),
-        ("evolution_api", State.DROPPED, Reason.CONNECTION_CLOSED, (Remedy.CONNECT, Trigger.DROPPED)),
-        ("wapi", State.DROPPED, Reason.DISCONNECTED, (Remedy.RESTART, Trigger.DROPPED)),
-        ("wapi", State.CONNECTING, Reason.INCOMPLETE_SESSION, (Remedy.RESTART, None)),
-        ("waha", State.DROPPED, Reason.BAD_SESSION, (Remedy.RESTART, Trigger.DROPPED)),
+        ("evolution_api", State.CONNECTING, Reason.CONNECTING, (RecoveryAction.RESTART, Trigger.CONNECTING)),
+        (
+            "evolution_api",
+            State.CONNECTING,
+            Reason.RESTART_REQUIRED,
+            (RecoveryAction.RESTART, Trigger.CONNECTING),
+        ),
+        ("evolution_api", State.DROPPED, Reason.CONNECTION_CLOSED, (RecoveryAction.CONNECT, Trigger.DROPPED)),
+        ("wapi", State.DROPPED, Reason.DISCONNECTED, (RecoveryAction.RESTART, Trigger.DROPPED)),
+        ("wapi", State.CONNECTING, Reason.INCOMPLETE_SESSION, (RecoveryAction.RESTART, None)),
+        ("waha", State.DROPPED, Reason.BAD_SESSION, (RecoveryAction.RESTART, Trigger.DROPPED)),
     ],
 )
 def test_this_helps_if_a_probe_still_says_so(
-    provider: str, state: State, reason: Reason, helps: tuple[Remedy, Trigger | None]
+    provider: str, state: State, reason: Reason, helps: tuple[RecoveryAction, Trigger | None]
 ) -> None:
-    assert treat(provider, state, reason) == Treatment(*helps)
+    assert treat(provider, state, reason) == RecoveryPlan(*helps)
 
 
 @pytest.mark.parametrize("provider", sorted(HEALING))
@@ -56,7 +61,7 @@ def test_this_helps_if_a_probe_still_says_so(
 def test_no_gateway_has_an_order_for_what_none_can_mend(
     provider: str, state: State, reason: Reason | None
 ) -> None:
-    assert isinstance(treat(provider, state, reason), Futile)
+    assert isinstance(treat(provider, state, reason), NotApplicable)
 
 
 @pytest.mark.parametrize(
@@ -73,15 +78,24 @@ def test_no_gateway_has_an_order_for_what_none_can_mend(
 def test_nothing_is_ordered_on_a_guess(
     provider: str, state: State, reason: Reason, seconds: float, version: str | None
 ) -> None:
-    assert isinstance(treat(provider, state, reason, seconds, version), Futile)
+    assert isinstance(treat(provider, state, reason, seconds, version), NotApplicable)
 
 
 def test_orders_are_those_of_the_dialect() -> None:
-    assert order("evolution_api", Remedy.RESTART, "1.8.2")[:2] == ("PUT", "/instance/restart/loja%2001")
-    assert order("evolution_api", Remedy.RESTART, "2.3.6")[:2] == ("POST", "/instance/restart/loja%2001")
-    assert order("evolution_api", Remedy.CONNECT, "2.3.6")[:2] == ("GET", "/instance/connect/loja%2001")
-    assert order("wapi", Remedy.RESTART)[:2] == ("GET", "/instance/restart?instanceId=loja%2001")
-    assert order("waha", Remedy.RESTART)[:2] == ("POST", "/api/sessions/loja%2001/restart")
+    assert order("evolution_api", RecoveryAction.RESTART, "1.8.2")[:2] == (
+        "PUT",
+        "/instance/restart/loja%2001",
+    )
+    assert order("evolution_api", RecoveryAction.RESTART, "2.3.6")[:2] == (
+        "POST",
+        "/instance/restart/loja%2001",
+    )
+    assert order("evolution_api", RecoveryAction.CONNECT, "2.3.6")[:2] == (
+        "GET",
+        "/instance/connect/loja%2001",
+    )
+    assert order("wapi", RecoveryAction.RESTART)[:2] == ("GET", "/instance/restart?instanceId=loja%2001")
+    assert order("waha", RecoveryAction.RESTART)[:2] == ("POST", "/api/sessions/loja%2001/restart")
 
 
 @pytest.mark.parametrize("provider", sorted(HEALING))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from db.connection.types import Connection
-from receiver.sandbox import Fault, Metrics
+from receiver.sandbox import Fault, HostMetrics
 from tests.support.eventually import eventually
 from tests.support.soak import sized
 from tests.support.story import Story, story
@@ -87,7 +87,7 @@ async def outcomes(told: Story) -> float:
 
 @asynccontextmanager
 async def metrics(
-    dsn: str, answer: Metrics = Metrics.ON, speed: float = SPEED, **settings: Any
+    dsn: str, answer: HostMetrics = HostMetrics.ON, speed: float = SPEED, **settings: Any
 ) -> AsyncIterator[tuple[Story, Any]]:
     """Yield a story and an Evolution host whose `/metrics` answers so."""
     async with story(dsn, speed=speed, **settings) as told:
@@ -180,9 +180,11 @@ async def test_a_booting_gateway_has_its_channels_asked_when_they_are_due_and_no
         assert set((await states(told)).values()) == {"open"}
 
 
-@pytest.mark.parametrize("answer", [Metrics.OFF, Metrics.FORBIDDEN, Metrics.LOCKED, Metrics.MISCONFIGURED])
+@pytest.mark.parametrize(
+    "answer", [HostMetrics.OFF, HostMetrics.FORBIDDEN, HostMetrics.LOCKED, HostMetrics.MISCONFIGURED]
+)
 async def test_a_gateway_that_refuses_is_tried_once_and_its_channels_are_probed(
-    dsn: str, answer: Metrics
+    dsn: str, answer: HostMetrics
 ) -> None:
     async with metrics(dsn, answer) as (told, host):
         channels = await fleet_of(told, host, 8)
@@ -195,9 +197,9 @@ async def test_a_gateway_that_refuses_is_tried_once_and_its_channels_are_probed(
         assert len(host.swept) == 1
 
 
-@pytest.mark.parametrize("refused", [Metrics.MISCONFIGURED, Metrics.OFF])
+@pytest.mark.parametrize("refused", [HostMetrics.MISCONFIGURED, HostMetrics.OFF])
 async def test_a_sweep_that_fails_leaves_every_channel_due_when_it_was(
-    dsn: str, connection: Connection, refused: Metrics
+    dsn: str, connection: Connection, refused: HostMetrics
 ) -> None:
     async with metrics(dsn, **CALM) as (told, host):
         channels = await fleet_of(told, host, 6)

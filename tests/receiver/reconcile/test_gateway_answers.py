@@ -5,10 +5,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db.reconcile.claims import Target
-from receiver.providers.report import Answer
-from receiver.reconcile.gateway_answers import PROOF_WITHIN, Tally
-from receiver.reconcile.probe import Probed
+from db.reconcile.claims import ProbeTarget
+from receiver.providers.report import ProbeAnswer
+from receiver.reconcile.gateway_answers import PROOF_WITHIN, GatewayAnswers
+from receiver.reconcile.probe import ProbeResult
 from statemachine.model import Trigger
 
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -21,19 +21,21 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def probed(gateway: UUID, began: float, ended: float, status: int | None, reached: bool = True) -> Probed:
+def probed(
+    gateway: UUID, began: float, ended: float, status: int | None, reached: bool = True
+) -> ProbeResult:
     """A probe of some channel of a gateway; a status None: no answer."""
-    target = Target(uuid4(), 0, at(began), gateway, "evolution_api", "http://evo", "loja", None, b"")
-    return Probed(target, Answer(Trigger.UNREACHABLE), "", status, at(began), at(ended), reached)
+    target = ProbeTarget(uuid4(), 0, at(began), gateway, "evolution_api", "http://evo", "loja", None, b"")
+    return ProbeResult(target, ProbeAnswer(Trigger.UNREACHABLE), "", status, at(began), at(ended), reached)
 
 
-def silent(gateway: UUID, began: float) -> Probed:
+def silent(gateway: UUID, began: float) -> ProbeResult:
     """A probe that ran into its time-out."""
     return probed(gateway, began, began + 8, None, reached=False)
 
 
-def tallied(*probes: Probed) -> Tally:
-    tally = Tally(OFFLINE_FOR)
+def tallied(*probes: ProbeResult) -> GatewayAnswers:
+    tally = GatewayAnswers(OFFLINE_FOR)
     for probe in probes:
         tally.note(probe)
     return tally
@@ -75,7 +77,7 @@ def test_an_answer_is_told_on_for_a_while_and_a_failure_once() -> None:
 @pytest.mark.parametrize(
     "proof", [probed(OTHER, 9, 9.5, 200), probed(OTHER, 9, 9.5, None), probed(OTHER, 9, 9.5, 503)]
 )
-def test_anything_that_comes_back_proves_that_we_are_online(proof: Probed) -> None:
+def test_anything_that_comes_back_proves_that_we_are_online(proof: ProbeResult) -> None:
     tally = tallied(silent(ONE, 1))
     alone = tally.unproven(at(9))
 

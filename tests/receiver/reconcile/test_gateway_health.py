@@ -10,8 +10,8 @@ import pytest
 
 from db.connection.types import Connection
 from receiver.jobs.loop import LoopRunner
-from receiver.reconcile.gateway_answers import Tally
-from receiver.reconcile.gateway_health import Gateways
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateway_health import GatewayHealth
 from receiver.sandbox import Fault, open_fleet
 from receiver.timings import Timings
 from tests.support.service import served, time, zapwatch
@@ -417,7 +417,7 @@ async def test_a_loss_beside_others_waits_for_the_verdict_and_no_longer(dsn: str
 async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(dsn: str) -> None:
     looks = 0
 
-    class Counting(Gateways):
+    class Counting(GatewayHealth):
         async def look(self) -> bool:
             nonlocal looks
             looks += 1
@@ -425,7 +425,7 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
 
     async with zapwatch(dsn) as z:
         app, timings = z.app, Timings(verdict_within=timedelta(0))
-        tally = Tally(timings.offline_for)
+        tally = GatewayAnswers(timings.offline_for)
         looking = Counting(app.pool, app.writer, app.prober, app.client, tally, app.settings, timings)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):

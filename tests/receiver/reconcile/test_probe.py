@@ -19,12 +19,12 @@ from starlette.routing import Route
 
 from db.connection.pool import open_pool
 from db.connection.types import Connection, Pool
-from db.reconcile.claims import PER_GATEWAY, Target, probe_target
-from db.registry.channels import NewChannel, register_channel
+from db.reconcile.claims import PER_GATEWAY, ProbeTarget, probe_target
+from db.registry.channels import ChannelSpec, register_channel
 from db.vault import Vault
 from receiver.outbound.client import open_client
 from receiver.providers import PROVIDERS
-from receiver.reconcile.probe import Probed, Prober
+from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.sandbox import Fault, Fleet, open_fleet
 from tests.conftest import Server, connected
 from tests.factories import Evolution
@@ -128,11 +128,11 @@ class Probing:
     fleet: Fleet
     prober: Prober
     connection: Connection
-    seen: list[Probed] = field(default_factory=list)
+    seen: list[ProbeResult] = field(default_factory=list)
 
     async def channel(self, host: Any, instance: Any, key: str | None = None) -> UUID:
         """Register a channel that is probed, and return its id."""
-        new = NewChannel(
+        new = ChannelSpec(
             provider=PROVIDER_OF[type(host).__name__],
             instance=instance.name,
             api_url=host.url,
@@ -144,7 +144,7 @@ class Probing:
         )
         return channel_id
 
-    async def target(self, channel_id: UUID) -> Target:
+    async def target(self, channel_id: UUID) -> ProbeTarget:
         """Return whom to ask about a channel."""
         found = await probe_target(self.connection, channel_id, None)
         assert found is not None
@@ -158,7 +158,7 @@ class Probing:
 
 @pytest.fixture
 async def probing(dsn: str, connection: Connection) -> AsyncIterator[Probing]:
-    seen: list[Probed] = []
+    seen: list[ProbeResult] = []
     async with (
         open_fleet() as fleet,
         await open_pool(dsn) as pool,
@@ -167,7 +167,7 @@ async def probing(dsn: str, connection: Connection) -> AsyncIterator[Probing]:
         yield Probing(fleet, _prober(pool, client, seen), connection, seen)
 
 
-def _prober(pool: Pool, client: Any, seen: list[Probed]) -> Prober:
+def _prober(pool: Pool, client: Any, seen: list[ProbeResult]) -> Prober:
     return Prober(pool, VAULT, client, timedelta(minutes=1), seen.append)
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from db.connection.types import Connection
 from db.history.replay import replay
-from receiver.http.rate_limit import KEPT, Rate
-from receiver.http.signed_links import LIFE, Links
+from receiver.http.rate_limit import KEPT, RateLimit
+from receiver.http.signed_links import LIFE, ReconnectLinks
 from receiver.reconnect.limits import BY_LINK, CODES, STREAMS_OF_LINK
 from receiver.sandbox import Fault
 from tests.factories import Evolution
@@ -245,7 +245,7 @@ async def test_forged_links_lead_nowhere(dsn: str) -> None:
         instance, channel, link = await stranded(told)
         incident = UUID((await told.z.incident(channel))["id"])
         head = link.rpartition("/")[0]
-        stranger = Links((bytes(32),), told.z.app.settings.base_url)
+        stranger = ReconnectLinks((bytes(32),), told.z.app.settings.base_url)
         forged = [
             stranger.link_for(UUID(channel), incident, datetime.now(UTC)),
             *(altered(link, at) for at in (0, 5, 30, 47, 60, 75)),
@@ -333,10 +333,10 @@ async def test_removed_channels_link_says_so(dsn: str) -> None:
 
 async def test_links_of_a_key_that_was_replaced_still_work() -> None:
     channel, incident, now = uuid4(), uuid4(), datetime.now(UTC)
-    token = Links((KEY,), "http://z").link_for(channel, incident, now).rpartition("/")[2]
+    token = ReconnectLinks((KEY,), "http://z").link_for(channel, incident, now).rpartition("/")[2]
 
-    rotated = Links((bytes(32), KEY), "http://z").read(token)
-    dropped = Links((bytes(32),), "http://z").read(token)
+    rotated = ReconnectLinks((bytes(32), KEY), "http://z").read(token)
+    dropped = ReconnectLinks((bytes(32),), "http://z").read(token)
 
     assert rotated is not None
     assert rotated[:2] == (channel, incident)
@@ -559,7 +559,7 @@ async def test_process_that_stops_keeps_no_page_waiting() -> None:
             return list((await client.get("/incidents")).json()["items"])
 
         found = await eventually(incidents, within=60)
-        link = Links((KEY,), service.base).link_for(
+        link = ReconnectLinks((KEY,), service.base).link_for(
             UUID(registered["id"]), UUID(found[0]["id"]), datetime.now(UTC)
         )
         stream = panels(client, link)
@@ -575,7 +575,7 @@ async def test_process_that_stops_keeps_no_page_waiting() -> None:
 
 
 async def test_rate_gives_back_evenly_what_was_used_up() -> None:
-    rate = Rate(3, timedelta(seconds=30))
+    rate = RateLimit(3, timedelta(seconds=30))
 
     at_once = [rate.take("a", 0.0) for _ in range(4)]
     later = [rate.take("a", 10.0), rate.take("a", 10.0), rate.take("b", 10.0)]
@@ -585,7 +585,7 @@ async def test_rate_gives_back_evenly_what_was_used_up() -> None:
 
 
 async def test_rate_remembers_so_many_and_no_more() -> None:
-    rate = Rate(1, timedelta(seconds=30))
+    rate = RateLimit(1, timedelta(seconds=30))
     for caller in range(KEPT + 1):
         rate.take(caller, 0.0)
 

@@ -11,7 +11,7 @@ import httpx
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from receiver.sandbox.server import Server
+from receiver.sandbox.server import SandboxServer
 from receiver.sandbox.wire import hang, read
 
 
@@ -47,7 +47,7 @@ class Inbox:
         self.most_at_once = 0
         self._at_once = 0
         self._came = asyncio.Condition()
-        self.server = Server(self)
+        self.server = SandboxServer(self)
         self.url = f"http://127.0.0.1:{self.server.port}/hook"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

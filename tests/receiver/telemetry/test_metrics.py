@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from db.connection.pool import open_pool
 from db.connection.types import Connection, Pool
 from db.ingest.apply import Applied
-from db.registry.channels import NewChannel, register_channel
+from db.registry.channels import ChannelSpec, register_channel
 from db.vault import Vault
 from receiver.sandbox import Fault
 from receiver.telemetry.metrics import COUNTED_FOR, LAG_EVERY, Metrics
@@ -48,7 +48,7 @@ async def registered(
     deadline_due: float | None = None,
 ) -> None:
     """Register a channel whose probe and deadline are due since so many seconds."""
-    new = NewChannel(provider="evolution_api", instance=instance, api_url=url, api_key="k")
+    new = ChannelSpec(provider="evolution_api", instance=instance, api_url=url, api_key="k")
     channel_id, _ = await register_channel(connection, VAULT, new)
     await connection.execute(
         "update zapwatch_states set probe_due_at = now() - make_interval(secs => $2),"

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from receiver.alerts.message import Invalid, Message, Sent
+from receiver.alerts.message import DeliveryResult, InvalidConfig, Message
 from receiver.alerts.notifiers import NOTIFIERS
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from tests.receiver.alerts.certificates import certified
 from tests.receiver.alerts.post import PASSWORD, Post, open_post, part
 from tests.receiver.alerts.sink import LINK, MESSAGE, item, message, open_rude, resolved
 
 EMAIL = NOTIFIERS["email"]
-EVERYWHERE = Outgoing(None)
+EVERYWHERE = EgressPolicy(None)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def config(port: int, **fields: Any) -> dict[str, Any]:
     return {**given, "to": ["ana@clinic.example", "bia@clinic.example"], **fields}
 
 
-async def send(post: Post, told: Message, **fields: Any) -> Sent:
+async def send(post: Post, told: Message, **fields: Any) -> DeliveryResult:
     return await EMAIL.send(EMAIL.check(config(post.port, **fields)), told, EVERYWHERE)
 
 
@@ -104,7 +104,7 @@ async def test_the_servers_name_must_be_certified_and_the_login_is_encrypted(
     async def resolve(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.1"]
 
-    outgoing = Outgoing(None, resolve=resolve, tls=theirs)
+    outgoing = EgressPolicy(None, resolve=resolve, tls=theirs)
     async with open_post(**{mode: ours}) as post:
         right = await EMAIL.send(config(post.port, host="smtp.example", **login), message(), outgoing)
         wrong = await EMAIL.send(config(post.port, host="other.example", **login), message(), outgoing)
@@ -123,7 +123,7 @@ async def test_wrong_password_is_for_good_and_told_to_nobody(tmp_path: Path) -> 
 
     async with open_post(tls=ours) as post:
         login = {"tls": "tls", "host": "smtp.example", "user": "z", "password": "wr0ng"}
-        outgoing = Outgoing(None, resolve=resolve, tls=theirs)
+        outgoing = EgressPolicy(None, resolve=resolve, tls=theirs)
         sent = await EMAIL.send(config(post.port, **login), message(), outgoing)
 
     assert (sent.ok, sent.permanent, sent.status) == (False, True, 535)
@@ -143,8 +143,8 @@ async def test_4xx_is_tried_again_and_5xx_is_not(post: Post) -> None:
         answers.append(await send(post, message()))
 
     assert answers == [
-        Sent(ok=False, permanent=False, status=451, answer="try later"),
-        Sent(ok=False, permanent=True, status=554, answer="spam"),
+        DeliveryResult(ok=False, permanent=False, status=451, answer="try later"),
+        DeliveryResult(ok=False, permanent=True, status=554, answer="spam"),
     ]
 
 
@@ -170,7 +170,7 @@ async def test_where_all_are_refused_one_that_may_pass_is_worth_a_try(post: Post
 
 @pytest.mark.parametrize("is_reset", [True, False])
 async def test_server_that_resets_or_hangs_is_tried_again(is_reset: bool) -> None:
-    impatient = Outgoing(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
+    impatient = EgressPolicy(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
     async with open_rude(is_reset=is_reset, greeting=b"220 mail.example\r\n") as url:
         port = int(url.rpartition(":")[2])
         sent = await EMAIL.send(config(port), message(), impatient)
@@ -181,7 +181,7 @@ async def test_server_that_resets_or_hangs_is_tried_again(is_reset: bool) -> Non
 
 
 async def test_tenants_mail_server_may_not_be_inside(post: Post) -> None:
-    sent = await EMAIL.send(config(post.port), message(), Outgoing())
+    sent = await EMAIL.send(config(post.port), message(), EgressPolicy())
 
     assert (sent.ok, post.got) == (False, [])
     assert "OUTGOING_ALLOW" in sent.answer
@@ -214,7 +214,7 @@ def test_password_is_not_shown() -> None:
     ],
 )
 def test_configuration_that_can_not_be_is_refused_by_field(fields: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidConfig) as caught:
         EMAIL.check({**config(25), **fields})
 
     assert set(caught.value.problems) == {wrong}

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from receiver.alerts.message import Invalid, Message, Sent
+from receiver.alerts.message import DeliveryResult, InvalidConfig, Message
 from receiver.alerts.notifiers import NOTIFIERS
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from tests.receiver.alerts.sink import LINK, Sink, item, message, open_rude, resolved
 
 SLACK = NOTIFIERS["slack"]
-EVERYWHERE = Outgoing(None)
+EVERYWHERE = EgressPolicy(None)
 PATH = "/services/T0/B0/s3cret"
 
 
-async def send(sink: Sink, told: Message) -> Sent:
+async def send(sink: Sink, told: Message) -> DeliveryResult:
     return await SLACK.send({"url": sink.url + PATH}, told, EVERYWHERE)
 
 
@@ -24,7 +24,7 @@ def texts(document: Any) -> list[str]:
 
 
 async def test_one_piece_of_news_is_one_section_with_the_way_back(sink: Sink) -> None:
-    assert await send(sink, message()) == Sent(ok=True, status=200, answer="ok")
+    assert await send(sink, message()) == DeliveryResult(ok=True, status=200, answer="ok")
 
     document = sink.only.json
     (section,) = texts(document)
@@ -73,7 +73,9 @@ async def test_a_name_can_neither_link_nor_call_anybody(sink: Sink) -> None:
 async def test_slacks_refusals_are_for_good(sink: Sink, status: int, words: str) -> None:
     sink.status, sink.body = status, words.encode()
 
-    assert await send(sink, message()) == Sent(ok=False, permanent=True, status=status, answer=words)
+    assert await send(sink, message()) == DeliveryResult(
+        ok=False, permanent=True, status=status, answer=words
+    )
 
 
 async def test_too_many_and_broken_are_tried_again_when_slack_says(sink: Sink) -> None:
@@ -82,13 +84,13 @@ async def test_too_many_and_broken_are_tried_again_when_slack_says(sink: Sink) -
     sink.status, sink.headers, sink.body = 500, {}, b"rollup_error"
     broken = await send(sink, message())
 
-    assert many == Sent(False, False, timedelta(seconds=30), 429, "rate_limited")
-    assert broken == Sent(False, False, None, 500, "rollup_error")
+    assert many == DeliveryResult(False, False, timedelta(seconds=30), 429, "rate_limited")
+    assert broken == DeliveryResult(False, False, None, 500, "rollup_error")
 
 
 @pytest.mark.parametrize("is_reset", [True, False])
 async def test_one_that_resets_or_hangs_is_tried_again(is_reset: bool) -> None:
-    impatient = Outgoing(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
+    impatient = EgressPolicy(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
     async with open_rude(is_reset=is_reset) as url:
         sent = await SLACK.send({"url": url + PATH}, message(), impatient)
 
@@ -105,5 +107,5 @@ def test_address_is_the_secret_and_is_not_shown() -> None:
 
 @pytest.mark.parametrize("config", [{}, {"url": "hooks.slack.com"}, {"url": "https://x", "channel": "#a"}])
 def test_configuration_that_can_not_be_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidConfig):
         SLACK.check(config)

@@ -6,13 +6,13 @@ from typing import Any
 import orjson
 import pytest
 
-from receiver.alerts.message import Invalid, Message, Sent
+from receiver.alerts.message import DeliveryResult, InvalidConfig, Message
 from receiver.alerts.notifiers import NOTIFIERS
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from tests.receiver.alerts.sink import LINK, Sink, item, message, open_rude
 
 TELEGRAM = NOTIFIERS["telegram"]
-EVERYWHERE = Outgoing(None)
+EVERYWHERE = EgressPolicy(None)
 TOKEN = "123456789:AAs3cretAAs3cretAAs3cretAAs3cretAAs"
 CHAT = "-1001234567890"
 
@@ -21,7 +21,7 @@ def config(url: str, **fields: Any) -> dict[str, Any]:
     return {"token": TOKEN, "chat_id": CHAT, "api_url": url, **fields}
 
 
-async def send(sink: Sink, told: Message) -> Sent:
+async def send(sink: Sink, told: Message) -> DeliveryResult:
     return await TELEGRAM.send(config(sink.url), told, EVERYWHERE)
 
 
@@ -36,7 +36,7 @@ async def test_news_is_plain_text_with_the_way_back(sink: Sink) -> None:
     sent = await send(sink, message())
 
     document = sink.only.json
-    assert sent == Sent(ok=True, status=200, answer="ok")
+    assert sent == DeliveryResult(ok=True, status=200, answer="ok")
     assert sink.only.path == f"/bot{TOKEN}/sendMessage"
     assert document["chat_id"] == CHAT
     assert document["text"].startswith("WhatsApp da unidade Loja 1 perdeu conexão. Reconecte via QR Code")
@@ -73,7 +73,9 @@ async def test_very_many_fit_into_one_message(sink: Sink) -> None:
 async def test_telegrams_refusals_are_for_good(sink: Sink, status: int, words: str) -> None:
     refuse(sink, status, words)
 
-    assert await send(sink, message()) == Sent(ok=False, permanent=True, status=status, answer=words)
+    assert await send(sink, message()) == DeliveryResult(
+        ok=False, permanent=True, status=status, answer=words
+    )
 
 
 async def test_telegram_says_how_long_to_wait(sink: Sink) -> None:
@@ -81,7 +83,9 @@ async def test_telegram_says_how_long_to_wait(sink: Sink) -> None:
 
     sent = await send(sink, message())
 
-    assert sent == Sent(False, False, timedelta(seconds=35), 429, "Too Many Requests: retry after 35")
+    assert sent == DeliveryResult(
+        False, False, timedelta(seconds=35), 429, "Too Many Requests: retry after 35"
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"parameters":[],"description":7}', b"\xff"])
@@ -98,7 +102,7 @@ async def test_an_answer_that_is_not_telegrams_is_only_its_status(
 
 @pytest.mark.parametrize("is_reset", [True, False])
 async def test_one_that_resets_or_hangs_is_tried_again_and_no_token_is_told(is_reset: bool) -> None:
-    impatient = Outgoing(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
+    impatient = EgressPolicy(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
     async with open_rude(is_reset=is_reset) as url:
         sent = await TELEGRAM.send(config(url), message(), impatient)
 
@@ -134,7 +138,7 @@ def test_bot_and_chat_are_shown_and_the_token_is_not() -> None:
     ],
 )
 def test_configuration_that_can_not_be_is_refused_by_field(fields: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidConfig) as caught:
         TELEGRAM.check({"token": TOKEN, "chat_id": CHAT, **fields})
 
     assert set(caught.value.problems) == {wrong}

@@ -10,9 +10,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from receiver.alerts.message import Event, Invalid, Message, Sent
+from receiver.alerts.message import DeliveryResult, Event, InvalidConfig, Message
 from receiver.alerts.notifiers import NOTIFIERS
-from receiver.outbound.egress import Outgoing
+from receiver.outbound.egress import EgressPolicy
 from tests.receiver.alerts.sink import (
     CHANNEL,
     INCIDENT,
@@ -28,7 +28,7 @@ from tests.receiver.alerts.sink import (
 )
 
 WEBHOOK = NOTIFIERS["webhook"]
-EVERYWHERE = Outgoing(None)
+EVERYWHERE = EgressPolicy(None)
 NEW, OLD, OTHER = ("whsec_" + b64encode(bytes([n]) * 32).decode() for n in (1, 2, 3))
 
 
@@ -36,7 +36,7 @@ def config(sink: Sink, **fields: Any) -> dict[str, Any]:
     return {"url": f"{sink.url}/hook", "secret": NEW, **fields}
 
 
-async def send(sink: Sink, told: Message, **fields: Any) -> Sent:
+async def send(sink: Sink, told: Message, **fields: Any) -> DeliveryResult:
     return await WEBHOOK.send(WEBHOOK.check(config(sink, **fields)), told, EVERYWHERE)
 
 
@@ -47,7 +47,7 @@ def verified(got: Got, secret: str) -> Any:
 async def test_opened_incident_arrives_signed_and_exactly_as_documented(sink: Sink) -> None:
     sent = await send(sink, message(at=datetime(2026, 3, 1, 15, 4, 6, tzinfo=UTC)))
 
-    assert sent == Sent(ok=True, status=200, answer="ok")
+    assert sent == DeliveryResult(ok=True, status=200, answer="ok")
     assert sink.only.path == "/hook"
     assert sink.only.headers["content-type"] == "application/json"
     assert verified(sink.only, NEW) == {
@@ -148,7 +148,7 @@ def test_a_missing_secret_is_made_and_none_is_shown() -> None:
     ],
 )
 def test_configuration_that_can_not_be_is_refused_by_field(fields: dict[str, Any], wrong: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidConfig) as caught:
         WEBHOOK.check(fields)
 
     assert set(caught.value.problems) == {wrong}
@@ -158,14 +158,14 @@ def test_configuration_that_can_not_be_is_refused_by_field(fields: dict[str, Any
 async def test_refusal_is_for_good(sink: Sink, status: int) -> None:
     sink.status = status
 
-    assert await send(sink, message()) == Sent(ok=False, permanent=True, status=status, answer="ok")
+    assert await send(sink, message()) == DeliveryResult(ok=False, permanent=True, status=status, answer="ok")
 
 
 @pytest.mark.parametrize("status", [302, 408, 425, 429, 500, 502, 503, 504])
 async def test_what_may_pass_is_not_for_good(sink: Sink, status: int) -> None:
     sink.status = status
 
-    assert await send(sink, message()) == Sent(ok=False, status=status, answer="ok")
+    assert await send(sink, message()) == DeliveryResult(ok=False, status=status, answer="ok")
 
 
 async def test_retry_after_is_understood_in_seconds_and_as_a_date(sink: Sink) -> None:
@@ -191,7 +191,7 @@ async def test_retry_after_for_ever_is_a_day(sink: Sink) -> None:
 @pytest.mark.parametrize("is_reset", [True, False])
 async def test_a_receiver_that_resets_or_hangs_is_tried_again(is_reset: bool) -> None:
     async with open_rude(is_reset=is_reset) as url:
-        impatient = Outgoing(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
+        impatient = EgressPolicy(None, timeout=timedelta(seconds=10 if is_reset else 0.5))
 
         sent = await WEBHOOK.send({"url": url, "secret": NEW}, message(), impatient)
 
