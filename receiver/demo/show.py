@@ -19,7 +19,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from receiver.demo.desk import Say, open_desk
+from receiver.demo.operator import Say, open_desk
 from receiver.demo.scene import build, play
 from receiver.sandbox import open_fleet
 from receiver.service.composition import http_app

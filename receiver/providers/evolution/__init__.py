@@ -11,10 +11,16 @@ from typing import Final
 
 from db.reconcile.qr import SHOWN_FOR, Qr
 from db.registry.imports import ListedInstance
-from receiver.providers.evolution import qr, recovery, sweep, webhooks
-from receiver.providers.evolution.deep import EvolutionDeepProbe
-from receiver.providers.evolution.slots import HEADERS_SINCE, SLOT, events_of, secret_in, set_webhook
+from receiver.providers.evolution import bulk_probe, qr, recovery, webhooks
+from receiver.providers.evolution.deep_probe import EvolutionDeepProbe
 from receiver.providers.evolution.versions import is_at_least
+from receiver.providers.evolution.webhook_registration import (
+    HEADERS_SINCE,
+    SLOT,
+    events_of,
+    secret_in,
+    set_webhook,
+)
 from receiver.providers.qr import NoQr
 from receiver.providers.report import (
     SECRET_HEADER,
@@ -176,11 +182,11 @@ class Evolution:
 
     def ask_all(self, key: str | None, page: int) -> Question:
         """Return the question `/metrics`, which takes no key."""
-        return sweep.METRICS
+        return bulk_probe.METRICS
 
     def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
         """Return the states in `/metrics`: what connectionState would say, from the same memory."""
-        return sweep.read(status, body)
+        return bulk_probe.read(status, body)
 
 
 def _listed(row: dict[str, object]) -> ListedInstance | None:

@@ -41,7 +41,7 @@ from receiver.providers.report import (
     owner_of,
     phone_of,
 )
-from receiver.providers.wapi import qr, recovery, sweep
+from receiver.providers.wapi import bulk_probe, qr, recovery
 from statemachine.model import Reason, Trigger
 
 LIVE: Final = frozenset({"webhookReceived", "webhookStatus"})
@@ -223,11 +223,11 @@ class Wapi:
 
     def ask_all(self, key: str | None, page: int) -> Question | None:
         """Return the question for the integrator's list, which only an account's token is told."""
-        return None if key is None else sweep.ask(key, page)
+        return None if key is None else bulk_probe.ask(key, page)
 
     def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
         """Return what the list shows of each instance: a hint, for it is the panel's view."""
-        return sweep.read(status, body)
+        return bulk_probe.read(status, body)
 
 
 def _set_webhook(slot: str, instance: str, key: str, address: object) -> Order:
