@@ -118,10 +118,10 @@ class _Service:
     """The service's parts that ask gateways, composed as `receiver/service/composition.py` does."""
 
     def __init__(
-        self, connection: Connection, sweeper: BulkProber, reconciler: Reconciler, channels: int
+        self, connection: Connection, bulk_prober: BulkProber, reconciler: Reconciler, channels: int
     ) -> None:
         self._connection = connection
-        self._sweeper = sweeper
+        self._sweeper = bulk_prober
         self._reconciler = reconciler
         self._channels = channels
 

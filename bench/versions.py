@@ -151,7 +151,7 @@ async def _open_service(dsn: str, gateways: list[Gateway]) -> AsyncIterator[_Ser
         async with await open_pool(dsn) as pool, open_client(Settings().probe_timeout) as client:
             tokens = Tokens(pool, known_for=KNOWN_FOR)
             notices = Notices(partial(connect, dsn, "zapwatch notices"), tokens.on_notice, tokens.forget_all)
-            hearing = Loop("notices", notices.listen, timedelta(seconds=1), notices.close)
+            hearing = Loop("invalidation", notices.listen, timedelta(seconds=1), notices.close)
             listening = asyncio.create_task(LoopRunner().run(hearing))
             try:
                 yield _Service(connection, pool, client, tokens)

@@ -17,7 +17,7 @@ from itertools import count
 from typing import Any, Final, Literal, cast, get_args
 
 import db.ingest.writer
-from db.codec.rules import Curable
+from db.codec.rules import IsRecoverable
 from db.connection.types import Connection
 from db.ingest.apply import Applied, Words, apply, code_of
 from db.ingest.entry import Entry
@@ -63,11 +63,11 @@ def doom(point: Point, nth: int) -> None:
         entries: Sequence[Entry],
         installation: Rules,
         words: Words = code_of,
-        curable: Curable | None = None,
+        recoverable: IsRecoverable | None = None,
     ) -> Applied:
         doomed = next(batches) >= nth
         chosen = cast(Connection, _Doomed(connection, point)) if doomed else connection
-        return await apply(chosen, entries, installation, words, curable)
+        return await apply(chosen, entries, installation, words, recoverable)
 
     db.ingest.writer.apply = fatal  # type: ignore[attr-defined]
 

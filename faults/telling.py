@@ -42,7 +42,7 @@ class _Receiver:
         self._victim, self._fatal, self._answers_first = victim, fatal, answers_first
         self.lives.append(Counter())
 
-    async def treat(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def plan_recovery(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take one webhook."""
         request = _Request()
         while not request.is_whole and (data := await reader.read(65536)):
@@ -75,7 +75,7 @@ class _Request:
 
 @asynccontextmanager
 async def _listening(receiver: _Receiver) -> AsyncIterator[str]:
-    server = await asyncio.start_server(receiver.treat, LOCAL, 0)
+    server = await asyncio.start_server(receiver.plan_recovery, LOCAL, 0)
     async with server:
         yield f"http://{LOCAL}:{server.sockets[0].getsockname()[1]}"
 

@@ -54,7 +54,7 @@ class App:
     """The one way to a channel's state: `submit` returns once the transaction is committed."""
 
     tokens: Tokens
-    freshness: LiveTraffic
+    live_traffic: LiveTraffic
     operator_signals: OperatorSignals
     notices: Notices
     """Hears from other processes what must be forgotten here."""
@@ -65,16 +65,16 @@ class App:
     """With the patience that a list of all instances needs."""
     prober: Prober
     gateways: GatewayHealth
-    sweeper: BulkProber
-    suspicions: DeepProber
-    slotter: WebhookRegistrar
+    bulk_prober: BulkProber
+    deep_prober: DeepProber
+    webhook_registrar: WebhookRegistrar
     recovery: Recovery
 
     notifiers: dict[str, Notifier]
     """By kind of destination."""
     routing: Routing
     dispatcher: Dispatcher
-    trial: TestSend
+    recovery_probe: TestSend
 
     links: ReconnectLinks
-    stranded: DataLoader[ReconnectKey, ReconnectTarget]
+    reconnect_targets: DataLoader[ReconnectKey, ReconnectTarget]

@@ -35,9 +35,9 @@ class Clock:
     """The largest difference seen in the present window."""
     window_at: datetime | None = None
     """When the present window began, by our clock."""
-    suspect: timedelta | None = None
+    pending_step: timedelta | None = None
     """A step that one event showed and another must confirm."""
-    suspect_at: datetime | None = None
+    pending_step_at: datetime | None = None
     """That event's stamp: copies of one event confirm nothing."""
     epoch: int = 0
     """Counts settings of the clock, from the first event on: times of different ones can't be compared."""
@@ -73,15 +73,15 @@ def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
         return _begin(clock, seen, received_at)
     step = _step(seen - clock.offset)
     if step is None:
-        if clock.suspect is not None:
-            clock = replace(clock, suspect=None, suspect_at=None)
+        if clock.pending_step is not None:
+            clock = replace(clock, pending_step=None, pending_step_at=None)
         return _follow(clock, seen, received_at)
-    if clock.suspect is not None and at == clock.suspect_at:
+    if clock.pending_step is not None and at == clock.pending_step_at:
         return clock
     tolerance = STEP_TOLERANCE if step > timedelta(0) else AGREEMENT
-    if clock.suspect is not None and abs(step - clock.suspect) <= tolerance:
+    if clock.pending_step is not None and abs(step - clock.pending_step) <= tolerance:
         return _begin(clock, seen, received_at)
-    return replace(clock, suspect=step, suspect_at=at)
+    return replace(clock, pending_step=step, pending_step_at=at)
 
 
 def _begin(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:

@@ -179,7 +179,7 @@ class Rules(NamedTuple):
     """How long a due incident waits for the verdict on its gateway, when others there are in trouble, too."""
     recovery: bool = True
     """Whether a lost session may be restarted before it counts as unpaired."""
-    curable: tuple[RecoverableCondition, ...] = tuple(RecoverableCondition)
+    recoverable: tuple[RecoverableCondition, ...] = tuple(RecoverableCondition)
     """What the channel's gateway has orders for."""
     recovery_wait: timedelta = timedelta(seconds=60)
     """How long a lost session stays dropped at most while recovery runs."""
@@ -240,7 +240,7 @@ class Channel(NamedTuple):
     has_been_open: bool = False
     departures: tuple[datetime, ...] = ()
     """When the channel last left open, at most `policy.FLAPS` times."""
-    suspicion: ProbeStreak | None = None
+    probe_streak: ProbeStreak | None = None
     probes: int = 0
     """Probes answered within this unhealthy stretch."""
     last_event_at: datetime | None = None

@@ -227,7 +227,7 @@ def _judged_at(channel: Channel) -> datetime | None:
 
 def may_restart(channel: Channel) -> bool:
     """True when a session that a probe finds lost may be restarted before it counts as unpaired."""
-    return _may_recover(channel) and RecoverableCondition.LOST in channel.rules.curable
+    return _may_recover(channel) and RecoverableCondition.LOST in channel.rules.recoverable
 
 
 def _may_recover(channel: Channel) -> bool:
@@ -235,34 +235,34 @@ def _may_recover(channel: Channel) -> bool:
     return channel.rules.recovery and channel.has_been_open and is_probed(channel)
 
 
-def ailment_of(channel: Channel) -> RecoverableCondition | None:
+def recoverable_condition_of(channel: Channel) -> RecoverableCondition | None:
     """Return what an order to the gateway may heal; None: nothing, or nothing may be ordered.
 
     An error is the gateway's silence, unpaired and a QR want a person: none of them is an ailment.
     """
     match channel.state:
         case State.DROPPED:
-            ailment = (
+            condition = (
                 RecoverableCondition.DROPPED if channel.lost_until is None else RecoverableCondition.LOST
             )
         case State.CONNECTING if channel.standing.reason is Reason.INCOMPLETE_SESSION:
-            ailment = RecoverableCondition.INCOMPLETE
+            condition = RecoverableCondition.INCOMPLETE
         case State.CONNECTING:
-            ailment = RecoverableCondition.STUCK
+            condition = RecoverableCondition.STUCK
         case _:
             return None
-    return ailment if ailment in channel.rules.curable and _may_recover(channel) else None
+    return condition if condition in channel.rules.recoverable and _may_recover(channel) else None
 
 
 def _recovery_due(before: Channel, after: Channel, now: datetime) -> datetime | None:
     """Return from when on an order may be given: set when an ailment begins, and kept while it lasts."""
-    ailment = ailment_of(after)
-    if ailment is None:
+    condition = recoverable_condition_of(after)
+    if condition is None:
         return None
-    if ailment is ailment_of(before) and after.recovery_due_at is not None:
+    if condition is recoverable_condition_of(before) and after.recovery_due_at is not None:
         return after.recovery_due_at
     since = after.since or now
-    match ailment:
+    match condition:
         case RecoverableCondition.STUCK:
             return since + after.rules.stuck_after
         case RecoverableCondition.DROPPED:
@@ -291,7 +291,7 @@ def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channe
     if not is_probed(channel):
         return channel._replace(probe_due_at=None)
     rules = channel.rules
-    if channel.suspicion is not None:
+    if channel.probe_streak is not None:
         gap = rules.retry_after
     elif channel.state is State.OPEN:
         gap, jitter = rules.stale_after, 1 + (jitter - 1) * OPEN_SHARE_OF_JITTER

@@ -92,10 +92,10 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
         after = after._replace(has_been_open=True)
     after = _restand(after, merge(after.evidence, heard), now)
     changed = after.version != channel.version
-    if after.suspicion is not None and (
-        changed or (heard.trigger is Trigger.CONNECTING and after.suspicion.kind == "closed")
+    if after.probe_streak is not None and (
+        changed or (heard.trigger is Trigger.CONNECTING and after.probe_streak.kind == "closed")
     ):
-        after = after._replace(suspicion=None)
+        after = after._replace(probe_streak=None)
     if heard.fresh and (changed or not (late or heard.trigger is Trigger.CONNECTING)):
         after = _refreshed(after, now, moved=changed)
     clock_changed = heard.epoch > channel.evidence.epoch > 0
@@ -127,10 +127,10 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
     if answer.version != channel.version:
         return policy.probe_at(after._replace(probe_due_at=None), now)
     verdict = verdict_of(channel, answer)
-    suspicion = None if verdict or _may_lie_open(channel, answer) else _count(channel, answer)[0]
+    probe_streak = None if verdict or _may_lie_open(channel, answer) else _count(channel, answer)[0]
     # The answer that begins a stretch is the first; the gaps grow with those that follow.
     probes = channel.probes + 1 if channel.first_unhealthy_at is not None else 0
-    after = after._replace(suspicion=suspicion, probes=probes)
+    after = after._replace(probe_streak=probe_streak, probes=probes)
     if verdict is not None:
         after = _judged(after, verdict)
     elif channel.awaiting_probe is not None:
@@ -140,12 +140,12 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
 
 def verdict_of(channel: Channel, answer: Answered) -> Verdict | None:
     """Return the verdict that an answer completes, or None while it needs more like it or came too late."""
-    suspicion, counts = _count(channel, answer)
+    probe_streak, counts = _count(channel, answer)
     if not counts or answer.version != channel.version or _may_lie_open(channel, answer):
         return None
     return Verdict(
         received_at=answer.received_at,
-        dated_at=answer.counted_from or suspicion.first_at,
+        dated_at=answer.counted_from or probe_streak.first_at,
         began_at=answer.began_at,
         trigger=answer.trigger,
         reason=answer.reason,
@@ -161,7 +161,7 @@ def _count(channel: Channel, answer: Answered) -> tuple[ProbeStreak, bool]:
         kind, needed = "closed", 2
     if answer.certain or _says_nothing_new(channel, answer):
         needed = 1
-    old = channel.suspicion
+    old = channel.probe_streak
     if old is None or old.kind != kind:
         new = ProbeStreak(kind, 1, answer.began_at, answer.began_at)
     elif answer.began_at - old.last_at < channel.rules.retry_after:
@@ -284,10 +284,12 @@ def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
     fresh_at = _later(channel.fresh_at, now)
     if channel.state is State.OPEN:
         # Life between two odd answers: they are not in a row.
-        suspicion = channel.suspicion if channel.suspicion and now <= channel.suspicion.last_at else None
+        probe_streak = (
+            channel.probe_streak if channel.probe_streak and now <= channel.probe_streak.last_at else None
+        )
         probe_due_at = now + channel.rules.stale_after if policy.is_probed(channel) else None
         return channel._replace(
-            fresh_at=fresh_at, awaiting_probe=None, suspicion=suspicion, probe_due_at=probe_due_at
+            fresh_at=fresh_at, awaiting_probe=None, probe_streak=probe_streak, probe_due_at=probe_due_at
         )
     after = channel._replace(fresh_at=fresh_at, awaiting_probe=None)
     if moved or channel.probe_due_at is None:

@@ -140,7 +140,7 @@ def test_only_gateways_uses_statements_that_write_gateways_health_or_incidents()
         if writing.intersection(re.findall(r"\bsql\.(\w+)", text))
     }
 
-    assert {"save_gateway_health", "open_gateway_incident", "doubt_gateways", "end_trial"} <= writing
+    assert {"save_gateway_health", "open_gateway_incident", "doubt_gateways", "end_recovery_probe"} <= writing
     assert using == {"db/reconcile/gateway_health.py"}
 
 

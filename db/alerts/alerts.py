@@ -169,11 +169,11 @@ async def lock_waiting(
     return {(row["destination_id"], row["purpose"]): row["id"] for row in rows}
 
 
-async def read_leavings(
+async def read_newest_due(
     connection: Connection, destination_ids: Collection[UUID], since: datetime
 ) -> dict[QueueKey, datetime]:
     """Return when the newest messages were to leave, where that was after `since`."""
-    rows = await connection.fetch(sql.read_leavings, list(destination_ids), since)
+    rows = await connection.fetch(sql.read_newest_due, list(destination_ids), since)
     return {(row["destination_id"], row["purpose"]): row["leaves_at"] for row in rows}
 
 
@@ -228,7 +228,7 @@ async def release_held(connection: Connection, now: datetime) -> None:
     await connection.execute(sql.release_held_alerts, now)
 
 
-async def prune_telling(connection: Connection, now: datetime, keep: timedelta) -> None:
+async def prune_messages(connection: Connection, now: datetime, keep: timedelta) -> None:
     """Forget what was told, tried and decided longer ago, but for incidents that are open."""
     await connection.execute(sql.prune_messages, now - keep)
     await connection.execute(sql.prune_decisions, now - keep)

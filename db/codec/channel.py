@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from db.codec.channel_record import ChannelRecord, Memory, WrittenEvidence, WrittenSuspicion
+from db.codec.channel_record import ChannelRecord, Memory, WrittenEvidence, WrittenProbeStreak
 from db.connection import json_columns
 from statemachine.clock import Clock
 from statemachine.model import (
@@ -34,7 +34,7 @@ from statemachine.model import (
 STATES: Final = {state.value: state for state in State}
 TRIGGERS: Final = {trigger.value: trigger for trigger in Trigger}
 REASONS: Final[Mapping[str | None, Reason]] = {reason.value: reason for reason in Reason}
-AILMENTS: Final = {ailment.value: ailment for ailment in RecoverableCondition}
+RECOVERABLE_CONDITIONS: Final = {condition.value: condition for condition in RecoverableCondition}
 
 
 def state_of(word: str) -> State:
@@ -57,7 +57,7 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
 
     `memory` is the row's column of that name, read.
     """
-    suspicion, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
+    probe_streak, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
     standing = Status(state_of(row["state"]), reason_of(row["reason"]), row["status"])
     return Channel(
         rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
@@ -69,7 +69,7 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
         terminal_at=when(memory.get("terminal_at")),
         has_been_open=memory.get("has_been_open", False) or row["incident_kind"] is not None,
         departures=tuple(datetime.fromisoformat(at) for at in memory.get("departures", ())),
-        suspicion=None if suspicion is None else suspicion_of(suspicion),
+        probe_streak=None if probe_streak is None else probe_streak_of(probe_streak),
         probes=memory.get("probes", 0),
         last_event_at=row["last_event_at"],
         fresh_at=row["fresh_at"],
@@ -93,7 +93,7 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
         "departures": channel.departures,
-        "suspicion": channel.suspicion,
+        "suspicion": channel.probe_streak,
         "probes": channel.probes,
         "awaiting_probe_since": wait.since if wait else None,
         "awaiting_probe_until": wait.until if wait else None,
@@ -151,7 +151,7 @@ def json_of_evidence(evidence: Evidence) -> dict[str, object]:
     return {name: value for name, value in document.items() if value}
 
 
-def suspicion_of(document: WrittenSuspicion) -> ProbeStreak:
+def probe_streak_of(document: WrittenProbeStreak) -> ProbeStreak:
     """Return the answers counted so far."""
     return ProbeStreak(
         document["kind"],
@@ -202,7 +202,7 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
         "probe_wait": None if rules.probe_wait is None else rules.probe_wait.total_seconds(),
         "verdict_wait": rules.verdict_wait.total_seconds(),
         "recovery": rules.recovery,
-        "curable": rules.curable,
+        "curable": rules.recoverable,
         "recovery_wait": rules.recovery_wait.total_seconds(),
         "stuck_after": rules.stuck_after.total_seconds(),
         "monitoring": rules.monitoring.value,
@@ -239,7 +239,11 @@ def rules_of_text(text: str) -> Rules:
         probe_wait=None if wait is None else timedelta(seconds=wait),
         verdict_wait=timedelta(seconds=document.get("verdict_wait", 60)),
         recovery=document["recovery"],
-        curable=tuple(AILMENTS[word] for word in document.get("curable", ()) if word in AILMENTS),
+        recoverable=tuple(
+            RECOVERABLE_CONDITIONS[word]
+            for word in document.get("curable", ())
+            if word in RECOVERABLE_CONDITIONS
+        ),
         **recovery,
         monitoring=Monitoring(document["monitoring"]),
         configured=document["configured"],
@@ -253,8 +257,8 @@ def clock_of(text: str) -> Clock:
         offset=_seconds(document.get("offset")),
         best=_seconds(document.get("best")),
         window_at=when(document.get("window_at")),
-        suspect=_seconds(document.get("suspect")),
-        suspect_at=when(document.get("suspect_at")),
+        pending_step=_seconds(document.get("suspect")),
+        pending_step_at=when(document.get("suspect_at")),
         epoch=document.get("epoch", 0),
     )
 
@@ -265,8 +269,8 @@ def json_of_clock(clock: Clock) -> str:
         "offset": clock.offset,
         "best": clock.best,
         "window_at": clock.window_at,
-        "suspect": clock.suspect,
-        "suspect_at": clock.suspect_at,
+        "suspect": clock.pending_step,
+        "suspect_at": clock.pending_step_at,
         "epoch": clock.epoch,
     }
     return orjson.dumps(

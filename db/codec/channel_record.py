@@ -66,7 +66,7 @@ class WrittenEvidence(TypedDict, total=False):
     epoch: int
 
 
-class WrittenSuspicion(TypedDict):
+class WrittenProbeStreak(TypedDict):
     """The answers counted so far."""
 
     kind: str
@@ -82,7 +82,7 @@ class Memory(TypedDict, total=False):
     terminal_at: str
     has_been_open: bool
     departures: list[str]
-    suspicion: WrittenSuspicion
+    suspicion: WrittenProbeStreak
     probes: int
     awaiting_probe_since: str
     awaiting_probe_until: str

@@ -14,7 +14,7 @@ UNPROBED_WAIT: Final = timedelta(seconds=30)
 """How long an incident on old evidence waits when the channel can't be probed at all."""
 
 
-Curable = Mapping[str, tuple[RecoverableCondition, ...]]
+IsRecoverable = Mapping[str, tuple[RecoverableCondition, ...]]
 """What the gateways of each provider have orders for."""
 
 
@@ -25,7 +25,7 @@ def rules_of(
     defaults: str | None,
     monitoring: Monitoring,
     configured: bool,
-    curable: tuple[RecoverableCondition, ...] | None = None,
+    recoverable: tuple[RecoverableCondition, ...] | None = None,
 ) -> Rules:
     """Return the rules for one channel: the installation's, the tenant's defaults, the channel's own wishes.
 
@@ -38,7 +38,7 @@ def rules_of(
         threshold=installation.threshold if threshold is None else timedelta(minutes=threshold),
         terminal_waits=wishes.get("terminal_waits", installation.terminal_waits) is True,
         recovery=installation.recovery and wishes.get("auto_recovery", True) is True,
-        curable=installation.curable if curable is None else curable,
+        recoverable=installation.recoverable if recoverable is None else recoverable,
         probe_wait=installation.probe_wait if configured else UNPROBED_WAIT,
         monitoring=monitoring,
         configured=configured,

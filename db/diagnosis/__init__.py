@@ -25,11 +25,11 @@ from db.diagnosis.telling import (
     check_maintenance,
 )
 from db.diagnosis.traffic import (
+    check_deep_probes,
     check_disk,
-    check_intake,
     check_overdue,
+    check_quarantine,
     check_retention,
-    check_suspicions,
 )
 
 __all__ = [
@@ -42,18 +42,18 @@ __all__ = [
     "WatchedGateway",
     "about",
     "check_alerts",
+    "check_deep_probes",
     "check_destinations",
     "check_disk",
     "check_functions",
-    "check_intake",
     "check_listeners",
     "check_loops",
     "check_maintenance",
     "check_migrations",
     "check_overdue",
+    "check_quarantine",
     "check_retention",
     "check_schema",
-    "check_suspicions",
     "judge_channels",
     "judge_clocks",
     "judge_gateways",

@@ -41,11 +41,11 @@ _SCHEMA: Final = {
 
 
 def _schema_finding(kind: str, rows: Sequence[Record]) -> Finding:
-    remedies = " ".join(row["remedy"] for row in rows[:NAMED])
+    actions = " ".join(row["remedy"] for row in rows[:NAMED])
     more = " Then run `zapwatch doctor` again for the others." if len(rows) > NAMED else ""
     report = note if kind == "shut_out_members" else problem
     what = listed(_SCHEMA[kind], [row["what"] for row in rows])
-    return report(kind, what, f"As the owner, in the database: {remedies}{more}")
+    return report(kind, what, f"As the owner, in the database: {actions}{more}")
 
 
 async def check_functions(connection: Connection) -> list[Finding]:

@@ -46,7 +46,7 @@ def _span(length: timedelta) -> str:
     return f"{seconds} s" if seconds < 600 else f"{seconds // 60:,} min"
 
 
-async def check_intake(connection: Connection) -> list[Finding]:
+async def check_quarantine(connection: Connection) -> list[Finding]:
     """Find channels and instances that are not watched, and webhooks that could not be read."""
     found = []
     for row in await connection.fetch(sql.unwatched_channels, PROVIDERS):
@@ -66,7 +66,7 @@ async def check_intake(connection: Connection) -> list[Finding]:
     return found
 
 
-async def check_suspicions(connection: Connection) -> list[Finding]:
+async def check_deep_probes(connection: Connection) -> list[Finding]:
     """Find channels that their gateway calls open, and that are dead or suspected of it."""
     rows = await connection.fetch(sql.suspected_channels)
     names = {

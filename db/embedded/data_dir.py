@@ -11,12 +11,12 @@ from typing import Final
 
 from db.embedded.binaries import choose_account
 
-LODGINGS: Final = Path("/var/lib/zapwatch")
+FALLBACKS: Final = Path("/var/lib/zapwatch")
 
 log = logging.getLogger(__name__)
 
 
-def lodge(data_dir: Path, lodgings: Path = LODGINGS) -> None:
+def relocate(data_dir: Path, fallbacks: Path = FALLBACKS) -> None:
     """Make a data folder that doesn't exist yet a link into `lodgings`, if PostgreSQL could not reach it.
 
     Does nothing for an ordinary user, for a folder that exists, and for one that can be reached.
@@ -28,8 +28,8 @@ def lodge(data_dir: Path, lodgings: Path = LODGINGS) -> None:
     account = choose_account(parent / "postgres")
     if account is None or account.can("-x", parent):
         return
-    lodgings.mkdir(mode=0o755, parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=lodgings))
+    fallbacks.mkdir(mode=0o755, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="data-", dir=fallbacks))
     home.chmod(0o711)
     data_dir.symlink_to(home)
     log.warning(

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from db.codec.channel import details_of, memory_of
-from db.codec.rules import Curable
+from db.codec.rules import IsRecoverable
 from db.connection.retry import TRANSIENT
 from db.connection.types import Connection
 from db.ingest.batch import Batch, ChannelFold
@@ -75,7 +75,7 @@ async def apply(
     entries: Sequence[Entry],
     installation: Rules,
     words: Words = code_of,
-    curable: Curable | None = None,
+    recoverable: IsRecoverable | None = None,
 ) -> Applied:
     """Apply entries in their order, commit, and return what came of it.
 
@@ -90,7 +90,7 @@ async def apply(
     async with connection.transaction():
         ids = sorted({entry.channel_id for entry in entries})
         locked = {row["channel_id"] for row in await connection.fetch(sql.lock_states, ids)}
-        batch = Batch(await connection.fetch(sql.read_channels, ids), installation, curable)
+        batch = Batch(await connection.fetch(sql.read_channels, ids), installation, recoverable)
         _expect_all(batch.tracks.keys(), locked)
         known = await _redelivered(connection, entries)
         for entry in entries:

@@ -10,7 +10,7 @@ import orjson
 
 from db.codec.channel import channel_of, clock_of, json_of_clock, json_of_rules, text_of
 from db.codec.channel_record import ChannelRecord, Memory
-from db.codec.rules import Curable, rules_of
+from db.codec.rules import IsRecoverable, rules_of
 from db.ingest.entry import Entry, HistoryNote, OwnerProfile, ParsedEvent, Source
 from db.ingest.event_rows import EventRow, clock_data, event_of, newest_of
 from db.reconcile.qr import SHOWN_FOR, KeptQr
@@ -51,7 +51,7 @@ class PastIncident:
 class ChannelFold:
     """One channel's way through a batch."""
 
-    def __init__(self, row: ChannelRecord, installation: Rules, curable: Curable | None) -> None:
+    def __init__(self, row: ChannelRecord, installation: Rules, recoverable: IsRecoverable | None) -> None:
         monitoring = (
             Monitoring.REMOVED
             if row["removed"]
@@ -71,7 +71,7 @@ class ChannelFold:
             row["defaults"],
             monitoring,
             row["configured"],
-            None if curable is None else curable.get(row["provider"], ()),
+            None if recoverable is None else recoverable.get(row["provider"], ()),
         )
         self.channel = self.before
         self.events: list[EventRow] = []
@@ -157,9 +157,9 @@ class Batch:
     """The channels of one transaction, by id, and the clocks of their gateways."""
 
     def __init__(
-        self, rows: Iterable[ChannelRecord], installation: Rules, curable: Curable | None = None
+        self, rows: Iterable[ChannelRecord], installation: Rules, recoverable: IsRecoverable | None = None
     ) -> None:
-        self.tracks: Final = {row["channel_id"]: ChannelFold(row, installation, curable) for row in rows}
+        self.tracks: Final = {row["channel_id"]: ChannelFold(row, installation, recoverable) for row in rows}
         self.known_clocks: Final[dict[UUID, str]] = {
             gateway: clock
             for track in self.tracks.values()

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from db.codec.rules import Curable
+from db.codec.rules import IsRecoverable
 from db.connection.retry import LOCKED, TRANSIENT, pauses
 from db.connection.types import Connection
 from db.ingest.apply import Applied, Locked, Words, apply, code_of
@@ -37,12 +37,12 @@ class Writer:
         on_commit: Callable[[Applied, int, float], None] = lambda applied, entries, seconds: None,
         patience: timedelta = PATIENCE,
         words: Words = code_of,
-        curable: Curable | None = None,
+        recoverable: IsRecoverable | None = None,
     ) -> None:
         self._connect = connect
         self._words = words
         self._installation = installation
-        self._curable = curable
+        self._recoverable = recoverable
         self._on_commit = on_commit
         self._patience = patience.total_seconds()
         self._queue = Queue(patience)
@@ -145,7 +145,7 @@ class Writer:
         entries = [entry for submission in batch for entry in submission.entries]
         async with asyncio.timeout(self._patience):
             applied = await apply(
-                await session.open(), entries, self._installation, self._words, self._curable
+                await session.open(), entries, self._installation, self._words, self._recoverable
             )
         for submission in batch:
             if not submission.done.done():

@@ -34,7 +34,9 @@ class ReconnectTarget(NamedTuple):
     """When the QR was made that its gateway shows and told us of; None: it told of none that still holds."""
 
 
-async def find_stranded(pool: Pool, wanted: Sequence[ReconnectKey]) -> dict[ReconnectKey, ReconnectTarget]:
+async def find_reconnect_targets(
+    pool: Pool, wanted: Sequence[ReconnectKey]
+) -> dict[ReconnectKey, ReconnectTarget]:
     """Return those of the channels that there are, each with its own incident."""
     channels, incidents = zip(*wanted, strict=True)
     found: dict[ReconnectKey, ReconnectTarget] = {}

@@ -34,7 +34,7 @@ class BulkProbeTarget(NamedTuple):
     instance: str | None
 
 
-async def claim_sweeps(
+async def claim_bulk_probes(
     connection: Connection,
     providers: Sequence[str],
     now: datetime,
@@ -47,23 +47,25 @@ async def claim_sweeps(
 
     One where fewer than `fewest` channels have a probe due by `soon` is not worth a call.
     """
-    rows = await connection.fetch(sql.claim_sweeps, providers, now, again_at, soon, fewest, limit)
+    rows = await connection.fetch(sql.claim_bulk_probes, providers, now, again_at, soon, fewest, limit)
     fields = DueBulkProbe._fields
     return [DueBulkProbe(*(row[name] for name in fields)) for row in rows if row["worthwhile"]], len(rows)
 
 
-async def settle_sweep(connection: Connection, gateway_id: UUID, sweeps: bool, again_at: datetime) -> None:
+async def settle_bulk_probe(
+    connection: Connection, gateway_id: UUID, sweeps: bool, again_at: datetime
+) -> None:
     """Keep whether one call tells of all channels of a gateway, and when to make the next one."""
-    await connection.execute(sql.settle_sweep, gateway_id, sweeps, again_at)
+    await connection.execute(sql.settle_bulk_probe, gateway_id, sweeps, again_at)
 
 
-async def swept_channels(connection: Connection, gateway_id: UUID) -> list[BulkProbeTarget]:
+async def bulk_probe_channels(connection: Connection, gateway_id: UUID) -> list[BulkProbeTarget]:
     """Return the channels of a gateway that a sweep may tell of.
 
     Not those of which nothing is known yet, nor those in error: what they have to learn is whether their
     own key and path are right, and a sweep asks with neither.
     """
-    rows = await connection.fetch(sql.swept_channels, gateway_id)
+    rows = await connection.fetch(sql.bulk_probe_channels, gateway_id)
     return [
         BulkProbeTarget(
             row["channel_id"], row["version"], state_of(row["state"]), row["probe_due_at"], row["instance"]
@@ -72,7 +74,7 @@ async def swept_channels(connection: Connection, gateway_id: UUID) -> list[BulkP
     ]
 
 
-async def hold_places(
+async def hold_concurrency_slots(
     connection: Connection, gateway_id: UUID, now: datetime, until: datetime
 ) -> list[Claim]:
     """Claim so many due channels of a gateway that none is probed by itself meanwhile, and return the claims.
@@ -80,7 +82,7 @@ async def hold_places(
     Twice as many as it has places: those that are being asked now leave theirs. Where nothing is due nothing
     is held, so that a doubtful channel never waits for a sweep.
     """
-    rows = await connection.fetch(sql.hold_places, gateway_id, now, until, 2 * PER_GATEWAY)
+    rows = await connection.fetch(sql.hold_concurrency_slots, gateway_id, now, until, 2 * PER_GATEWAY)
     return [Claim(row["channel_id"], until) for row in rows]
 
 

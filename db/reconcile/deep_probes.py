@@ -48,20 +48,20 @@ async def open_targets(connection: Connection, gateway_id: UUID) -> list[ProbeTa
     return [ProbeTarget(**row) for row in await connection.fetch(sql.open_targets, gateway_id)]
 
 
-async def note_suspicions(connection: Connection, signs: Mapping[UUID, str], now: datetime) -> None:
+async def note_candidates(connection: Connection, signs: Mapping[UUID, str], now: datetime) -> None:
     """Note signs against channels, unless one is known already, or was found harmless not long ago."""
     signed = list(signs), list(signs.values())
-    await connection.execute(sql.note_suspicions, *signed, now, SPREAD, HARMLESS_FOR)
+    await connection.execute(sql.note_candidates, *signed, now, SPREAD, HARMLESS_FOR)
 
 
-async def drop_suspicions(connection: Connection, channel_ids: Collection[UUID]) -> None:
+async def drop_candidates(connection: Connection, channel_ids: Collection[UUID]) -> None:
     """Forget the signs against channels: they are gone."""
-    await connection.execute(sql.drop_suspicions, list(channel_ids))
+    await connection.execute(sql.drop_candidates, list(channel_ids))
 
 
-async def claim_suspicions(connection: Connection, now: datetime, limit: int) -> list[DeepProbeCandidate]:
+async def claim_deep_probes(connection: Connection, now: datetime, limit: int) -> list[DeepProbeCandidate]:
     """Return channels that are due for a deep probe, each to one replica, never again within `BUDGET`."""
-    rows = await connection.fetch(sql.claim_suspicions, now, BUDGET, PER_GATEWAY, limit)
+    rows = await connection.fetch(sql.claim_deep_probes, now, BUDGET, PER_GATEWAY, limit)
     return [
         DeepProbeCandidate(
             ProbeTarget(**{name: row[name] for name in ProbeTarget._fields}), row["doubted_at"]
@@ -70,8 +70,8 @@ async def claim_suspicions(connection: Connection, now: datetime, limit: int) ->
     ]
 
 
-async def settle_suspicion(
+async def settle_deep_probe(
     connection: Connection, channel_id: UUID, outcome: str, doubted_at: datetime | None
 ) -> None:
     """Keep what a deep probe showed. `doubted_at`: since when they bring nothing back."""
-    await connection.execute(sql.settle_suspicion, channel_id, outcome, doubted_at, BUDGET)
+    await connection.execute(sql.settle_deep_probe, channel_id, outcome, doubted_at, BUDGET)

@@ -174,12 +174,12 @@ async def doubt(
     await connection.execute(sql.doubt_gateways, list(gateway_ids), since, until)
 
 
-async def claim_trials(
+async def claim_recovery_probes(
     connection: Connection, now: datetime, lease: timedelta, limit: int
 ) -> list[RecoveryProbe]:
     """Return gateways that are down and due to be tried: one question each, whoever asks it."""
     until = now + lease
-    rows = await connection.fetch(sql.claim_trials, now, until, limit)
+    rows = await connection.fetch(sql.claim_recovery_probes, now, until, limit)
     tries = {row["id"]: row["tries"] for row in rows}
     targets = await pick_targets(connection, tries.keys())
     return [
@@ -196,10 +196,14 @@ async def pick_targets(connection: Connection, gateway_ids: Collection[UUID]) ->
     ]
 
 
-async def end_trial(connection: Connection, trial: RecoveryProbe, now: datetime, limits: Limits) -> None:
+async def end_recovery_probe(
+    connection: Connection, recovery_probe: RecoveryProbe, now: datetime, limits: Limits
+) -> None:
     """Say when a gateway is tried again, unless its trial has ended otherwise."""
-    again_at = now + next_gap(trial.tries, limits)
-    await connection.execute(sql.end_trial, trial.gateway_id, trial.until, again_at)
+    again_at = now + next_gap(recovery_probe.tries, limits)
+    await connection.execute(
+        sql.end_recovery_probe, recovery_probe.gateway_id, recovery_probe.until, again_at
+    )
 
 
 async def gateways_elsewhere(

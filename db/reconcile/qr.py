@@ -62,7 +62,7 @@ def open_qr(vault: Vault, channel_id: UUID, sealed: bytes) -> Qr:
     return Qr(**orjson.loads(vault.open(sealed, _identity(channel_id))))
 
 
-async def wanted_qr(
+async def qr_request(
     connection: Connection, channel_id: UUID, tenant_id: UUID | None, now: datetime
 ) -> QrRequest | None:
     """Return what is known for showing a channel's QR; None: no such channel of this tenant."""

@@ -147,11 +147,11 @@ def _check(row: Record, budget: Budget) -> bool:
     return True
 
 
-async def read_case(
+async def read_context(
     connection: Connection, channel_id: UUID, tenant_id: UUID | None = None
 ) -> RecoveryContext | None:
     """Return how a channel stands, or None when there is none, it is deleted or another tenant's."""
-    row = await connection.fetchrow(sql.read_case, channel_id, tenant_id)
+    row = await connection.fetchrow(sql.read_context, channel_id, tenant_id)
     if row is None:
         return None
     return RecoveryContext(

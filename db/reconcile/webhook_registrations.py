@@ -57,7 +57,7 @@ class RegistrationUpdate(NamedTuple):
     due_at: datetime | None = None
 
 
-def slot_identity(channel_id: UUID) -> str:
+def registration_identity(channel_id: UUID) -> str:
     """Return what the row that we replaced is sealed for."""
     return f"slot:{channel_id}"
 
@@ -111,17 +111,19 @@ def _secret_identity(gateway_id: UUID) -> str:
     return f"webhook_secret:{gateway_id}"
 
 
-async def places_of(connection: Connection, gateway_id: UUID) -> list[WebhookRegistration]:
+async def registrations_of(connection: Connection, gateway_id: UUID) -> list[WebhookRegistration]:
     """Return the places of all channels of a gateway."""
     return [WebhookRegistration(**row) for row in await connection.fetch(sql.slots_of_gateway, gateway_id)]
 
 
-async def replaced_places(connection: Connection, gateway_id: UUID | None) -> list[WebhookRegistration]:
+async def replaced_registrations(
+    connection: Connection, gateway_id: UUID | None
+) -> list[WebhookRegistration]:
     """Return the places, of one gateway or (None) of all, that held another system's address before us."""
     return [WebhookRegistration(**row) for row in await connection.fetch(sql.replaced_slots, gateway_id)]
 
 
-async def claim_places(
+async def claim_registrations(
     connection: Connection, now: datetime, again_at: datetime, limit: int
 ) -> Sequence[WebhookRegistration]:
     """Return places that are to be looked at; unless one is kept the next look is at `again_at`."""
@@ -130,7 +132,7 @@ async def claim_places(
     ]
 
 
-async def keep_place(
+async def keep_registration(
     connection: Connection, channel_id: UUID, found: RegistrationUpdate, now: datetime
 ) -> None:
     """Keep what was found in a place, or put there."""
@@ -147,6 +149,6 @@ async def keep_place(
     )
 
 
-async def forget_place(connection: Connection, channel_id: UUID) -> None:
+async def forget_registration(connection: Connection, channel_id: UUID) -> None:
     """Leave a place alone from now on."""
     await connection.execute(sql.forget_slot, channel_id)

@@ -23,29 +23,29 @@ class MessagePlanner:
         now: datetime,
         window: timedelta,
         waiting: Mapping[QueueKey, UUID],
-        leavings: Mapping[QueueKey, datetime],
+        newest_due: Mapping[QueueKey, datetime],
     ) -> None:
         """`waiting`: messages that may still be joined; `leavings`: when the newest were to leave."""
         self._now: Final = now
         self._window: Final = window
         self._waiting: Final = dict(waiting)
-        self._leavings: Final = dict(leavings)
+        self._newest_due: Final = dict(newest_due)
         self.new: Final[dict[UUID, OutgoingMessage]] = {}
 
     def place(self, destination: AlertDestination, purpose: str, is_grouped: bool) -> UUID:
         """Return the id of the message in which news to a destination leaves."""
-        lane = destination.id, purpose
+        queue_key = destination.id, purpose
         if not is_grouped:
             return self._begin(destination, purpose, self._now)
-        joined = self._waiting.get(lane)
+        joined = self._waiting.get(queue_key)
         if joined is not None:
             return joined
-        last = self._leavings.get(lane)
+        last = self._newest_due.get(queue_key)
         due_at = self._now if last is None else max(self._now, last + self._window)
         message_id = self._begin(destination, purpose, due_at)
-        self._leavings[lane] = due_at
+        self._newest_due[queue_key] = due_at
         if due_at > self._now:
-            self._waiting[lane] = message_id
+            self._waiting[queue_key] = message_id
         return message_id
 
     def is_held(self, message_id: UUID) -> bool:

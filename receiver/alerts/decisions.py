@@ -35,14 +35,14 @@ class DecisionRound:
     def __init__(
         self,
         now: datetime,
-        book: MessagePlanner,
+        planner: MessagePlanner,
         destinations: Iterable[AlertDestination],
         places: Mapping[UUID, Recipient],
         told: Mapping[tuple[UUID, UUID], NotifiedOpening],
         is_grouped: Callable[[AlertDestination], bool],
     ) -> None:
         self._now = now
-        self._book = book
+        self._planner = planner
         self._destinations = {one.id: one for one in destinations}
         self._places = places
         self._told = told
@@ -103,7 +103,7 @@ class DecisionRound:
         """Write everything that was decided, and what was by others whose news leave with ours."""
         decided = [*self._new.values(), *others]
         used = {one.message_id for one in decided}
-        new = [message for id, message in self._book.new.items() if id in used]
+        new = [message for id, message in self._planner.new.items() if id in used]
         await alert_rows.keep_decisions(connection, self._now, new, decided)
         if self._taken_back:
             await alert_rows.take_back(
@@ -134,12 +134,12 @@ class DecisionRound:
         fresh = self._openings.get(key)
         if fresh is not None:
             message_id = self._new[fresh].message_id
-            return _opening(None, held=message_id is not None and self._book.is_held(message_id))
+            return _opening(None, held=message_id is not None and self._planner.is_held(message_id))
         told = self._told.get(key)
         return (
             OpeningDelivery.NONE
             if told is None
-            else _opening(told.outcome, self._book.is_held(told.message_id))
+            else _opening(told.outcome, self._planner.is_held(told.message_id))
         )
 
     def _take_back(self, key: tuple[UUID, UUID]) -> None:
@@ -163,7 +163,7 @@ class DecisionRound:
         message_id = remind_at = None
         if why.sends:
             assert destination is not None
-            message_id = self._book.place(destination, purpose, self._is_grouped(destination))
+            message_id = self._planner.place(destination, purpose, self._is_grouped(destination))
             if why is DecisionReason.OPENED and destination.reminder_minutes is not None:
                 remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
         is_alert = isinstance(what, DueAlert)

@@ -67,15 +67,15 @@ class Routing:
             alerts, reminders, changed = await self._due(connection, now)
             if not alerts and not reminders and not changed:
                 return 0
-            desk, changes = await self._open_desk(connection, now, alerts, reminders, changed)
+            decision_round, changes = await self._open_desk(connection, now, alerts, reminders, changed)
             for alert in alerts:
-                desk.decide(alert)
+                decision_round.decide(alert)
             for reminder in reminders:
-                desk.remind(reminder)
+                decision_round.remind(reminder)
             changes.decide(changed)
-            await desk.keep(connection, changes.decided)
+            await decision_round.keep(connection, changes.decided)
             await changes.keep(connection)
-        for one in (*desk.all_decided, *changes.decided):
+        for one in (*decision_round.all_decided, *changes.decided):
             self._tell(one)
         return len(alerts) + len(reminders) + len(changed)
 
@@ -149,12 +149,12 @@ class Routing:
         subjects = [alert.subject_id for alert in alerts if alert.resolved]
         members = await alert_rows.recipients(connection, tenants)
         waiting = await alert_rows.lock_waiting(connection, ids, now)
-        leavings = await alert_rows.read_leavings(connection, ids, now - self._window)
+        newest_due = await alert_rows.read_newest_due(connection, ids, now - self._window)
         told = await alert_rows.read_openings(connection, subjects)
-        book = MessagePlanner(now, self._window, waiting, leavings)
+        planner = MessagePlanner(now, self._window, waiting, newest_due)
         places = {one.id: self._place(one, members) for one in destinations}
-        desk = DecisionRound(now, book, destinations, places, told, self._grouped)
-        return desk, StateChangeDecisions(now, book, destinations, places, self._grouped)
+        decision_round = DecisionRound(now, planner, destinations, places, told, self._grouped)
+        return decision_round, StateChangeDecisions(now, planner, destinations, places, self._grouped)
 
     def _in_app(self, tenant_id: UUID) -> tuple[UUID, UUID, bytes]:
         id = uuid4()

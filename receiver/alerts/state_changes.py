@@ -24,13 +24,13 @@ class StateChangeDecisions:
     def __init__(
         self,
         now: datetime,
-        book: MessagePlanner,
+        planner: MessagePlanner,
         destinations: Iterable[AlertDestination],
         places: Mapping[UUID, Recipient],
         is_grouped: Callable[[AlertDestination], bool],
     ) -> None:
         self._now = now
-        self._book = book
+        self._planner = planner
         self._destinations = list(destinations)
         self._places = places
         self._is_grouped = is_grouped
@@ -92,7 +92,7 @@ class StateChangeDecisions:
         message_id = None
         if why.sends:
             assert destination is not None
-            message_id = self._book.place(destination, "news", self._is_grouped(destination))
+            message_id = self._planner.place(destination, "news", self._is_grouped(destination))
         return Decision(
             alert_id=None,
             incident_id=None,

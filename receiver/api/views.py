@@ -10,7 +10,7 @@ from db.connection.json_columns import load
 from db.connection.types import Record
 from db.reads.channels import ChannelRow, GatewayRow
 from receiver.i18n.reasons import reason_text
-from receiver.providers import HEALING
+from receiver.providers import RECOVERY_SUPPORT
 from statemachine.model import Monitoring, Rules, Status
 
 
@@ -67,9 +67,9 @@ def whole_channel(found: ChannelRow) -> dict[str, object]:
 
 def recovery(found: ChannelRow, last: Record | None) -> dict[str, object]:
     """Return what a channel's gateway can be told to do for it, and what it was told last."""
-    provider = HEALING.get(found.row["provider"])
+    provider = RECOVERY_SUPPORT.get(found.row["provider"])
     return {
-        "remedies": [] if provider is None else sorted(provider.remedies),
+        "remedies": [] if provider is None else sorted(provider.actions),
         "last": None if last is None else dict(last),
     }
 

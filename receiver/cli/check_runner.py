@@ -19,7 +19,7 @@ from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import open_client
 from receiver.outbound.container import localhost
 from receiver.outbound.credentials import Unaskable
-from receiver.providers import CURABLE
+from receiver.providers import RECOVERABLE
 from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
@@ -79,7 +79,7 @@ async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_C
         open_client(settings.probe_timeout, localhost()) as client,
         aclosing(Prober(pool, vault, client, settings.retry_after / 2)) as prober,
     ):
-        writer = Writer(partial(connect_writer, dsn), installation_rules(settings), curable=CURABLE)
+        writer = Writer(partial(connect_writer, dsn), installation_rules(settings), recoverable=RECOVERABLE)
         yield _CheckServices(pool, writer, prober, Reconciler(pool, writer, prober, settings.probe_timeout))
 
 

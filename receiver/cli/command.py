@@ -13,7 +13,7 @@ import click
 from db.connection.pool import connect, open_pool
 from db.connection.retry import TRANSIENT
 from db.connection.types import Connection, Pool
-from db.embedded.data_dir import lodge
+from db.embedded.data_dir import relocate
 from db.embedded.running import embedded_or_running
 from db.embedded.server import EmbeddedError
 from db.ingest.queue import NotCommitted
@@ -87,7 +87,7 @@ async def open_database(settings: Settings) -> AsyncIterator[str]:
         yield settings.database_url
         return
     if settings.data_dir == DEFAULT_DATA_DIR:
-        lodge(settings.data_dir)
+        relocate(settings.data_dir)
     async with embedded_or_running(settings.data_dir) as dsn:
         yield dsn
 

@@ -40,7 +40,7 @@ class _ImportServices:
     settings: Settings
     pool: "Pool"
     client: "Client"
-    slotter: "WebhookRegistrar"
+    webhook_registrar: "WebhookRegistrar"
     progress: Progress
 
 
@@ -106,15 +106,15 @@ def restore(gateway_id: UUID | None, **options: str | None) -> None:
     """Put back what other systems had in the places that --replace-webhooks took."""
 
     async def work() -> tuple[int, int]:
-        from db.reconcile.webhook_registrations import replaced_places
+        from db.reconcile.webhook_registrations import replaced_registrations
 
         async with _tools(settings_of(options)) as tools:
             async with tools.pool.acquire() as connection:
-                places = await replaced_places(connection, gateway_id)
+                places = await replaced_registrations(connection, gateway_id)
             bar = tools.progress.add_task("Putting back", total=len(places))
             done = 0
             for place in places:
-                done += await tools.slotter.put_back(place)
+                done += await tools.webhook_registrar.put_back(place)
                 tools.progress.advance(bar)
             return done, len(places)
 
@@ -137,9 +137,9 @@ async def _tools(settings: Settings) -> AsyncIterator[_ImportServices]:
         await open_pool(dsn, "zapwatch import") as pool,
         open_client(LISTED_WITHIN, localhost()) as client,
     ):
-        slotter = WebhookRegistrar(pool, vault_of(settings), client, settings.base_url)
+        webhook_registrar = WebhookRegistrar(pool, vault_of(settings), client, settings.base_url)
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            yield _ImportServices(settings, pool, client, slotter, progress)
+            yield _ImportServices(settings, pool, client, webhook_registrar, progress)
 
 
 async def _import(settings: Settings, wish: _ImportRequest) -> None:
@@ -197,10 +197,10 @@ async def _register(
 
 
 async def _set_webhooks(tools: _ImportServices, wish: _ImportRequest, gateway_id: UUID) -> None:
-    from db.reconcile.webhook_registrations import RegistrationState, places_of
+    from db.reconcile.webhook_registrations import RegistrationState, registrations_of
 
     async with tools.pool.acquire() as connection:
-        places = await places_of(connection, gateway_id)
+        places = await registrations_of(connection, gateway_id)
     filled = await _fill(tools, places, wish.traffic, replace=False)
     foreign = [place for place, found in filled if found.state is RegistrationState.FOREIGN]
     if foreign and wish.replace and _may_replace(tools, filled):
@@ -213,7 +213,7 @@ async def _set_webhooks(tools: _ImportServices, wish: _ImportRequest, gateway_id
         click.echo(
             f"Left to another system ({_hosts(filled)}): {others}. Probing finds their"
             " losses. The gateway's own address, for its global webhook if that is free:"
-            f" {await tools.slotter.address(gateway_id, wish.provider)}"
+            f" {await tools.webhook_registrar.address(gateway_id, wish.provider)}"
         )
 
 
@@ -223,7 +223,9 @@ async def _fill(
     from receiver.provisioning.webhook_registration import fill_all
 
     bar = tools.progress.add_task("Setting webhooks", total=len(places))
-    return await fill_all(tools.slotter, places, traffic, replace, lambda: tools.progress.advance(bar))
+    return await fill_all(
+        tools.webhook_registrar, places, traffic, replace, lambda: tools.progress.advance(bar)
+    )
 
 
 def _may_replace(

@@ -40,7 +40,7 @@ class ListedIncident(TypedDict):
 
 
 class DemoOperator:
-    """Where the operator sits; made by `open_desk`."""
+    """Where the operator sits; made by `open_operator`."""
 
     def __init__(self, client: httpx.AsyncClient, say: Say) -> None:
         self._client = client
@@ -99,7 +99,7 @@ class DemoOperator:
 
 
 @asynccontextmanager
-async def open_desk(settings: Settings, say: Say) -> AsyncIterator[DemoOperator]:
+async def open_operator(settings: Settings, say: Say) -> AsyncIterator[DemoOperator]:
     """Yield an operator's desk at the service that these settings describe."""
     headers = {"Authorization": f"Bearer {settings.operator_token}"}
     async with httpx.AsyncClient(base_url=settings.base_url, headers=headers, trust_env=False) as client:

@@ -19,7 +19,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from receiver.demo.operator import Say, open_desk
+from receiver.demo.operator import Say, open_operator
 from receiver.demo.scene import build, play
 from receiver.sandbox import open_fleet
 from receiver.service.composition import http_app
@@ -60,16 +60,16 @@ async def _run(settings: Settings, listener: socket.socket, say: Say, begun: Cal
         running(settings, Timings(recovery_speed=SPEED)) as (app, _),
         _serving(http_app(app), listener),
         open_fleet(speed=SPEED) as fleet,
-        open_desk(settings, say) as desk,
+        open_operator(settings, say) as operator,
     ):
         parts = await build(fleet)
-        names = await desk.register(parts, threshold=timedelta(minutes=5) / SPEED)
+        names = await operator.register(parts, threshold=timedelta(minutes=5) / SPEED)
         say(_where_to_look(settings, names))
         begun()
         async with asyncio.TaskGroup() as tasks:
             for part in parts:
                 tasks.create_task(play(fleet, part))
-            tasks.create_task(desk.narrate())
+            tasks.create_task(operator.narrate())
 
 
 @contextmanager

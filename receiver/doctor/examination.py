@@ -28,7 +28,7 @@ from receiver.outbound.client import Client, open_client
 from receiver.outbound.container import localhost
 from receiver.settings import Settings, variable
 from receiver.telemetry.logs import redact
-from receiver.telemetry.tracebacks import place_of
+from receiver.telemetry.tracebacks import location_of
 
 OVERDUE: Final = timedelta(seconds=60)
 """Due work that waits for longer is done by nobody, unless its lease is longer still."""
@@ -127,8 +127,8 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "alerts", partial(diagnosis.check_alerts, connection)
     yield "destinations", partial(diagnosis.check_destinations, connection)
     yield "maintenance", partial(diagnosis.check_maintenance, connection)
-    yield "suspicions", partial(diagnosis.check_suspicions, connection)
-    yield "what comes in", partial(diagnosis.check_intake, connection)
+    yield "suspicions", partial(diagnosis.check_deep_probes, connection)
+    yield "what comes in", partial(diagnosis.check_quarantine, connection)
     yield "disk", partial(diagnosis.check_disk, connection, settings.events_keep_days)
     yield "old events", partial(diagnosis.check_retention, connection)
     yield "free disk", partial(check_free_disk, settings)
@@ -143,7 +143,7 @@ async def _guarded(name: str, check: Check, *, incomplete: bool = False) -> Sequ
             return ()
         told = isinstance(error, asyncpg.PostgresError | VaultError | OSError)
         kind = type(error).__name__
-        words = f"{kind}: {error}" if told else f"{kind} in {place_of(error)}"
+        words = f"{kind}: {error}" if told else f"{kind} in {location_of(error)}"
         return [problem("unchecked", f"Could not be checked: {name} ({words}).", "Run it again.")]
 
 

@@ -101,7 +101,7 @@ class LiveTraffic:
 
     def loop(self) -> Loop:
         """Return the loop that writes."""
-        return Loop("freshness", self._round, WRITTEN_EVERY)
+        return Loop("live_traffic", self._round, WRITTEN_EVERY)
 
     async def _round(self) -> bool:
         await self.flush()

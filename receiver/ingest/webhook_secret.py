@@ -20,7 +20,7 @@ NEWS: Final = frozenset({Trigger.OPENED, Trigger.DROPPED, Trigger.UNPAIRED})
 """What opens and resolves incidents; the others come in floods, in which each would ask for a probe."""
 
 
-def is_vouched(headers: Iterable[tuple[bytes, bytes]], secret_hash: bytes | None) -> bool:
+def carries_secret(headers: Iterable[tuple[bytes, bytes]], secret_hash: bytes | None) -> bool:
     """Say whether a webhook carries its address's secret; True for an address without one."""
     if secret_hash is None:
         return True

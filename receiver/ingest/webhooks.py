@@ -41,7 +41,7 @@ from receiver.http.problems import (
     answer,
 )
 from receiver.ingest.live_traffic import LiveTraffic
-from receiver.ingest.webhook_secret import doubted, is_vouched
+from receiver.ingest.webhook_secret import carries_secret, doubted
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
 from receiver.telemetry.metrics import Metrics
@@ -70,7 +70,7 @@ class Webhook:
     suffix: str | None
     received_at: datetime
     patience: float
-    vouched: bool
+    verified: bool
     """Whether it carries the secret that was set with its address."""
     body: bytes = b""
 
@@ -88,12 +88,12 @@ class Webhooks:
         *,
         tokens: Tokens,
         writer: Writer,
-        freshness: LiveTraffic,
+        live_traffic: LiveTraffic,
         pool: Pool,
         vault: Vault,
         metrics: Metrics,
     ) -> None:
-        self._tokens, self._writer, self._freshness = tokens, writer, freshness
+        self._tokens, self._writer, self._live_traffic = tokens, writer, live_traffic
         self._pool, self._vault = pool, vault
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._answers = cache(metrics.webhook_answers.labels)
@@ -178,8 +178,8 @@ class Webhooks:
             patience -= now() - began
         if target is None:
             raise Unauthorized("Nobody has this webhook address.")
-        vouched = is_vouched(scope["headers"], target.secret_hash)
-        webhook = Webhook(target, suffix, datetime.now(UTC), patience, vouched)
+        verified = carries_secret(scope["headers"], target.secret_hash)
+        webhook = Webhook(target, suffix, datetime.now(UTC), patience, verified)
         webhook.body, more = await _read_small(receive)
         if not more and len(webhook.body) <= SMALL:
             return await self._hear(provider, webhook, whole=True)
@@ -236,7 +236,7 @@ class Webhooks:
                 Source.WEBHOOK,
                 report.name,
                 received_at,
-                report.said if webhook.vouched else doubted(report.said),
+                report.said if webhook.verified else doubted(report.said),
                 report.key,
                 qr=None if report.qr is None else seal_qr(self._vault, channel_id, report.qr),
                 owner=report.owner,
@@ -252,7 +252,7 @@ class Webhooks:
                 state = await persist(partial(self._states.find, channel_id))
         alive = Alive(received_at, emitted_at)
         if state is State.OPEN:
-            self._freshness.note(channel_id, alive, report.owner)
+            self._live_traffic.note(channel_id, alive, report.owner)
         else:
             entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
             await writer.submit([entry], webhook.patience)

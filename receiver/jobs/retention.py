@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from db.alerts.alerts import prune_telling
+from db.alerts.alerts import prune_messages
 from db.connection.types import Connection, Pool
 from db.history.retention import CHANNELS, forget, take_snapshots
 from receiver.jobs.loop import Loop
@@ -52,7 +52,7 @@ def loop(pool: Pool, keep: timedelta) -> Loop:
         nonlocal pass_at
         await keep_snapshots(pool, keep)
         async with _paced(pool) as connection:
-            await prune_telling(connection, datetime.now(UTC), keep)
+            await prune_messages(connection, datetime.now(UTC), keep)
         if time.monotonic() >= pass_at:
             await forget_old(pool, keep)
             pass_at = time.monotonic() + (keep / PASSES).total_seconds()

@@ -104,7 +104,7 @@ class Managed(Provider, Protocol):
     def slots(self, traffic: bool) -> Sequence[str]:
         """Return the names of the places that we need, those for messages only for `traffic`."""
 
-    def read_slots(self, status: int, body: bytes) -> RegisteredWebhooks | None:
+    def read_registered_webhooks(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return what the answer to `ask_webhooks` says is in the places, or None."""
 
     def sends_secret(self, version: str | None) -> bool:
@@ -128,7 +128,7 @@ class Managed(Provider, Protocol):
     def put_back(
         self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
-        """Return how to have the places as the row of `read_slots` says."""
+        """Return how to have the places as the row of `read_registered_webhooks` says."""
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
         """Return what the answer to `ask_webhooks` tells of a channel's subscription, or None."""
@@ -140,7 +140,7 @@ class Managed(Provider, Protocol):
         """Return what the gateway lists, or None when this is no answer to the question."""
 
     @property
-    def sweep_is_hint(self) -> bool:
+    def bulk_answer_is_hint(self) -> bool:
         """Whether what `read_all` returns may be long untrue, so that it can only ask for a probe."""
 
     def ask_all(self, key: str | None, page: int) -> Question | None:
@@ -171,17 +171,17 @@ class RecoverySupport(Provider, Protocol):
     """A provider whose gateways can be told to bring a channel back."""
 
     @property
-    def remedies(self) -> frozenset[RecoveryAction]:
+    def actions(self) -> frozenset[RecoveryAction]:
         """What its gateways can be told to do."""
 
     @property
-    def curable(self) -> tuple[RecoverableCondition, ...]:
+    def recoverable(self) -> tuple[RecoverableCondition, ...]:
         """What they may be told to do something about without being asked by a person."""
 
-    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
+    def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return which order helps a channel that stands so, or why none does."""
 
-    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
+    def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the call that gives an order, to be made once."""
 
     def read_order(self, status: int, body: bytes) -> str | None:
@@ -189,11 +189,13 @@ class RecoverySupport(Provider, Protocol):
 
 
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
-HEALING: Final[dict[str, RecoverySupport]] = {it.name: it for it in (Evolution(), Wapi(), Waha())}
+RECOVERY_SUPPORT: Final[dict[str, RecoverySupport]] = {it.name: it for it in (Evolution(), Wapi(), Waha())}
 PROVIDERS: Final[dict[str, Provider]] = {**MANAGED, **{it.name: it for it in (Twilio(), Waha())}}
 SCANNABLE: Final[dict[str, Scannable]] = {provider.name: provider for provider in (Evolution(), Wapi())}
 DEEP: Final[dict[str, DeepProbeSupport]] = {
     name: it.deep for name, it in PROVIDERS.items() if it.deep is not None
 }
-CURABLE: Final = {name: HEALING[name].curable if name in HEALING else () for name in PROVIDERS}
+RECOVERABLE: Final = {
+    name: RECOVERY_SUPPORT[name].recoverable if name in RECOVERY_SUPPORT else () for name in PROVIDERS
+}
 """What the gateways of each provider have orders for."""

@@ -113,7 +113,7 @@ class Condition(NamedTuple):
 class RecoveryPlan(NamedTuple):
     """The order that helps a channel."""
 
-    remedy: RecoveryAction
+    action: RecoveryAction
     if_seen: Trigger | None
     """What a probe just before has to say for it; None: no probe can tell."""
 

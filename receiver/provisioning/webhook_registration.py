@@ -24,11 +24,11 @@ from db.reconcile.webhook_registrations import (
     RegistrationUpdate,
     WebhookAddress,
     WebhookRegistration,
-    claim_places,
-    forget_place,
-    keep_place,
+    claim_registrations,
+    forget_registration,
+    keep_registration,
     our_address,
-    slot_identity,
+    registration_identity,
 )
 from db.registry.tokens import hash_token
 from db.vault import Vault
@@ -97,7 +97,7 @@ class WebhookRegistrar:
     async def put_back(self, place: WebhookRegistration) -> bool:
         """Put back what was in a channel's places before us, and forget them; return whether it is so."""
         assert place.before is not None
-        row = orjson.loads(self._vault.open(place.before, slot_identity(place.channel_id)))
+        row = orjson.loads(self._vault.open(place.before, registration_identity(place.channel_id)))
         try:
             key, version = key_of(self._vault, place), await self._version(place)
             for order in _managed(place).put_back(row, place.instance, key, version):
@@ -109,7 +109,7 @@ class WebhookRegistrar:
             log.info("webhooks of channel %s were not put back: %s", place.channel_id, reason)
             return False
         async with self._pool.acquire() as connection:
-            await forget_place(connection, place.channel_id)
+            await forget_registration(connection, place.channel_id)
         return True
 
     async def address(self, gateway_id: UUID, provider: str) -> str:
@@ -142,7 +142,9 @@ class WebhookRegistrar:
             return RegistrationUpdate(RegistrationState.FOREIGN, traffic, host_in(taken[0]))
         if place.before is None and any(slots.addresses[slot] in foreign for slot in wanted if replace):
             # Kept first: whatever fails from here on, it can be put back.
-            before = self._vault.seal(orjson.dumps(slots.row).decode(), slot_identity(place.channel_id))
+            before = self._vault.seal(
+                orjson.dumps(slots.row).decode(), registration_identity(place.channel_id)
+            )
             await self._keep(place, RegistrationUpdate(RegistrationState.FAILED, traffic, before=before), now)
         key, version = key_of(self._vault, place), await self._version(place)
         ours_now = await self._address(place.gateway_id, provider.sends_secret(version))
@@ -158,7 +160,7 @@ class WebhookRegistrar:
 
     async def _keep(self, place: WebhookRegistration, found: RegistrationUpdate, now: datetime) -> None:
         async with self._pool.acquire() as connection:
-            await keep_place(connection, place.channel_id, found, now)
+            await keep_registration(connection, place.channel_id, found, now)
 
     async def _look(self, place: WebhookRegistration) -> RegisteredWebhooks:
         provider, key = _managed(place), key_of(self._vault, place)
@@ -166,7 +168,7 @@ class WebhookRegistrar:
         if question is None:
             raise Unaskable("its gateway keeps no addresses")
         reply = await self._client.get(place.base_url + question.path, question.headers)
-        slots = provider.read_slots(reply.status, reply.body)
+        slots = provider.read_registered_webhooks(reply.status, reply.body)
         if slots is None:
             raise Unaskable(f"its gateway did not tell where they go (HTTP {reply.status})")
         return slots
@@ -229,7 +231,7 @@ def host_in(address: str) -> str | None:
 
 
 async def fill_all(
-    slotter: WebhookRegistrar,
+    webhook_registrar: WebhookRegistrar,
     places: Sequence[WebhookRegistration],
     traffic: bool,
     replace: bool,
@@ -240,25 +242,25 @@ async def fill_all(
 
     async def fill(place: WebhookRegistration) -> tuple[WebhookRegistration, RegistrationUpdate]:
         async with free:
-            found = await slotter.fill(place, traffic, replace)
+            found = await webhook_registrar.fill(place, traffic, replace)
         on_progress()
         return place, found
 
     return await asyncio.gather(*(fill(place) for place in places))
 
 
-async def look_again(pool: Pool, slotter: WebhookRegistrar) -> bool:
+async def look_again(pool: Pool, webhook_registrar: WebhookRegistrar) -> bool:
     """Look at the places that are due, side by side; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
-        due: Sequence[WebhookRegistration] = await claim_places(connection, now, now + AGAIN, AT_ONCE)
-    await asyncio.gather(*(_look_again(slotter, place) for place in due))
+        due: Sequence[WebhookRegistration] = await claim_registrations(connection, now, now + AGAIN, AT_ONCE)
+    await asyncio.gather(*(_look_again(webhook_registrar, place) for place in due))
     return len(due) == AT_ONCE
 
 
-async def _look_again(slotter: WebhookRegistrar, place: WebhookRegistration) -> None:
+async def _look_again(webhook_registrar: WebhookRegistrar, place: WebhookRegistration) -> None:
     try:
-        await slotter.look_again(place)
+        await webhook_registrar.look_again(place)
     except TRANSIENT:
         raise
     except Exception:
@@ -266,6 +268,6 @@ async def _look_again(slotter: WebhookRegistrar, place: WebhookRegistration) -> 
         log.exception("the webhooks of channel %s were not looked at", place.channel_id)
 
 
-def loop(pool: Pool, slotter: WebhookRegistrar) -> Loop:
+def loop(pool: Pool, webhook_registrar: WebhookRegistrar) -> Loop:
     """Return the loop that looks at the places again."""
-    return Loop("slots", partial(look_again, pool, slotter), EVERY)
+    return Loop("webhook_registrations", partial(look_again, pool, webhook_registrar), EVERY)

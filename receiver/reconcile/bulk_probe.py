@@ -23,11 +23,11 @@ from db.ingest.writer import Writer
 from db.reconcile.bulk_probes import (
     BulkProbeTarget,
     DueBulkProbe,
-    claim_sweeps,
+    bulk_probe_channels,
+    claim_bulk_probes,
     hasten_probes,
-    hold_places,
-    settle_sweep,
-    swept_channels,
+    hold_concurrency_slots,
+    settle_bulk_probe,
 )
 from db.reconcile.claims import release_probes
 from db.registry.channels import gateway_identity
@@ -85,10 +85,10 @@ class BulkProber:
         client: Client,
         writer: Writer,
         installation: Rules,
-        on_sweep: Callable[[str, str], None] = lambda provider, outcome: None,
+        on_bulk_probe: Callable[[str, str], None] = lambda provider, outcome: None,
         on_answer: Callable[[UUID, datetime], None] = lambda gateway_id, at: None,
     ) -> None:
-        """`on_sweep` is told each sweep's provider, and whether it was `told`, `refused` or `failed`.
+        """`on_bulk_probe` is told each sweep's provider, and whether it was `told`, `refused` or `failed`.
 
         `on_answer` is told which gateway has answered, and when.
         """
@@ -97,7 +97,7 @@ class BulkProber:
         self._client = client
         self._writer = writer
         self._installation = installation
-        self._on_sweep = on_sweep
+        self._on_bulk_probe = on_bulk_probe
         self._on_answer = on_answer
         self._under_way: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Semaphore(WRITING)
@@ -105,7 +105,7 @@ class BulkProber:
     def loop(self) -> Loop:
         """Return the loop that sweeps."""
         pause = max(self._installation.stale_after / ROUNDS, SHORTEST)
-        return Loop("sweeps", self.begin_due, pause, self._end)
+        return Loop("bulk_probes", self.begin_due, pause, self._end)
 
     async def begin_due(self) -> bool:
         """Begin the sweeps that are due and have a place; return whether more may be due."""
@@ -114,7 +114,7 @@ class BulkProber:
             return False
         now, stale_after = datetime.now(UTC), self._installation.stale_after
         async with self._pool.acquire() as connection:
-            due, looked_at = await claim_sweeps(
+            due, looked_at = await claim_bulk_probes(
                 connection,
                 list(MANAGED),
                 now,
@@ -124,7 +124,7 @@ class BulkProber:
                 free,
             )
         for gateway in due:
-            sweep = asyncio.create_task(self._sweep(gateway))
+            sweep = asyncio.create_task(self._probe_gateway(gateway))
             self._under_way.add(sweep)
             sweep.add_done_callback(self._under_way.discard)
         return looked_at == free and len(due) < free
@@ -136,10 +136,10 @@ class BulkProber:
             sweep.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _sweep(self, gateway: DueBulkProbe) -> None:
+    async def _probe_gateway(self, gateway: DueBulkProbe) -> None:
         try:
             outcome = await self._told(gateway)
-            self._on_sweep(gateway.provider, outcome)
+            self._on_bulk_probe(gateway.provider, outcome)
         except (NotCommitted, *TRANSIENT) as error:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
             with contextlib.suppress(*TRANSIENT):
@@ -153,8 +153,8 @@ class BulkProber:
         now = datetime.now(UTC)
         until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * PATIENCE
         async with self._pool.acquire() as connection:
-            channels = await swept_channels(connection, gateway.id)
-            held = await hold_places(connection, gateway.id, now, until) if gateway.sweeps else []
+            channels = await bulk_probe_channels(connection, gateway.id)
+            held = await hold_concurrency_slots(connection, gateway.id, now, until) if gateway.sweeps else []
         try:
             return await self._asked(gateway, channels, until)
         finally:
@@ -225,7 +225,7 @@ class BulkProber:
 
     async def _settle(self, gateway: DueBulkProbe, sweeps: bool, pause: timedelta) -> None:
         async with self._pool.acquire() as connection:
-            await settle_sweep(connection, gateway.id, sweeps, datetime.now(UTC) + pause)
+            await settle_bulk_probe(connection, gateway.id, sweeps, datetime.now(UTC) + pause)
 
     async def _take(
         self,
@@ -240,7 +240,7 @@ class BulkProber:
             for it in channels
             if it.instance is not None and (answer := answers.get(it.instance)) is not None
         ]
-        is_hint = MANAGED[gateway.provider].sweep_is_hint
+        is_hint = MANAGED[gateway.provider].bulk_answer_is_hint
         await self._hasten([it for it, answer in told if _contradicts(it, answer, is_hint)], asked.ended_at)
         if is_hint:
             return

@@ -19,4 +19,4 @@ async def advance_a_check(pool: Pool) -> bool:
 
 def loop(pool: Pool) -> Loop:
     """Return the loop that has checks go on."""
-    return Loop("checks", partial(advance_a_check, pool), EVERY)
+    return Loop("check_jobs", partial(advance_a_check, pool), EVERY)

@@ -16,7 +16,7 @@ from db.ingest.entry import Entry, Source
 from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.claims import ProbeTarget
-from db.reconcile.deep_probes import DeepProbeCandidate, claim_suspicions, settle_suspicion
+from db.reconcile.deep_probes import DeepProbeCandidate, claim_deep_probes, settle_deep_probe
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
@@ -53,12 +53,12 @@ class DeepProber:
 
     def loop(self) -> Loop:
         """Return the loop that makes deep probes."""
-        return Loop("suspicions", self.confirm_due, EVERY)
+        return Loop("deep_probes", self.confirm_due, EVERY)
 
     async def confirm_due(self) -> bool:
         """Probe the channels that are due, side by side; return whether more may be due."""
         async with self._pool.acquire() as connection:
-            due = await claim_suspicions(connection, datetime.now(UTC), AT_ONCE)
+            due = await claim_deep_probes(connection, datetime.now(UTC), AT_ONCE)
         await asyncio.gather(*(self._confirm(suspect) for suspect in due))
         return len(due) > 0
 
@@ -101,7 +101,7 @@ class DeepProber:
             case _:
                 assert_never(pulse)
         async with self._pool.acquire() as connection:
-            await settle_suspicion(connection, target.channel_id, pulse, doubted_at)
+            await settle_deep_probe(connection, target.channel_id, pulse, doubted_at)
 
     async def _ask(self, target: ProbeTarget) -> tuple[DeepProbeResult, int | None]:
         """Return what the deep probe shows, and the HTTP status if there was an answer."""

@@ -49,7 +49,7 @@ class GatewayAnswers:
             self._fail(gateway_id, one)
 
     def answered(self, gateway_id: UUID, at: datetime) -> None:
-        """Note that a gateway answered, whatever it was asked; fits `Sweeper(on_answer=...)`."""
+        """Note that a gateway answered, whatever it was asked; fits `BulkProber(on_answer=...)`."""
         self.prove(at)
         self._answered[gateway_id] = at
         self._failing.pop(gateway_id, None)

@@ -53,30 +53,30 @@ class GatewayHealth:
         writer: Writer,
         prober: Prober,
         client: Client,
-        tally: GatewayAnswers,
+        answers: GatewayAnswers,
         settings: Settings,
         timings: Timings,
     ) -> None:
         self._pool, self._writer, self._prober, self._client = pool, writer, prober, client
-        self._tally = tally
+        self._answers = answers
         self._url = settings.connectivity_url
         self._window = timings.verdict_within
         self._limits = Limits(settings.gateway_settle, settings.breaker_max)
         self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
         self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
-        self._trials: dict[asyncio.Task[None], RecoveryProbe] = {}
+        self._recovery_probes: dict[asyncio.Task[None], RecoveryProbe] = {}
         self._proving: set[asyncio.Task[None]] = set()
         self._aside: dict[UUID, datetime] = {}
 
     def loop(self) -> Loop:
         """Return the loop that looks after gateways."""
-        return Loop("gateways", self.look, self._every, self._give_back)
+        return Loop("gateway_health", self.look, self._every, self._give_back)
 
     async def look(self) -> bool:
         """Tell what was noted, judge every gateway in question, and try those that are down."""
         now = datetime.now(UTC)
-        unproven = await self._doubt(now) if self._tally.failing else []
-        noted = self._tally.take(now, unproven)
+        unproven = await self._doubt(now) if self._answers.failing else []
+        noted = self._answers.take(now, unproven)
         async with self._pool.acquire() as connection:
             wanted = await gateway_health.gateways_in_question(
                 connection, now, noted, self._window, self._limits
@@ -91,12 +91,12 @@ class GatewayHealth:
     async def _try_to_judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
         """Judge a gateway; one that can't be judged waits, and keeps no other from it."""
         if gateway_id in self._aside:
-            self._tally.put_back(gateway_id, noted)
+            self._answers.put_back(gateway_id, noted)
             return
         try:
             await self._judge(gateway_id, now, noted)
         except Exception as error:
-            self._tally.put_back(gateway_id, noted)
+            self._answers.put_back(gateway_id, noted)
             if passes(error):
                 raise
             log.exception("gateway %s can't be judged, and waits", gateway_id)
@@ -108,7 +108,7 @@ class GatewayHealth:
                 connection, gateway_id, now, noted, self._window, self._limits
             )
             if judged is None:
-                self._tally.put_back(gateway_id, noted)
+                self._answers.put_back(gateway_id, noted)
                 return
             failing = judged.gateway.failing
             if judged.newly_failing and failing is not None:
@@ -117,7 +117,7 @@ class GatewayHealth:
 
     async def _doubt(self, now: datetime) -> list[UUID]:
         """Return the gateways whose silence may be our own, and see to it that nobody is blamed for it."""
-        failing = self._tally.failing
+        failing = self._answers.failing
         async with self._pool.acquire() as connection:
             if self._url is None:
                 others = await gateway_health.gateways_elsewhere(
@@ -125,8 +125,8 @@ class GatewayHealth:
                 )
                 if len(others) < ELSEWHERE - 1:
                     return []
-            unproven = self._tally.unproven(now)
-            doubt = self._tally.doubt(now)
+            unproven = self._answers.unproven(now)
+            doubt = self._answers.doubt(now)
             if doubt is not None:
                 since, until = doubt
                 await gateway_health.doubt(connection, unproven, since, until + OFFLINE_MARGIN)
@@ -159,7 +159,7 @@ class GatewayHealth:
             if not reason.reached:
                 log.warning("the address that tells whether we are online gave no answer: %s", reason)
                 return
-        self._tally.prove(datetime.now(UTC))
+        self._answers.prove(datetime.now(UTC))
 
     async def _ask(self, target: ProbeTarget) -> None:
         """Ask about a channel; the tally notes what comes of it."""
@@ -169,41 +169,45 @@ class GatewayHealth:
             log.info("channel %s can't be asked: %s", target.channel_id, reason)
 
     async def _try(self) -> None:
-        free = AT_ONCE - len(self._trials)
+        free = AT_ONCE - len(self._recovery_probes)
         if free <= 0:
             return
         async with self._pool.acquire() as connection:
-            trials = await gateway_health.claim_trials(connection, datetime.now(UTC), self._lease, free)
-        for trial in trials:
-            task = asyncio.create_task(self._try_one(trial))
-            self._trials[task] = trial
-            task.add_done_callback(self._trials.pop)
+            recovery_probes = await gateway_health.claim_recovery_probes(
+                connection, datetime.now(UTC), self._lease, free
+            )
+        for recovery_probe in recovery_probes:
+            task = asyncio.create_task(self._try_one(recovery_probe))
+            self._recovery_probes[task] = recovery_probe
+            task.add_done_callback(self._recovery_probes.pop)
 
-    async def _try_one(self, trial: RecoveryProbe) -> None:
+    async def _try_one(self, recovery_probe: RecoveryProbe) -> None:
         try:
-            probed = await self._prober.probe(trial.target)
+            probed = await self._prober.probe(recovery_probe.target)
             await self._writer.submit([probed.entry])
         except (Unaskable, NotCommitted) as reason:
-            log.warning("the trial of gateway %s came to nothing: %s", trial.gateway_id, reason)
+            log.warning("the trial of gateway %s came to nothing: %s", recovery_probe.gateway_id, reason)
         except Exception:
             # Whatever one gateway answers must not end the trying of all.
-            log.exception("the trial of gateway %s failed", trial.gateway_id)
-        await self._end(trial)
+            log.exception("the trial of gateway %s failed", recovery_probe.gateway_id)
+        await self._end(recovery_probe)
 
-    async def _end(self, trial: RecoveryProbe) -> None:
+    async def _end(self, recovery_probe: RecoveryProbe) -> None:
         try:
             async with self._pool.acquire() as connection:
-                await gateway_health.end_trial(connection, trial, datetime.now(UTC), self._limits)
+                await gateway_health.end_recovery_probe(
+                    connection, recovery_probe, datetime.now(UTC), self._limits
+                )
         except TRANSIENT as error:
-            log.warning("gateway %s stays claimed: %r", trial.gateway_id, error)
+            log.warning("gateway %s stays claimed: %r", recovery_probe.gateway_id, error)
 
     async def _give_back(self) -> None:
-        under_way = dict(self._trials)
+        under_way = dict(self._recovery_probes)
         for task in (*under_way, *self._proving):
             task.cancel()
         await asyncio.gather(*under_way, *self._proving, return_exceptions=True)
-        for trial in under_way.values():
-            await self._end(trial)
+        for recovery_probe in under_way.values():
+            await self._end(recovery_probe)
 
 
 def _tell(gateway_id: UUID, judged: GatewayVerdict) -> None:

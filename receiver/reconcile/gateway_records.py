@@ -14,7 +14,7 @@ from uuid import UUID
 from db.connection.retry import passes
 from db.connection.types import Pool
 from db.reconcile.claims import ProbeTarget
-from db.reconcile.deep_probes import DueRecords, claim_records, drop_suspicions, note_suspicions, open_targets
+from db.reconcile.deep_probes import DueRecords, claim_records, drop_candidates, note_candidates, open_targets
 from db.vault import Vault
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import LIST_LIMIT, Client, Unanswered
@@ -55,9 +55,9 @@ async def _look(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -
         targets = await open_targets(connection, gateway.id)
     signs = await _read(vault, client, gateway, targets)
     async with pool.acquire() as connection:
-        await drop_suspicions(connection, [id for id, sign in signs.items() if sign is None])
+        await drop_candidates(connection, [id for id, sign in signs.items() if sign is None])
         told = {id: sign for id, sign in signs.items() if sign is not None}
-        await note_suspicions(connection, told, datetime.now(UTC))
+        await note_candidates(connection, told, datetime.now(UTC))
 
 
 async def _read(
@@ -96,4 +96,4 @@ async def _ask(client: Client, gateway: DueRecords, key: str) -> Mapping[str, st
 
 def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
     """Return the loop that looks at records; `client` has the patience that a list needs."""
-    return Loop("records", partial(look_at_records, pool, vault, client), EVERY)
+    return Loop("gateway_records", partial(look_at_records, pool, vault, client), EVERY)

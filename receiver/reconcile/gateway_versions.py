@@ -72,4 +72,4 @@ async def _ask(client: Client, gateway: DueGateway) -> str | None:
 
 def loop(pool: Pool, client: Client, tokens: Tokens) -> Loop:
     """Return the loop that reads versions."""
-    return Loop("versions", partial(read_versions, pool, client, tokens), EVERY)
+    return Loop("gateway_versions", partial(read_versions, pool, client, tokens), EVERY)

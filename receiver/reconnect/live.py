@@ -128,14 +128,14 @@ class QrSession:
 
 
 async def views(
-    look: QrSession, find: Callable[[], Awaitable[ReconnectTarget | None]], visits: VisitorLimits
+    session: QrSession, find: Callable[[], Awaitable[ReconnectTarget | None]], limits: VisitorLimits
 ) -> AsyncIterator[View | None]:
     """Yield what is seen each time that it changes, and None now and then; ends with the process, too."""
     began, seen, silent = datetime.now(UTC), None, 0
     while (now := datetime.now(UTC)) < began + LASTS:
         try:
             channel = await find()
-            view = View("gone") if channel is None else await look.at(channel, now)
+            view = View("gone") if channel is None else await session.at(channel, now)
         except TRANSIENT:
             # The database is away: what is on the screen stays.
             view = seen or PREPARING
@@ -145,7 +145,7 @@ async def views(
             seen, silent = view, 0
         if view.is_last:
             return
-        if not await visits.pause(EVERY.total_seconds()):
+        if not await limits.pause(EVERY.total_seconds()):
             return
     yield View("paused")
 

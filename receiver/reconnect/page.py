@@ -54,7 +54,7 @@ class PageCall:
 
     request: Request
     app: App
-    visits: VisitorLimits
+    limits: VisitorLimits
     link: ReconnectLink
     channel: ReconnectTarget
 
@@ -72,12 +72,12 @@ class PageCall:
 Endpoint = Callable[[PageCall], Awaitable[Response]]
 
 
-def _route(app: App, visits: VisitorLimits, method: str, path: str, endpoint: Endpoint) -> Route:
+def _route(app: App, limits: VisitorLimits, method: str, path: str, endpoint: Endpoint) -> Route:
     """Return the route of an endpoint behind a valid link that is not used too often; a refusal is a page."""
 
     async def guarded(request: Request) -> Response:
         try:
-            return await endpoint(await _visit(app, visits, request))
+            return await endpoint(await _call(app, limits, request))
         except Refused as refused:
             return _plain(request, refused)
         except _AWAY:
@@ -86,22 +86,22 @@ def _route(app: App, visits: VisitorLimits, method: str, path: str, endpoint: En
     return Route(path, guarded, methods=[method])
 
 
-async def _visit(app: App, visits: VisitorLimits, request: Request) -> PageCall:
+async def _call(app: App, limits: VisitorLimits, request: Request) -> PageCall:
     now = datetime.now(UTC)
-    _allow(visits.wait_for_address(_address(request)))
+    _allow(limits.wait_for_address(_address(request)))
     link = app.links.read(request.path_params["token"])
     if link is None:
         raise Refused(HTTPStatus.NOT_FOUND, "unknown")
-    _allow(visits.wait_for_link(link.channel_id))
+    _allow(limits.wait_for_link(link.channel_id))
     if now >= link.expires_at:
         raise Refused(HTTPStatus.GONE, "expired")
     async with asyncio.timeout(PATIENCE.total_seconds()):
-        channel = await persist(lambda: app.stranded.find((link.channel_id, link.incident_id)))
+        channel = await persist(lambda: app.reconnect_targets.find((link.channel_id, link.incident_id)))
     if channel is None:
         raise Refused(HTTPStatus.GONE, "gone")
     if channel.resolved_at is not None and now >= channel.resolved_at + AFTER:
         raise Refused(HTTPStatus.GONE, "over")
-    return PageCall(request, app, visits, link, channel)
+    return PageCall(request, app, limits, link, channel)
 
 
 def _allow(seconds: int) -> None:
@@ -129,14 +129,14 @@ def _plain(request: Request, refused: Refused) -> Response:
     return page(render("plain.html", locale, why=refused.why), refused.status, refused.headers)
 
 
-async def show(visit: PageCall) -> Response:
+async def show(call: PageCall) -> Response:
     """Show the page; the QR comes by its stream, or with the page where `qr` asks for it (no JavaScript)."""
-    view = _first_view(visit.channel)
-    if visit.request.method == "GET":
-        await visit.note("reconnect_opened")
-        if "qr" in visit.request.query_params:
-            view = await _look(visit).at(visit.channel, datetime.now(UTC))
-    return _page(visit, view=view, code=None, problem=None)
+    view = _first_view(call.channel)
+    if call.request.method == "GET":
+        await call.note("reconnect_opened")
+        if "qr" in call.request.query_params:
+            view = await _session(call).at(call.channel, datetime.now(UTC))
+    return _page(call, view=view, code=None, problem=None)
 
 
 def _first_view(channel: ReconnectTarget) -> View:
@@ -144,58 +144,58 @@ def _first_view(channel: ReconnectTarget) -> View:
     return REFUSED if view_without_qr(channel) is REFUSED else PREPARING
 
 
-def _page(visit: PageCall, **values: object) -> Response:
-    channel, locale = visit.channel, visit.locale
-    still, token = "qr" in visit.request.query_params, visit.request.path_params["token"]
-    until = moment(visit.link.expires_at, locale, channel.time_zone)
+def _page(call: PageCall, **values: object) -> Response:
+    channel, locale = call.channel, call.locale
+    still, token = "qr" in call.request.query_params, call.request.path_params["token"]
+    until = moment(call.link.expires_at, locale, channel.time_zone)
     about = {"channel": channel, "token": token, "again": token, "until": until, "still": still}
     reason, is_refused = reason_in(locale, channel.reason), view_without_qr(channel) is REFUSED
     return page(render("reconnect.html", locale, reason=reason, is_refused=is_refused, **about, **values))
 
 
-def _look(visit: PageCall) -> QrSession:
-    return QrSession(visit.app, lambda: visit.note("reconnect_qr_shown"))
+def _session(call: PageCall) -> QrSession:
+    return QrSession(call.app, lambda: call.note("reconnect_qr_shown"))
 
 
-async def stream(visit: PageCall) -> Response:
+async def stream(call: PageCall) -> Response:
     """Tell the page what is to be seen, until the channel is connected."""
-    app, visits, key = visit.app, visit.visits, (visit.link.channel_id, visit.link.incident_id)
-    locale, again = visit.locale, visit.request.path_params["token"]
+    app, limits, key = call.app, call.limits, (call.link.channel_id, call.link.incident_id)
+    locale, again = call.locale, call.request.path_params["token"]
 
     async def body() -> AsyncIterator[str]:
-        with visits.looking(visit.link.channel_id):
-            seen = views(_look(visit), lambda: app.stranded.find(key), visits)
+        with limits.looking(call.link.channel_id):
+            seen = views(_session(call), lambda: app.reconnect_targets.find(key), limits)
             async for event in events(seen, locale, again):
                 yield event
 
-    if not visits.has_place(visit.link.channel_id):
+    if not limits.has_place(call.link.channel_id):
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "often", 10)
     # Proxies must not collect a stream before they pass it on.
     headers = {**UNKEPT, "X-Accel-Buffering": "no"}
     return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
 
 
-async def give_code(visit: PageCall) -> Response:
+async def give_code(call: PageCall) -> Response:
     """Give a code to type on the phone with this number."""
-    code, problem = await _code(visit)
-    if "hx-request" in visit.request.headers:
-        return page(render("code.html", visit.locale, code=code, problem=problem))
-    return _page(visit, view=_first_view(visit.channel), code=code, problem=problem)
+    code, problem = await _code(call)
+    if "hx-request" in call.request.headers:
+        return page(render("code.html", call.locale, code=code, problem=problem))
+    return _page(call, view=_first_view(call.channel), code=code, problem=problem)
 
 
-async def _code(visit: PageCall) -> tuple[str | None, str | None]:
+async def _code(call: PageCall) -> tuple[str | None, str | None]:
     """Return a pairing code, or the name of what speaks against one."""
-    number, app, channel = await _number(visit.request), visit.app, visit.channel
+    number, app, channel = await _number(call.request), call.app, call.channel
     if number is None:
         return None, "code_wrong"
     if view_without_qr(channel) is REFUSED:
         return None, "code_none"
-    if visit.visits.wait_for_code(channel.channel_id):
+    if call.limits.wait_for_code(channel.channel_id):
         return None, "code_often"
     outcome = await show_qr(app.pool, app.vault, app.client, channel.channel_id, channel.tenant_id, number)
     match outcome:
         case QrShown() if outcome.qr.pairing_code is not None:
-            await visit.note("reconnect_code_shown")
+            await call.note("reconnect_code_shown")
             return outcome.qr.pairing_code, None
         case QrTooSoon() | QrNotGiven():
             return None, "code_later"
@@ -216,10 +216,10 @@ async def _number(request: Request) -> str | None:
 
 def routes(app: App) -> list[BaseRoute]:
     """Return the routes of the page; what they count of their visitors is counted by each app."""
-    visits = VisitorLimits(app.stopping)
+    limits = VisitorLimits(app.stopping)
     return [
         Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),
-        _route(app, visits, "GET", "/reconnect/{token}", show),
-        _route(app, visits, "POST", "/reconnect/{token}", give_code),
-        _route(app, visits, "GET", "/reconnect/{token}/stream", stream),
+        _route(app, limits, "GET", "/reconnect/{token}", show),
+        _route(app, limits, "POST", "/reconnect/{token}", give_code),
+        _route(app, limits, "GET", "/reconnect/{token}/stream", stream),
     ]

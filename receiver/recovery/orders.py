@@ -26,7 +26,7 @@ from db.reconcile.recoveries import (
     claim_by_hand,
     claim_recoveries,
     end_recovery,
-    read_case,
+    read_context,
     release_recoveries,
     spent_recoveries,
     take_try,
@@ -36,7 +36,7 @@ from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
-from receiver.providers import HEALING
+from receiver.providers import RECOVERY_SUPPORT
 from receiver.providers.report import Condition, NotApplicable, RecoveryAction, RecoveryPlan
 from receiver.reconcile.probe import ProbeResult
 from statemachine.model import Trigger
@@ -65,7 +65,7 @@ class RecoveryDeclined(Exception):
 class RecoveryAttempt(NamedTuple):
     """What was done for a channel, what speaks against it, and what the last probe said."""
 
-    remedy: RecoveryAction | None = None
+    action: RecoveryAction | None = None
     """None: nothing was ordered."""
     number: int = 0
     """Which order of its episode it was."""
@@ -73,7 +73,7 @@ class RecoveryAttempt(NamedTuple):
     probed: ProbeResult | None = None
 
     @property
-    def healed(self) -> bool:
+    def recovered(self) -> bool:
         """Whether the channel is back."""
         return self.probed is not None and self.probed.answer.trigger is Trigger.OPENED
 
@@ -145,22 +145,22 @@ class Recovery:
         Raises `RecoveryDeclined` when it would not help, `OverBudget`, `Unaskable` and `NotCommitted`.
         """
         async with self._pool.acquire() as connection:
-            case = await read_case(connection, channel_id, tenant_id)
-        if case is None:
+            context = await read_context(connection, channel_id, tenant_id)
+        if context is None:
             return None
-        treatment = self._treat(case)
-        if isinstance(treatment, NotApplicable):
-            raise RecoveryDeclined(treatment.why)
+        plan = self._plan(context)
+        if isinstance(plan, NotApplicable):
+            raise RecoveryDeclined(plan.why)
         until = datetime.now(UTC) + self._lease
         async with self._pool.acquire() as connection:
             claim = await claim_by_hand(connection, channel_id, until, self._budget)
-        tried = RecoveryAttempt()
+        attempt = RecoveryAttempt()
         try:
-            tried = await self._try(claim, case, treatment)
+            attempt = await self._try(claim, context, plan)
         finally:
-            outcome = Outcome.RECOVERED if tried.healed else Outcome.FAILED
-            await self._end(claim, Source.OPERATOR, case, tried, outcome)
-        return tried
+            outcome = Outcome.RECOVERED if attempt.recovered else Outcome.FAILED
+            await self._end(claim, Source.OPERATOR, context, attempt, outcome)
+        return attempt
 
     async def _recover(self, claim: Claim) -> None:
         try:
@@ -175,95 +175,95 @@ class Recovery:
         """Try as often as the budget allows, until a probe says open or no order would help."""
         last, outcome, put_off = RecoveryAttempt(), Outcome.FAILED, SOON
         for _ in range(self._rounds):
-            case = await self._read(claim.channel_id)
-            if case is None:
+            context = await self._read(claim.channel_id)
+            if context is None:
                 break
-            if case.tries >= self._budget.tries:
-                last = last._replace(number=case.tries)
+            if context.tries >= self._budget.tries:
+                last = last._replace(number=context.tries)
                 break
-            treatment = self._wanted(case)
-            if isinstance(treatment, NotApplicable):
-                last, outcome, put_off = await self._seen(case, last), Outcome.OVERTAKEN, LATER
+            plan = self._wanted(context)
+            if isinstance(plan, NotApplicable):
+                last, outcome, put_off = await self._seen(context, last), Outcome.OVERTAKEN, LATER
                 break
             try:
-                tried = await self._try(claim, case, treatment)
+                attempt = await self._try(claim, context, plan)
             except Unaskable as reason:
                 log.info("channel %s is given no order: %s", claim.channel_id, reason)
                 outcome, put_off = Outcome.OVERTAKEN, LATER
                 break
             # Orders of another replica, which began the episode, count as well.
-            last = tried if tried.remedy else last._replace(number=case.tries, probed=tried.probed)
-            if tried.healed or last.number == 0:
+            last = attempt if attempt.action else last._replace(number=context.tries, probed=attempt.probed)
+            if attempt.recovered or last.number == 0:
                 break
-            if last.number == case.tries:
+            if last.number == context.tries:
                 await asyncio.sleep(self._budget.gap.total_seconds())
-        if last.healed:
+        if last.recovered:
             outcome = Outcome.RECOVERED
-        await self._end(claim, Source.DEADLINE, case, last, outcome, put_off)
+        await self._end(claim, Source.DEADLINE, context, last, outcome, put_off)
 
     async def _read(self, channel_id: UUID) -> RecoveryContext | None:
         async with self._pool.acquire() as connection:
-            return await read_case(connection, channel_id)
+            return await read_context(connection, channel_id)
 
-    def _wanted(self, case: RecoveryContext) -> RecoveryPlan | NotApplicable:
+    def _wanted(self, context: RecoveryContext) -> RecoveryPlan | NotApplicable:
         """Return what the clock may order now, or why nothing."""
-        if not case.wanted or case.asked_by is not RequestedBy.CLOCK:
+        if not context.wanted or context.asked_by is not RequestedBy.CLOCK:
             return NotApplicable("No order is wanted any more.")
-        if case.gateway_settles:
+        if context.gateway_settles:
             return NotApplicable("Its gateway has just come back.")
-        return self._treat(case)
+        return self._plan(context)
 
-    def _treat(self, case: RecoveryContext) -> RecoveryPlan | NotApplicable:
+    def _plan(self, context: RecoveryContext) -> RecoveryPlan | NotApplicable:
         """Return what helps now, or why nothing does."""
-        provider = HEALING.get(case.target.provider)
+        provider = RECOVERY_SUPPORT.get(context.target.provider)
         if provider is None:
             return NotApplicable("Its gateway can't be told to restart it.")
-        if case.paused:
+        if context.paused:
             return NotApplicable("It is paused or inactive.")
-        if not case.target.configured:
+        if not context.target.configured:
             return NotApplicable("It has no address or no key.")
-        if case.gateway_down:
+        if context.gateway_down:
             return NotApplicable("Its whole gateway is in trouble.")
-        lasted = timedelta(0) if case.since is None else datetime.now(UTC) - case.since
-        return provider.treat(
-            Condition(case.state, case.reason, lasted, self._stuck_after, case.gateway_version)
+        lasted = timedelta(0) if context.since is None else datetime.now(UTC) - context.since
+        return provider.plan_recovery(
+            Condition(context.state, context.reason, lasted, self._stuck_after, context.gateway_version)
         )
 
-    async def _seen(self, case: RecoveryContext, last: RecoveryAttempt) -> RecoveryAttempt:
+    async def _seen(self, context: RecoveryContext, last: RecoveryAttempt) -> RecoveryAttempt:
         """Return what was done with what a probe says now, where anything was."""
-        if case.tries == 0 or case.paused or not case.target.configured:
+        if context.tries == 0 or context.paused or not context.target.configured:
             return last
         try:
-            return last._replace(number=case.tries, probed=await self._check(case.target))
+            return last._replace(number=context.tries, probed=await self._check(context.target))
         except Unaskable:
             return last
 
-    async def _try(self, claim: Claim, case: RecoveryContext, treatment: RecoveryPlan) -> RecoveryAttempt:
+    async def _try(self, claim: Claim, context: RecoveryContext, plan: RecoveryPlan) -> RecoveryAttempt:
         """Look whether it is still so, give the order once, and look what became of it."""
         probed = None
-        if treatment.if_seen is not None:
-            probed = await self._check(case.target)
-            if probed.answer.trigger is not treatment.if_seen:
+        if plan.if_seen is not None:
+            probed = await self._check(context.target)
+            if probed.answer.trigger is not plan.if_seen:
                 return RecoveryAttempt(problem=f"A probe says {probed.outcome}.", probed=probed)
         async with self._pool.acquire() as connection:
-            number = await take_try(connection, claim, case.state, treatment.remedy, self._budget)
+            number = await take_try(connection, claim, context.state, plan.action, self._budget)
         if number is None:
             return RecoveryAttempt(problem="It may be given no order just now.", probed=probed)
-        problem = await self._order(case, treatment.remedy)
+        problem = await self._order(context, plan.action)
         for share in LOOKS:
             await asyncio.sleep(share * self._budget.gap.total_seconds())
-            now = await self._read(claim.channel_id) or case
+            now = await self._read(claim.channel_id) or context
             probed = await self._check(now.target)
             if probed.answer.trigger is Trigger.OPENED:
                 break
-        return RecoveryAttempt(treatment.remedy, number, problem, probed)
+        return RecoveryAttempt(plan.action, number, problem, probed)
 
-    async def _order(self, case: RecoveryContext, remedy: RecoveryAction) -> str | None:
+    async def _order(self, context: RecoveryContext, action: RecoveryAction) -> str | None:
         """Give an order, and return what speaks against its having been taken."""
-        provider, target = HEALING[case.target.provider], case.target
+        provider, target = RECOVERY_SUPPORT[context.target.provider], context.target
         assert target.instance is not None
         key = key_of(self._vault, target)
-        order = provider.order(remedy, target.instance, key, case.gateway_version)
+        order = provider.order(action, target.instance, key, context.gateway_version)
         try:
             reply = await self._client.send(
                 order.method, target.base_url + order.path, order.headers, order.body
@@ -276,7 +276,7 @@ class Recovery:
         self,
         claim: Claim,
         source: Source,
-        case: RecoveryContext | None,
+        context: RecoveryContext | None,
         last: RecoveryAttempt,
         outcome: Outcome,
         put_off: int = SOON,
@@ -289,7 +289,7 @@ class Recovery:
         failed = outcome is Outcome.FAILED and was_tried and is_over
         details = {
             "outcome": outcome.value,
-            "action": last.remedy,
+            "action": last.action,
             "tries": last.number,
             "problem": last.problem,
         }
@@ -297,8 +297,8 @@ class Recovery:
         await self._writer.submit([_entry(claim.channel_id, source, said, details if was_tried else {})])
         async with self._pool.acquire() as connection:
             await end_recovery(connection, claim, outcome)
-        if was_tried and case is not None:
-            self._on_ended(case.target.provider, outcome)
+        if was_tried and context is not None:
+            self._on_ended(context.target.provider, outcome)
 
 
 def _entry(

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from db.connection.types import Pool
-from db.reconcile.qr import Qr, QrRequest, claim_question, open_qr, probe_now, wanted_qr
+from db.reconcile.qr import Qr, QrRequest, claim_question, open_qr, probe_now, qr_request
 from db.vault import Vault, VaultError
 from receiver.i18n.reasons import reason_text
 from receiver.outbound.client import Client, Unanswered
@@ -26,7 +26,7 @@ NOT_YET_AGAIN: Final = timedelta(seconds=5)
 NEEDING: Final = frozenset({State.QR_PENDING, State.UNPAIRED})
 """The states without a session that a new QR could end.
 
-Whether a scan helps is another question (`Standing.scan_helps`): an operator may link another number to the
+Whether a scan helps is another question (`Status.scan_helps`): an operator may link another number to the
 channel of a banned one.
 """
 WHY_NOT: Final = {
@@ -79,7 +79,7 @@ async def show_qr(
     """
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
-        wanted = await wanted_qr(connection, channel_id, tenant_id, now)
+        wanted = await qr_request(connection, channel_id, tenant_id, now)
     if wanted is None:
         return None
     if wanted.state not in NEEDING:

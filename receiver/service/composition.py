@@ -16,7 +16,7 @@ from db.connection.pool import connect, connect_writer, open_pool
 from db.connection.types import Pool
 from db.ingest.writer import Writer
 from db.reads.channels import find_channels
-from db.reads.reconnect import find_stranded
+from db.reads.reconnect import find_reconnect_targets
 from db.reconcile.claims import ProbeTarget
 from db.reconcile.failing_loops import note_failing_loop, withdraw_failing_loop
 from db.reconcile.recoveries import Budget
@@ -40,7 +40,7 @@ from receiver.jobs.loop import Failing, LoopRunner
 from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
 from receiver.outbound.egress import EgressPolicy
-from receiver.providers import CURABLE
+from receiver.providers import RECOVERABLE
 from receiver.provisioning.webhook_registration import WebhookRegistrar
 from receiver.reconcile.bulk_probe import BulkProber
 from receiver.reconcile.deep_probe import PATIENCE, DeepProber
@@ -66,11 +66,11 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     deep_client = await stack.enter_async_context(open_client(PATIENCE * settings.probe_timeout, localhost()))
     list_client = await stack.enter_async_context(open_client(LISTED_WITHIN, localhost()))
     writer = Writer(
-        partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, curable=CURABLE
+        partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, recoverable=RECOVERABLE
     )
-    tally = GatewayAnswers(timings.offline_for)
+    answers = GatewayAnswers(timings.offline_for)
     # A control must not serve two answers that count in a row.
-    prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, tally))
+    prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, answers))
     await stack.enter_async_context(aclosing(prober))
     connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
@@ -89,17 +89,17 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         pool=pool,
         writer=writer,
         tokens=tokens,
-        freshness=LiveTraffic(pool, writer, rules),
+        live_traffic=LiveTraffic(pool, writer, rules),
         operator_signals=OperatorSignals(pool, writer, prober),
         notices=Notices(connect_listener, tokens.on_notice, tokens.forget_all),
         channels=DataLoader(partial(find_channels, pool)),
         client=client,
         list_client=list_client,
         prober=prober,
-        gateways=GatewayHealth(pool, writer, prober, client, tally, settings, timings),
-        sweeper=BulkProber(pool, vault, client, writer, rules, metrics.swept, tally.answered),
-        suspicions=DeepProber(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
-        slotter=WebhookRegistrar(pool, vault, client, settings.base_url),
+        gateways=GatewayHealth(pool, writer, prober, client, answers, settings, timings),
+        bulk_prober=BulkProber(pool, vault, client, writer, rules, metrics.bulk_probed, answers.answered),
+        deep_prober=DeepProber(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
+        webhook_registrar=WebhookRegistrar(pool, vault, client, settings.base_url),
         recovery=Recovery(
             pool,
             writer,
@@ -115,9 +115,9 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         dispatcher=Dispatcher(
             pool, vault, notifiers, operators, tenants, links.link_for, metrics.message_tried
         ),
-        trial=TestSend(pool, notifiers, operators, tenants),
+        recovery_probe=TestSend(pool, notifiers, operators, tenants),
         links=links,
-        stranded=DataLoader(partial(find_stranded, pool)),
+        reconnect_targets=DataLoader(partial(find_reconnect_targets, pool)),
     )
     _measure(app)
     return app
@@ -129,7 +129,7 @@ def http_app(app: App) -> ASGIApp:
     webhooks = Webhooks(
         tokens=app.tokens,
         writer=app.writer,
-        freshness=app.freshness,
+        live_traffic=app.live_traffic,
         pool=app.pool,
         vault=app.vault,
         metrics=app.metrics,
@@ -176,9 +176,9 @@ def _measure(app: App) -> None:
     metrics.measure(metrics.messages_in_flight, lambda: app.dispatcher.in_flight)
 
 
-def _note(metrics: Metrics, tally: GatewayAnswers, probed: ProbeResult) -> None:
+def _note(metrics: Metrics, answers: GatewayAnswers, probed: ProbeResult) -> None:
     metrics.probed(probed)
-    tally.note(probed)
+    answers.note(probed)
 
 
 async def _probe_and_keep(prober: Prober, writer: Writer, target: ProbeTarget) -> ProbeResult:

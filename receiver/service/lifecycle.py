@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from db.connection.pool import connect
-from db.embedded.data_dir import lodge
+from db.embedded.data_dir import relocate
 from db.embedded.server import Embedded, run_embedded
 from db.migrate import migrate
 from db.vault import Vault, kept_keys
@@ -70,7 +70,7 @@ async def founded(settings: Settings) -> AsyncIterator[Foundation]:
         embedded = None
         if settings.database_url is None:
             if settings.data_dir == DEFAULT_DATA_DIR:
-                lodge(settings.data_dir)
+                relocate(settings.data_dir)
             connections = CONNECTIONS * (settings.workers + 1)
             embedded = await stack.enter_async_context(
                 run_embedded(settings.data_dir, connections=connections)
@@ -118,7 +118,7 @@ async def _settle(app: App, claiming: Sequence["asyncio.Task[None]"]) -> None:
             for loop in claiming:
                 loop.cancel()
             await asyncio.wait(claiming)
-            await app.freshness.flush()
+            await app.live_traffic.flush()
             await app.writer.drain()
     except TimeoutError:
         log.warning("the database did not take in time what was left to write")
@@ -144,7 +144,7 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
 
 def _keeping(app: App) -> Iterator[Loop]:
     """Yield the loops that end last, as the writer does: they keep what comes in."""
-    yield app.freshness.loop()
+    yield app.live_traffic.loop()
     yield app.metrics.loop()
 
 
@@ -154,17 +154,17 @@ def _claiming(app: App) -> Iterator[Loop]:
     yield Deadlines(app.pool, app.writer, lag.set, timings.verdict_within).loop()
     yield app.gateways.loop()
     yield Reconciler(app.pool, app.writer, app.prober, settings.probe_timeout).loop()
-    yield app.sweeper.loop()
+    yield app.bulk_prober.loop()
     yield app.recovery.loop()
     yield app.routing.loop()
     yield app.dispatcher.loop()
     yield check_jobs.loop(app.pool)
     yield gateway_versions.loop(app.pool, app.client, app.tokens)
     yield subscriptions.loop(app.pool, app.vault, app.client)
-    yield webhook_registration.loop(app.pool, app.slotter)
+    yield webhook_registration.loop(app.pool, app.webhook_registrar)
     yield gateway_records.loop(app.pool, app.vault, app.list_client)
-    yield app.suspicions.loop()
-    yield Loop("notices", app.notices.listen, timedelta(seconds=1), app.notices.close)
+    yield app.deep_prober.loop()
+    yield Loop("invalidation", app.notices.listen, timedelta(seconds=1), app.notices.close)
     if (url := settings.heartbeat_url) is not None:
         yield heartbeat.loop(app.pool, app.client, url, timings.heartbeat_every)
     yield housekeeping.loop(app.pool, app.vault)

@@ -158,12 +158,12 @@ class Metrics:
         labels = probed.target.provider, probed.outcome
         self.probe_seconds.labels(*labels).observe(probed.took.total_seconds())
 
-    def swept(self, provider: str, outcome: str) -> None:
-        """Note one sweep; fits `Sweeper(on_sweep=...)`."""
+    def bulk_probed(self, provider: str, outcome: str) -> None:
+        """Note one bulk probe; fits `BulkProber(on_bulk_probe=...)`."""
         self.sweeps.labels(provider, outcome).inc()
 
     def deeply_probed(self, provider: str, pulse: DeepProbeResult) -> None:
-        """Note one deep probe; fits `Suspicions(on_probe=...)`."""
+        """Note one deep probe; fits `DeepProber(on_probe=...)`."""
         self.deep_probes.labels(provider, pulse).inc()
 
     def recovery_ended(self, provider: str, outcome: Outcome) -> None:

@@ -31,7 +31,7 @@ def format_error(error: BaseException) -> str:
     return "\n".join(_format(error, DEPTH))
 
 
-def place_of(error: BaseException) -> str:
+def location_of(error: BaseException) -> str:
     """Return file and line where an error was raised, relative to the package; empty if it wasn't."""
     frames = list(walk_tb(error.__traceback__))
     if not frames:

@@ -61,7 +61,7 @@ def test_one_event_stamped_ahead_counts_as_now_and_is_forgotten() -> None:
 
     assert clock.offset == BEHIND
     assert clock.read(T0 + 2 * MINUTE + ahead, T0 + 2 * MINUTE) == (T0 + 2 * MINUTE + BEHIND, T0 + 2 * MINUTE)
-    assert learn(clock, T0 + 3 * MINUTE + BEHIND, T0 + 3 * MINUTE).suspect is None
+    assert learn(clock, T0 + 3 * MINUTE + BEHIND, T0 + 3 * MINUTE).pending_step is None
 
 
 def test_two_events_stamped_ahead_are_a_change_of_clock() -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from statemachine.model import Channel, Monitoring, Reason, RecoverableCondition, Rules, State, Trigger
-from statemachine.policy import ailment_of
+from statemachine.policy import recoverable_condition_of
 from statemachine.signals import (
     Answered,
     Change,
@@ -105,7 +105,7 @@ def test_an_open_incident_says_when_its_session_is_given_up() -> None:
     "rules",
     [
         Rules(recovery=False),
-        Rules(curable=(RecoverableCondition.STUCK, RecoverableCondition.DROPPED)),
+        Rules(recoverable=(RecoverableCondition.STUCK, RecoverableCondition.DROPPED)),
         Rules(monitoring=Monitoring.PAUSED),
     ],
     ids=["switched off", "no order for it", "paused"],
@@ -139,7 +139,7 @@ def test_removing_a_channel_ends_its_wait_for_recovery() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signals", "ailment", "due"),
+    ("signals", "condition", "due"),
     [
         ([OPENED, CONNECTING], RecoverableCondition.STUCK, 70),
         ([OPENED, INCOMPLETE], RecoverableCondition.INCOMPLETE, 10),
@@ -155,12 +155,12 @@ def test_removing_a_channel_ends_its_wait_for_recovery() -> None:
     ids=["stuck", "incomplete", "dropped", "lost", "open", "unpaired", "qr", "error", "new", "new, closed"],
 )
 def test_an_order_may_help_from_then_on(
-    signals: list[Signal], ailment: RecoverableCondition | None, due: float | None
+    signals: list[Signal], condition: RecoverableCondition | None, due: float | None
 ) -> None:
     channel, _ = after(*signals)
-    without, _ = after(*signals, rules=Rules(curable=()))
+    without, _ = after(*signals, rules=Rules(recoverable=()))
 
-    assert ailment_of(channel) is ailment
+    assert recoverable_condition_of(channel) is condition
     assert channel.recovery_due_at == (None if due is None else at(due))
     assert without.recovery_due_at is None
 

@@ -294,14 +294,14 @@ def test_a_probe_that_stands_in_a_moving_queue_is_waited_for_but_not_for_ever() 
 
     waiting, nothing = after(OPENED, dropped, Deadline(at(311)), *queued[:-1])
     stuck, too_long = after(OPENED, dropped, Deadline(at(311)), *queued)
-    answered, healed = after(
+    answered, recovered = after(
         OPENED, dropped, Deadline(at(311)), *queued[:-1], answer(590, Trigger.OPENED), queued[-1]
     )
 
     assert (nothing, waiting.due_at, waiting.probe_due_at) == ([], at(611), at(20))
     assert [type(effect) for effect in too_long] == [Open]
     assert stuck.awaiting_probe is None
-    assert (healed, answered.state) == ([], State.OPEN)
+    assert (recovered, answered.state) == ([], State.OPEN)
 
 
 def test_no_answer_says_nothing_fresh_about_a_dropped_channel() -> None:
@@ -333,7 +333,7 @@ def test_incident_on_old_evidence_waits_for_a_probe_and_then_opens_unless_it_say
 
     waiting, nothing = after(*lost)
     confirmed, opened = after(*lost, close(311), Deadline(at(313)))
-    healed, _ = after(*lost, answer(311, Trigger.OPENED), Deadline(at(341)))
+    recovered, _ = after(*lost, answer(311, Trigger.OPENED), Deadline(at(341)))
     unprobed, too = after(*lost, Deadline(at(340)))
 
     assert (waiting.incident, nothing) == (None, [])
@@ -342,7 +342,7 @@ def test_incident_on_old_evidence_waits_for_a_probe_and_then_opens_unless_it_say
     assert len(opened) == len(too) == 1
     assert confirmed.incident is not None
     assert unprobed.incident is not None
-    assert (healed.state, healed.incident) == (State.OPEN, None)
+    assert (recovered.state, recovered.incident) == (State.OPEN, None)
 
 
 def test_incident_on_old_evidence_waits_for_new_evidence_while_nothing_probes() -> None:
@@ -680,7 +680,7 @@ def test_open_but_dead_is_not_healed_by_what_its_gateway_says() -> None:
     channel, _ = after(OPENED, deaf(100), answer(200, Trigger.OPENED), answer(300, Trigger.OPENED))
 
     assert channel.standing == Status(State.ERROR, Reason.OPEN_BUT_DEAD)
-    assert channel.suspicion is None
+    assert channel.probe_streak is None
     assert channel.probe_due_at is not None
     assert channel.probe_due_at > at(301 + 30)
 

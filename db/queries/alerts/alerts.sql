@@ -71,7 +71,7 @@ where destination_id = any ($1::uuid[]) and settled_at is null and due_at > $2 a
 order by id
 for no key update;
 
--- name: read_leavings
+-- name: read_newest_due
 -- When the newest messages of these destinations were to leave, of those that opened a window not over by $2.
 select destination_id, purpose, max(leaves_at) as leaves_at
 from zapwatch_messages

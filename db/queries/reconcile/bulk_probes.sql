@@ -1,4 +1,4 @@
--- name: claim_sweeps
+-- name: claim_bulk_probes
 -- Claim gateways of these providers whose sweep is due, by putting off the next one; tell of those where enough channels
 -- are due for a probe, or soon. One that is down is left to its one try at a time.
 with due as (
@@ -22,18 +22,18 @@ from due
 where g.id = due.id
 returning g.id, g.provider, g.base_url, g.api_key, g.sweeps, due.worthwhile;
 
--- name: settle_sweep
+-- name: settle_bulk_probe
 -- Keep whether one call tells of all channels of a gateway, and when to make the next one.
 update zapwatch_gateways set sweeps = $2, sweep_due_at = $3 where id = $1;
 
--- name: swept_channels
+-- name: bulk_probe_channels
 -- The channels of a gateway that are probed and are known to have or to lack a session, with their versions.
 select s.channel_id, s.version, s.state, s.probe_due_at, c.instance
 from zapwatch_states s
 join zapwatch_channels c using (channel_id)
 where s.gateway_id = $1 and s.probe_due_at is not null and s.state not in ('unknown', 'error');
 
--- name: hold_places
+-- name: hold_concurrency_slots
 -- Claim the channels of a gateway that are due the longest and that nobody asks about, so that its places are taken.
 with mine as (
   select s.channel_id

@@ -23,7 +23,7 @@ join zapwatch_gateways g on g.id = c.gateway_id
 where s.gateway_id = $1 and s.probe_due_at is not null and s.state = 'open' and c.instance is not null
 order by c.api_key is not null, random();
 
--- name: note_suspicions
+-- name: note_candidates
 -- Note signs against channels. One that was found harmless stays so while it is the same, for the time of $5.
 insert into zapwatch_suspicions (channel_id, tenant_id, sign, suspected_at, due_at)
 select c.channel_id, c.tenant_id, u.sign, $3::timestamptz, $3::timestamptz + $4::interval * random()
@@ -35,7 +35,7 @@ set sign = excluded.sign, suspected_at = excluded.suspected_at, due_at = exclude
 where zapwatch_suspicions.suspected_at is null and (
   zapwatch_suspicions.sign is distinct from excluded.sign or zapwatch_suspicions.asked_at <= $3::timestamptz - $5::interval);
 
--- name: drop_suspicions
+-- name: drop_candidates
 -- Forget signs that are gone; a channel that was found dead is asked about until it is found alive.
 update zapwatch_suspicions z
 set sign = null, suspected_at = null, due_at = null, doubted_at = null
@@ -48,7 +48,7 @@ where z.channel_id in (
   for no key update of w skip locked
 );
 
--- name: claim_suspicions
+-- name: claim_deep_probes
 -- Claim channels that are due for a deep probe, each for one replica, and put off the next: however a row came to be
 -- due, $2 has passed since the last one. Only those that are said to be open, and few of a gateway. A first doubt
 -- counts only if nothing was heard of the channel since.
@@ -81,7 +81,7 @@ join zapwatch_states s using (channel_id)
 join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id;
 
--- name: settle_suspicion
+-- name: settle_deep_probe
 -- Keep what a deep probe showed: alive ends the suspicion, and whatever else is asked again.
 update zapwatch_suspicions
 set outcome = $2, doubted_at = $3,

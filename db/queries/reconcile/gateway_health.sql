@@ -141,7 +141,7 @@ update zapwatch_gateways set doubted_at = $2, doubted_until = $3
 where state <> 'down' and doubted_until is null
   and id in (select id from zapwatch_gateways where id = any ($1::uuid[]) order by id for no key update skip locked);
 
--- name: claim_trials
+-- name: claim_recovery_probes
 -- Claim gateways that are down and due to be tried, each for one replica until the lease ends.
 update zapwatch_gateways
 set try_at = $2, tries = tries + 1
@@ -169,7 +169,7 @@ cross join lateral (
 join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id;
 
--- name: end_trial
+-- name: end_recovery_probe
 -- Say when a gateway is tried again, unless it is back or somebody else's trial already.
 update zapwatch_gateways set try_at = $3 where id = $1 and try_at = $2;
 

@@ -93,7 +93,7 @@ update zapwatch_recoveries
 set asked_by = 'operator', ended_at = null, outcome = null, claimed_until = $2
 where id = $1 and ended_at is not null;
 
--- name: read_case
+-- name: read_context
 -- All that a recovery needs to know of a channel: whom to ask, how it stands, and the episode that runs.
 select s.channel_id, s.version, coalesce(s.recovery_due_at, now()) as due_at, c.gateway_id, c.provider,
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,

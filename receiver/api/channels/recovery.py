@@ -23,7 +23,7 @@ async def restart(call: Call) -> Response:
     """
     channel_id = call.id()
     tried = await _ordered(call, channel_id)
-    if tried.remedy is None and not tried.healed:
+    if tried.action is None and not tried.recovered:
         raise Conflict(f"Nothing was ordered. {tried.problem}")
     found = await call.app.channels.find((call.tenant_id, channel_id))
     if found is None:
@@ -47,11 +47,11 @@ async def _ordered(call: Call, channel_id: UUID) -> RecoveryAttempt:
 
 def _shown(tried: RecoveryAttempt) -> dict[str, object]:
     probed = tried.probed
-    outcome = Outcome.RECOVERED if tried.healed else Outcome.FAILED
+    outcome = Outcome.RECOVERED if tried.recovered else Outcome.FAILED
     return {
-        "action": tried.remedy,
-        "outcome": NOT_NEEDED if tried.remedy is None else outcome,
-        "problem": tried.problem if tried.remedy is not None else None,
+        "action": tried.action,
+        "outcome": NOT_NEEDED if tried.action is None else outcome,
+        "problem": tried.problem if tried.action is not None else None,
         "tries": tried.number,
         "probe": None
         if probed is None

@@ -54,11 +54,11 @@ class Evolution:
     has_version: Final = True
     has_subscriptions: Final = False
     one_key_for_all: Final = True
-    sweep_is_hint: Final = False
+    bulk_answer_is_hint: Final = False
     qr_life: Final = SHOWN_FOR
     deep: Final = EvolutionDeepProbe()
-    remedies: Final = recovery.REMEDIES
-    curable: Final = recovery.CURABLE
+    actions: Final = recovery.ACTIONS
+    recoverable: Final = recovery.RECOVERABLE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; `version` is its gateway's, None while unknown."""
@@ -114,7 +114,7 @@ class Evolution:
         """Return the one place that an instance has, whatever it is told."""
         return (SLOT,)
 
-    def read_slots(self, status: int, body: bytes) -> RegisteredWebhooks | None:
+    def read_registered_webhooks(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return the row of webhook/find; one that is not enabled is free, whatever address it has."""
         if status != 200:
             return None
@@ -153,13 +153,13 @@ class Evolution:
         """Return webhook/set with what was there."""
         return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
 
-    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
+    def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return what helps a channel that stands so."""
-        return recovery.treat(condition)
+        return recovery.plan_recovery(condition)
 
-    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
+    def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the restart or the connect."""
-        return recovery.order(remedy, instance, key, version)
+        return recovery.order(action, instance, key, version)
 
     def read_order(self, status: int, body: bytes) -> str | None:
         """Return what the answer says against the order."""

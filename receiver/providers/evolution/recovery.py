@@ -19,11 +19,11 @@ from receiver.providers.report import (
 )
 from statemachine.model import RecoverableCondition, State, Trigger
 
-REMEDIES: Final = frozenset({RecoveryAction.RESTART, RecoveryAction.CONNECT})
-CURABLE: Final = (RecoverableCondition.STUCK, RecoverableCondition.DROPPED)
+ACTIONS: Final = frozenset({RecoveryAction.RESTART, RecoveryAction.CONNECT})
+RECOVERABLE: Final = (RecoverableCondition.STUCK, RecoverableCondition.DROPPED)
 
 
-def treat(condition: Condition) -> RecoveryPlan | NotApplicable:
+def plan_recovery(condition: Condition) -> RecoveryPlan | NotApplicable:
     """Return what helps: restart from a connecting that is not fresh, connect from a dropped close."""
     match condition.state:
         case State.CONNECTING if condition.lasted < condition.stuck_after:
@@ -38,9 +38,9 @@ def treat(condition: Condition) -> RecoveryPlan | NotApplicable:
             return hopeless(condition)
 
 
-def order(remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
+def order(action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
     """Return the call: restart is PUT in v1 and POST from 2.0 on; the other verb is an unknown route."""
-    if remedy is RecoveryAction.CONNECT:
+    if action is RecoveryAction.CONNECT:
         return Order("GET", f"/instance/connect/{segment(instance)}", {"apikey": key})
     return Order(
         "PUT" if is_v1(version) else "POST", f"/instance/restart/{segment(instance)}", {"apikey": key}

@@ -51,8 +51,8 @@ class Waha:
     name: Final = "waha"
     has_version: Final = False
     deep: Final = None
-    remedies: Final = frozenset({RecoveryAction.RESTART})
-    curable: Final = (RecoverableCondition.DROPPED,)
+    actions: Final = frozenset({RecoveryAction.RESTART})
+    recoverable: Final = (RecoverableCondition.DROPPED,)
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says."""
@@ -101,7 +101,7 @@ class Waha:
             return ProbeAnswer(Trigger.NOT_LOADED, Reason.NOT_LOADED, status)
         return ProbeAnswer(*WORDS[word], status)
 
-    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
+    def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return a restart for a session that FAILED, as its docs advise; STOPPED was somebody's wish."""
         match condition.state, condition.reason:
             case State.DROPPED, Reason.BAD_SESSION:
@@ -111,7 +111,7 @@ class Waha:
             case _:
                 return hopeless(condition)
 
-    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
+    def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the restart."""
         return Order("POST", f"/api/sessions/{segment(instance)}/restart", {"X-Api-Key": key})
 

@@ -68,10 +68,10 @@ class Wapi:
     deep: Final = None
     has_subscriptions: Final = True
     one_key_for_all: Final = False
-    sweep_is_hint: Final = True
+    bulk_answer_is_hint: Final = True
     qr_life: Final = qr.LIFE
-    remedies: Final = recovery.REMEDIES
-    curable: Final = recovery.CURABLE
+    actions: Final = recovery.ACTIONS
+    recoverable: Final = recovery.RECOVERABLE
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says; W-API has no versions."""
@@ -150,7 +150,7 @@ class Wapi:
         """Return the places by the last word of the calls that set them."""
         return (*STATE_SLOTS, *TRAFFIC_SLOTS) if traffic else tuple(STATE_SLOTS)
 
-    def read_slots(self, status: int, body: bytes) -> RegisteredWebhooks | None:
+    def read_registered_webhooks(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return the addresses in the record of fetch-instance."""
         row = document_of(body)
         if status != 200 or row is None or LOSSES not in row:
@@ -192,11 +192,11 @@ class Wapi:
             return None
         return Subscription(from_epoch(document.get("expires")), clean(document.get("paymentStatus")))
 
-    def treat(self, condition: Condition) -> RecoveryPlan | NotApplicable:
+    def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
         """Return what helps a channel that stands so."""
-        return recovery.treat(condition)
+        return recovery.plan_recovery(condition)
 
-    def order(self, remedy: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
+    def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
         """Return the restart."""
         return recovery.restart(instance, key)
 

@@ -10,11 +10,11 @@ from urllib.parse import quote
 from receiver.providers.report import Condition, NotApplicable, Order, RecoveryAction, RecoveryPlan, hopeless
 from statemachine.model import Reason, RecoverableCondition, State, Trigger
 
-REMEDIES: Final = frozenset({RecoveryAction.RESTART, RecoveryAction.REREGISTER})
-CURABLE: Final = (RecoverableCondition.LOST, RecoverableCondition.INCOMPLETE)
+ACTIONS: Final = frozenset({RecoveryAction.RESTART, RecoveryAction.REREGISTER})
+RECOVERABLE: Final = (RecoverableCondition.LOST, RecoverableCondition.INCOMPLETE)
 
 
-def treat(condition: Condition) -> RecoveryPlan | NotApplicable:
+def plan_recovery(condition: Condition) -> RecoveryPlan | NotApplicable:
     """Return what helps: a restart after a confirmed disconnect, or of a session without a phone.
 
     Of the latter a probe says connected, before and after.

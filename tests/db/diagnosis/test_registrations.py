@@ -41,7 +41,7 @@ async def test_a_migrated_database_has_no_fault(connection: Connection) -> None:
         *await diagnosis.check_schema(connection),
         *await diagnosis.check_functions(connection),
         *await diagnosis.check_overdue(connection, MINUTE),
-        *await diagnosis.check_intake(connection),
+        *await diagnosis.check_quarantine(connection),
     ]
 
     assert found == []
@@ -246,7 +246,7 @@ async def test_channels_that_an_application_made_and_we_lack_are_found(connectio
     await register(connection)
     lacking = await add_channel(connection)
 
-    [found] = await diagnosis.check_intake(connection)
+    [found] = await diagnosis.check_quarantine(connection)
 
     assert (found.severity, found.code) == (Severity.PROBLEM, "unwatched_channels")
     assert f"wapi in notification_channels that are not watched (1): {lacking}" in found.what
@@ -261,7 +261,7 @@ async def test_channels_of_providers_that_we_do_not_know_are_a_note(
     channel = await add_channel(connection)
     await connection.execute("update notification_channels set provider = 'meta' where id = $1", channel)
 
-    [found] = await diagnosis.check_intake(connection)
+    [found] = await diagnosis.check_quarantine(connection)
 
     assert (found.severity, found.code) == (Severity.NOTE, "foreign_channels")
 
@@ -274,7 +274,7 @@ async def test_unknown_instances_of_this_week_are_a_note(connection: Connection)
         " ('fresh', now()), ('old', now() - interval '8 days'), ('loja', now())) as u (instance, last_at)"
     )
 
-    [found] = await diagnosis.check_intake(connection)
+    [found] = await diagnosis.check_quarantine(connection)
 
     assert (found.severity, found.code) == (Severity.NOTE, "unknown_instances")
     assert "(1): fresh at http://gw.example." in found.what
@@ -288,7 +288,7 @@ async def test_unreadable_webhooks_are_a_note_with_the_newest_problem(connection
             words,
         )
 
-    [found] = await diagnosis.check_intake(connection)
+    [found] = await diagnosis.check_quarantine(connection)
 
     assert (found.severity, found.code) == (Severity.NOTE, "quarantine")
     assert found.what == "Webhooks that could not be read (2); the newest: no event name."
@@ -471,7 +471,7 @@ async def test_channels_found_dead_are_a_problem_and_suspected_ones_a_note(conne
         stand = "update zapwatch_states set state = $2, reason = $3 where channel_id = $1"
         await connection.execute(stand, channel, state, reason)
 
-    found = {finding.code: finding for finding in await diagnosis.check_suspicions(connection)}
+    found = {finding.code: finding for finding in await diagnosis.check_deep_probes(connection)}
 
     assert found["open_but_dead"].severity is Severity.PROBLEM
     assert found["suspected"].severity is Severity.NOTE

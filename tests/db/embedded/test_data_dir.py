@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db.embedded.data_dir import lodge
+from db.embedded.data_dir import relocate
 from db.embedded.server import run_embedded
 from tests.conftest import connected, reachable_folder
 
@@ -20,10 +20,10 @@ def private() -> Iterator[Path]:
 
 
 async def test_data_folder_in_a_private_folder_works_whoever_we_are(private: Path) -> None:
-    with reachable_folder() as lodgings:
+    with reachable_folder() as fallbacks:
         data_dir = private / ".zapwatch"
 
-        lodge(data_dir, lodgings)
+        relocate(data_dir, fallbacks)
 
         async with run_embedded(data_dir) as embedded, connected(embedded.dsn) as connection:
             assert await connection.fetchval("select true")
@@ -32,17 +32,17 @@ async def test_data_folder_in_a_private_folder_works_whoever_we_are(private: Pat
 
 
 def test_folder_that_can_be_reached_stays_where_it_is() -> None:
-    with reachable_folder() as folder, reachable_folder() as lodgings:
-        lodge(folder / ".zapwatch", lodgings)
+    with reachable_folder() as folder, reachable_folder() as fallbacks:
+        relocate(folder / ".zapwatch", fallbacks)
 
         assert not (folder / ".zapwatch").is_symlink()
-        assert list(lodgings.iterdir()) == []
+        assert list(fallbacks.iterdir()) == []
 
 
 def test_folder_that_exists_is_never_replaced(private: Path) -> None:
-    with reachable_folder() as lodgings:
+    with reachable_folder() as fallbacks:
         (private / ".zapwatch").mkdir()
 
-        lodge(private / ".zapwatch", lodgings)
+        relocate(private / ".zapwatch", fallbacks)
 
         assert not (private / ".zapwatch").is_symlink()

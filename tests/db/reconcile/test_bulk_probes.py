@@ -9,10 +9,10 @@ from db.connection.types import Connection
 from db.ingest.apply import apply
 from db.reconcile.bulk_probes import (
     BulkProbeTarget,
-    claim_sweeps,
+    bulk_probe_channels,
+    claim_bulk_probes,
     hasten_probes,
-    settle_sweep,
-    swept_channels,
+    settle_bulk_probe,
 )
 from statemachine.model import State, Trigger
 from tests.conftest import connected
@@ -34,7 +34,7 @@ async def host(connection: Connection, channels: int, url: str = "http://evo") -
 async def claim(connection: Connection, now: datetime = NOW, fewest: int = 2, limit: int = 9) -> list[str]:
     """Claim sweeps and return whose."""
     soon = now + timedelta(seconds=100)
-    due, _ = await claim_sweeps(connection, ["evolution_api"], now, LATER, soon, fewest, limit)
+    due, _ = await claim_bulk_probes(connection, ["evolution_api"], now, LATER, soon, fewest, limit)
     return [gateway.base_url for gateway in due]
 
 
@@ -80,14 +80,14 @@ async def test_what_was_learnt_is_told_at_the_next_claim(connection: Connection)
     await host(connection, 2)
     gateway = await connection.fetchval("select id from zapwatch_gateways")
 
-    await settle_sweep(connection, gateway, True, NOW)
+    await settle_bulk_probe(connection, gateway, True, NOW)
 
-    due, _ = await claim_sweeps(connection, ["evolution_api"], NOW, LATER, NOW, 2, 9)
+    due, _ = await claim_bulk_probes(connection, ["evolution_api"], NOW, LATER, NOW, 2, 9)
     assert [(it.id, it.sweeps) for it in due] == [(gateway, True)]
 
 
 async def test_channels_that_have_to_be_asked_themselves_are_not_swept(connection: Connection) -> None:
-    swept, unknown, broken, unprobed = await host(connection, 4)
+    bulk_probed, unknown, broken, unprobed = await host(connection, 4)
     for channel, change in (
         (unknown, "state = 'unknown'"),
         (broken, "state = 'error'"),
@@ -97,9 +97,9 @@ async def test_channels_that_have_to_be_asked_themselves_are_not_swept(connectio
         await connection.execute(update, channel.channel_id)
 
     gateway = await connection.fetchval("select id from zapwatch_gateways")
-    found = await swept_channels(connection, gateway)
+    found = await bulk_probe_channels(connection, gateway)
 
-    assert found == [BulkProbeTarget(swept.channel_id, 1, State.OPEN, NOW, "loja-0")]
+    assert found == [BulkProbeTarget(bulk_probed.channel_id, 1, State.OPEN, NOW, "loja-0")]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from db.reconcile.deep_probes import (
     BUDGET,
     HARMLESS_FOR,
     PER_GATEWAY,
+    claim_deep_probes,
     claim_records,
-    claim_suspicions,
-    drop_suspicions,
-    note_suspicions,
-    settle_suspicion,
+    drop_candidates,
+    note_candidates,
+    settle_deep_probe,
 )
 from tests.conftest import connected
 from tests.db.entries import at, register
@@ -39,12 +39,12 @@ async def open_channel(
 
 async def claimed(connection: Connection, seconds: float, limit: int = 100) -> list[UUID]:
     """Claim what is due then."""
-    return [it.target.channel_id for it in await claim_suspicions(connection, at(seconds), limit)]
+    return [it.target.channel_id for it in await claim_deep_probes(connection, at(seconds), limit)]
 
 
 async def test_replicas_claim_a_channel_once(connection: Connection, dsn: str) -> None:
     channels = [await open_channel(connection, f"loja-{n}", f"http://evo-{n}") for n in range(5)]
-    await note_suspicions(connection, dict.fromkeys(channels, "close"), at(0))
+    await note_candidates(connection, dict.fromkeys(channels, "close"), at(0))
 
     async with connected(dsn) as one, connected(dsn) as other:
         found = await asyncio.gather(claimed(one, SPREAD_OVER), claimed(other, SPREAD_OVER))
@@ -57,13 +57,13 @@ async def test_budget_outlives_whatever_becomes_of_the_suspicion(
     connection: Connection, outcome: str | None
 ) -> None:
     channel = await open_channel(connection)
-    await note_suspicions(connection, {channel: "close"}, at(0))
+    await note_candidates(connection, {channel: "close"}, at(0))
     assert await claimed(connection, 200) == [channel]
     if outcome is not None:
-        await settle_suspicion(connection, channel, outcome, None)
+        await settle_deep_probe(connection, channel, outcome, None)
 
-    await drop_suspicions(connection, [channel])
-    await note_suspicions(connection, {channel: "close 401"}, at(201))
+    await drop_candidates(connection, [channel])
+    await note_candidates(connection, {channel: "close 401"}, at(201))
     within = await claimed(connection, 200 + BUDGET.total_seconds() - 1)
     afterwards = await claimed(connection, 200 + BUDGET.total_seconds())
 
@@ -83,12 +83,12 @@ async def test_budget_is_never_exceeded_whatever_happens_in_whatever_order(
             channel, sign = random.choice(channels), random.choice(["close", "close 401", "close 403"])
             match random.randrange(7):
                 case 0 | 1:
-                    await note_suspicions(connection, {channel: sign}, at(now))
+                    await note_candidates(connection, {channel: sign}, at(now))
                 case 2:
-                    await drop_suspicions(connection, [channel])
+                    await drop_candidates(connection, [channel])
                 case 3:
                     outcome = random.choice(["alive", "dead", "doubtful", "unanswered"])
-                    await settle_suspicion(connection, channel, outcome, None)
+                    await settle_deep_probe(connection, channel, outcome, None)
                 case 4:
                     reason = random.choice([None, "open_but_dead"])
                     stand = "update zapwatch_states set state = $1, reason = $2 where channel_id = $3"
@@ -107,14 +107,14 @@ async def test_sign_that_was_found_harmless_stays_so_for_a_day_while_it_is_the_s
     connection: Connection,
 ) -> None:
     channel = await open_channel(connection)
-    await note_suspicions(connection, {channel: "close"}, at(0))
+    await note_candidates(connection, {channel: "close"}, at(0))
     assert await claimed(connection, 200) == [channel]
-    await settle_suspicion(connection, channel, "alive", None)
+    await settle_deep_probe(connection, channel, "alive", None)
     day = HARMLESS_FOR.total_seconds()
 
-    await note_suspicions(connection, {channel: "close"}, at(day))
+    await note_candidates(connection, {channel: "close"}, at(day))
     same_day = await claimed(connection, day + 199)
-    await note_suspicions(connection, {channel: "close"}, at(day + 200))
+    await note_candidates(connection, {channel: "close"}, at(day + 200))
     next_day = await claimed(connection, day + 200 + SPREAD_OVER)
 
     assert (same_day, next_day) == ([], [channel])
@@ -122,12 +122,12 @@ async def test_sign_that_was_found_harmless_stays_so_for_a_day_while_it_is_the_s
 
 async def test_channel_found_dead_is_asked_again_though_its_sign_is_gone(connection: Connection) -> None:
     channel = await open_channel(connection)
-    await note_suspicions(connection, {channel: "close"}, at(0))
+    await note_candidates(connection, {channel: "close"}, at(0))
     assert await claimed(connection, 200) == [channel]
-    await settle_suspicion(connection, channel, "dead", None)
+    await settle_deep_probe(connection, channel, "dead", None)
     await connection.execute("update zapwatch_states set state = 'error', reason = 'open_but_dead'")
 
-    await drop_suspicions(connection, [channel])
+    await drop_candidates(connection, [channel])
 
     assert await claimed(connection, 200 + 1.3 * BUDGET.total_seconds()) == [channel]
 
@@ -137,7 +137,7 @@ async def test_channel_that_is_not_said_open_or_not_watched_is_not_asked(
     connection: Connection, change: str
 ) -> None:
     channel = await open_channel(connection)
-    await note_suspicions(connection, {channel: "close"}, at(0))
+    await note_candidates(connection, {channel: "close"}, at(0))
 
     await connection.execute(f"update zapwatch_states set {change}")
 
@@ -146,13 +146,13 @@ async def test_channel_that_is_not_said_open_or_not_watched_is_not_asked(
 
 async def test_doubt_counts_only_while_nothing_was_heard_of_the_channel(connection: Connection) -> None:
     channel = await open_channel(connection)
-    await note_suspicions(connection, {channel: "close"}, at(0))
+    await note_candidates(connection, {channel: "close"}, at(0))
     await claimed(connection, 200)
-    await settle_suspicion(connection, channel, "doubtful", at(200))
-    (silent,) = await claim_suspicions(connection, at(1000), 1)
+    await settle_deep_probe(connection, channel, "doubtful", at(200))
+    (silent,) = await claim_deep_probes(connection, at(1000), 1)
 
     await connection.execute("update zapwatch_states set last_event_at = $1", at(300))
-    (heard,) = await claim_suspicions(connection, at(1800), 1)
+    (heard,) = await claim_deep_probes(connection, at(1800), 1)
 
     assert (silent.doubted_at, heard.doubted_at) == (at(200), None)
 
@@ -162,7 +162,7 @@ async def test_gateway_with_many_suspected_channels_is_asked_about_few_at_a_time
 ) -> None:
     many = [await open_channel(connection, f"loja-{n}") for n in range(PER_GATEWAY + 5)]
     other = await open_channel(connection, "loja", "http://other")
-    await note_suspicions(connection, dict.fromkeys([*many, other], "close"), at(0))
+    await note_candidates(connection, dict.fromkeys([*many, other], "close"), at(0))
 
     found = await claimed(connection, SPREAD_OVER)
 

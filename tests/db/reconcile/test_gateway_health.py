@@ -14,9 +14,9 @@ from db.reconcile.gateway_health import (
     GatewayObservation,
     GatewayVerdict,
     ask_others,
-    claim_trials,
+    claim_recovery_probes,
     doubt,
-    end_trial,
+    end_recovery_probe,
     gateways_in_question,
     judge,
 )
@@ -68,26 +68,26 @@ async def test_a_gateway_that_is_down_is_asked_nothing_but_one_trial_at_a_time(
     await brought_down(connection, gateway, channels, NOW)
 
     claimed, _ = await claim_probes(connection, at(NOW), LEASE, 20, 1000)
-    early = await claim_trials(connection, at(NOW + 0.9), LEASE, 10)
-    (trial,) = await claim_trials(connection, at(NOW + 1), LEASE, 10)
+    early = await claim_recovery_probes(connection, at(NOW + 0.9), LEASE, 10)
+    (recovery_probe,) = await claim_recovery_probes(connection, at(NOW + 1), LEASE, 10)
     async with connected(dsn) as replica:
-        meanwhile = await claim_trials(replica, at(NOW + 20), LEASE, 10)
-    await end_trial(connection, trial, at(NOW + 9), LIMITS)
-    soon = await claim_trials(connection, at(NOW + 10.9), LEASE, 10)
-    (again,) = await claim_trials(connection, at(NOW + 11), LEASE, 10)
+        meanwhile = await claim_recovery_probes(replica, at(NOW + 20), LEASE, 10)
+    await end_recovery_probe(connection, recovery_probe, at(NOW + 9), LIMITS)
+    soon = await claim_recovery_probes(connection, at(NOW + 10.9), LEASE, 10)
+    (again,) = await claim_recovery_probes(connection, at(NOW + 11), LEASE, 10)
 
     assert [target.channel_id for target in claimed] == [other]
-    assert trial.target.channel_id in channels
+    assert recovery_probe.target.channel_id in channels
     assert (early, meanwhile, soon) == ([], [], [])
-    assert (trial.tries, again.tries) == (1, 2)
+    assert (recovery_probe.tries, again.tries) == (1, 2)
 
 
 async def test_a_trial_of_a_replica_that_died_is_made_by_another(connection: Connection) -> None:
     gateway, channels = await filled(connection)
     await brought_down(connection, gateway, channels, NOW)
-    await claim_trials(connection, at(NOW + 1), LEASE, 10)
+    await claim_recovery_probes(connection, at(NOW + 1), LEASE, 10)
 
-    (again,) = await claim_trials(connection, at(NOW + 21), LEASE, 10)
+    (again,) = await claim_recovery_probes(connection, at(NOW + 21), LEASE, 10)
 
     assert again.gateway_id == gateway
 
@@ -95,10 +95,10 @@ async def test_a_trial_of_a_replica_that_died_is_made_by_another(connection: Con
 async def test_a_trial_that_ended_late_does_not_close_a_gateway_that_is_back(connection: Connection) -> None:
     gateway, channels = await filled(connection)
     await brought_down(connection, gateway, channels, NOW)
-    (trial,) = await claim_trials(connection, at(NOW + 1), LEASE, 10)
+    (recovery_probe,) = await claim_recovery_probes(connection, at(NOW + 1), LEASE, 10)
     judged = await looked(connection, gateway, NOW + 2, GatewayObservation(answered_at=at(NOW + 2)))
 
-    await end_trial(connection, trial, at(NOW + 3), LIMITS)
+    await end_recovery_probe(connection, recovery_probe, at(NOW + 3), LIMITS)
 
     assert judged is not None
     assert judged.effect == Up()

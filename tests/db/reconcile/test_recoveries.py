@@ -22,7 +22,7 @@ from db.reconcile.recoveries import (
     claim_recoveries,
     end_recovery,
     last_recovery,
-    read_case,
+    read_context,
     release_recoveries,
     spent_recoveries,
     take_try,
@@ -248,10 +248,10 @@ async def test_applications_beside_us_see_how_often_it_was_tried(connection: Con
 async def test_a_case_is_another_tenants_secret(connection: Connection) -> None:
     channel = await stuck(connection)
 
-    case = await read_case(connection, channel)
+    case = await read_context(connection, channel)
     assert case is not None
     assert (case.state, case.reason, case.wanted) == (State.CONNECTING, Reason.CONNECTING, True)
-    assert await read_case(connection, channel, UUID(int=1)) is None
+    assert await read_context(connection, channel, UUID(int=1)) is None
 
 
 def lossy(of: Of, seed: int) -> list[Entry]:
@@ -282,7 +282,7 @@ def lossy(of: Of, seed: int) -> list[Entry]:
 async def test_replaying_the_events_gives_what_recovery_left(connection: Connection, seed: int) -> None:
     channel_id = await register(connection)
     rules = Rules(
-        stale_after=timedelta(days=9), curable=(RecoverableCondition.LOST, RecoverableCondition.STUCK)
+        stale_after=timedelta(days=9), recoverable=(RecoverableCondition.LOST, RecoverableCondition.STUCK)
     )
     for entry in lossy(Of(channel_id), seed):
         said = entry.said

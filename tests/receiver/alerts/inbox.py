@@ -17,11 +17,11 @@ def answering(status: int, body: bytes = b"ok", **headers: str) -> Manner:
     lines = [f"{name}: {value}" for name, value in {"Content-Length": str(len(body)), **given}.items()]
     answer = "\r\n".join([f"HTTP/1.1 {status} As-Told", *lines, "", ""]).encode() + body
 
-    async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def plan_recovery(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
         await writer.drain()
 
-    return treat
+    return plan_recovery
 
 
 async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +50,7 @@ class Inbox:
         async with asyncio.timeout(within), self._came:
             await self._came.wait_for(lambda: len(self.got) >= times)
 
-    async def treat(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def plan_recovery(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take one request, as the only one of its connection, and do with it what is next."""
         try:
             self.got.append(await _request(reader))
@@ -75,7 +75,7 @@ async def _request(reader: asyncio.StreamReader) -> Got:
 async def open_inbox(*manners: Manner) -> AsyncIterator[Inbox]:
     """Yield an inbox that treats the first requests in these manners."""
     inbox = Inbox(manners=list(manners))
-    server = await asyncio.start_server(inbox.treat, "127.0.0.1", 0)
+    server = await asyncio.start_server(inbox.plan_recovery, "127.0.0.1", 0)
     async with server:
         inbox.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         yield inbox

@@ -88,7 +88,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 async def open_rude(*, is_reset: bool, greeting: bytes = b"") -> AsyncIterator[str]:
     """Yield the address of a server that takes a request, and then resets the connection or says nothing."""
 
-    async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def plan_recovery(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)
         await reader.read(1)
         if is_reset:
@@ -97,7 +97,7 @@ async def open_rude(*, is_reset: bool, greeting: bytes = b"") -> AsyncIterator[s
             await reader.read()
             writer.close()
 
-    server = await asyncio.start_server(treat, "127.0.0.1", 0)
+    server = await asyncio.start_server(plan_recovery, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 

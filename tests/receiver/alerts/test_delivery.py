@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from db.alerts.alerts import prune_telling
+from db.alerts.alerts import prune_messages
 from db.connection.types import Connection
 from receiver.alerts.dispatch import SCHEDULE
 from receiver.alerts.message import DeliveryResult, Event
@@ -400,7 +400,7 @@ async def test_old_messages_are_forgotten_but_not_who_was_told_of_what_is_open(d
     await desk.tell()
     await desk.later(timedelta(days=91))
 
-    await prune_telling(desk.connection, datetime.now(UTC), timedelta(days=90))
+    await prune_messages(desk.connection, datetime.now(UTC), timedelta(days=90))
     left = await desk.whys(destination_id=ana)
     await desk.resolve(still)
     await desk.tell()

@@ -52,7 +52,7 @@ async def learnt(z: Zapwatch, channel: str, evolution: Evolution) -> None:
 
 async def last_event_at(z: Zapwatch, channel: str) -> datetime:
     """Return when a channel was last heard of, once all that was noted is written."""
-    await z.app.freshness.flush()
+    await z.app.live_traffic.flush()
     return time((await z.state(channel))["last_event_at"])
 
 
@@ -162,7 +162,7 @@ async def test_late_traffic_opens_nothing_either_where_the_error_is_not_known_ye
         it.told.z.app.writer.remember({UUID(it.channel): State.OPEN})
 
         await it.hear("presence", timedelta(seconds=30))
-        await it.told.z.app.freshness.flush()
+        await it.told.z.app.live_traffic.flush()
 
         assert await it.opened() == []
         assert (await it.told.z.state(it.channel))["state"] == "error"

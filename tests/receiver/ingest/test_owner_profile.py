@@ -29,7 +29,7 @@ def presence(instance: Evolution, owner: str) -> dict[str, Any]:
 
 async def flushed(z: Zapwatch) -> None:
     """Return once the traffic that was noted is written."""
-    await z.app.freshness.flush()
+    await z.app.live_traffic.flush()
 
 
 async def clock_learnt(z: Zapwatch, connection: Connection, channel: str, instance: Evolution) -> None:

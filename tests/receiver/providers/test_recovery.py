@@ -4,24 +4,24 @@ from datetime import timedelta
 
 import pytest
 
-from receiver.providers import HEALING
+from receiver.providers import RECOVERY_SUPPORT
 from receiver.providers.report import Condition, NotApplicable, Order, RecoveryAction, RecoveryPlan
 from statemachine.model import Reason, State, Trigger
 
 STUCK_AFTER = timedelta(seconds=60)
 
 
-def treat(
+def plan_recovery(
     provider: str, state: State, reason: Reason | None, seconds: float = 61, version: str | None = "2.3.6"
 ) -> RecoveryPlan | NotApplicable:
     """What helps a channel that has stood so for so long."""
     condition = Condition(state, reason, timedelta(seconds=seconds), STUCK_AFTER, version)
-    return HEALING[provider].treat(condition)
+    return RECOVERY_SUPPORT[provider].plan_recovery(condition)
 
 
-def order(provider: str, remedy: RecoveryAction, version: str | None = None) -> Order:
+def order(provider: str, action: RecoveryAction, version: str | None = None) -> Order:
     """The call."""
-    return HEALING[provider].order(remedy, "loja 01", "k", version)
+    return RECOVERY_SUPPORT[provider].order(action, "loja 01", "k", version)
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def order(provider: str, remedy: RecoveryAction, version: str | None = None) -> 
 def test_this_helps_if_a_probe_still_says_so(
     provider: str, state: State, reason: Reason, helps: tuple[RecoveryAction, Trigger | None]
 ) -> None:
-    assert treat(provider, state, reason) == RecoveryPlan(*helps)
+    assert plan_recovery(provider, state, reason) == RecoveryPlan(*helps)
 
 
-@pytest.mark.parametrize("provider", sorted(HEALING))
+@pytest.mark.parametrize("provider", sorted(RECOVERY_SUPPORT))
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
@@ -61,7 +61,7 @@ def test_this_helps_if_a_probe_still_says_so(
 def test_no_gateway_has_an_order_for_what_none_can_mend(
     provider: str, state: State, reason: Reason | None
 ) -> None:
-    assert isinstance(treat(provider, state, reason), NotApplicable)
+    assert isinstance(plan_recovery(provider, state, reason), NotApplicable)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_no_gateway_has_an_order_for_what_none_can_mend(
 def test_nothing_is_ordered_on_a_guess(
     provider: str, state: State, reason: Reason, seconds: float, version: str | None
 ) -> None:
-    assert isinstance(treat(provider, state, reason, seconds, version), NotApplicable)
+    assert isinstance(plan_recovery(provider, state, reason, seconds, version), NotApplicable)
 
 
 def test_orders_are_those_of_the_dialect() -> None:
@@ -98,7 +98,7 @@ def test_orders_are_those_of_the_dialect() -> None:
     assert order("waha", RecoveryAction.RESTART)[:2] == ("POST", "/api/sessions/loja%2001/restart")
 
 
-@pytest.mark.parametrize("provider", sorted(HEALING))
+@pytest.mark.parametrize("provider", sorted(RECOVERY_SUPPORT))
 @pytest.mark.parametrize(
     ("status", "body", "is_taken"),
     [
@@ -116,4 +116,4 @@ def test_orders_are_those_of_the_dialect() -> None:
 def test_an_error_is_a_failure_whatever_its_status(
     provider: str, status: int, body: bytes, is_taken: bool
 ) -> None:
-    assert (HEALING[provider].read_order(status, body) is None) == is_taken
+    assert (RECOVERY_SUPPORT[provider].read_order(status, body) is None) == is_taken

@@ -35,10 +35,10 @@ def silent(gateway: UUID, began: float) -> ProbeResult:
 
 
 def tallied(*probes: ProbeResult) -> GatewayAnswers:
-    tally = GatewayAnswers(OFFLINE_FOR)
+    answers = GatewayAnswers(OFFLINE_FOR)
     for probe in probes:
-        tally.note(probe)
-    return tally
+        answers.note(probe)
+    return answers
 
 
 @pytest.mark.parametrize("status", [502, 503, 504, 520, 522, 530])
@@ -65,9 +65,9 @@ def test_who_is_silent_while_others_are_answered_is_no_sign_of_the_gateways_trou
 
 
 def test_an_answer_is_told_on_for_a_while_and_a_failure_once() -> None:
-    tally = tallied(probed(ONE, 1, 2, 200), silent(OTHER, 1))
+    answers = tallied(probed(ONE, 1, 2, 200), silent(OTHER, 1))
 
-    first, second, late = (tally.take(at(seconds), []) for seconds in (10, 20, 40))
+    first, second, late = (answers.take(at(seconds), []) for seconds in (10, 20, 40))
 
     assert first.keys() == {ONE, OTHER}
     assert second.keys() == {ONE}
@@ -78,44 +78,44 @@ def test_an_answer_is_told_on_for_a_while_and_a_failure_once() -> None:
     "proof", [probed(OTHER, 9, 9.5, 200), probed(OTHER, 9, 9.5, None), probed(OTHER, 9, 9.5, 503)]
 )
 def test_anything_that_comes_back_proves_that_we_are_online(proof: ProbeResult) -> None:
-    tally = tallied(silent(ONE, 1))
-    alone = tally.unproven(at(9))
+    answers = tallied(silent(ONE, 1))
+    alone = answers.unproven(at(9))
 
-    tally.note(proof)
+    answers.note(proof)
 
     assert alone == [ONE]
-    assert tally.unproven(at(10)) == []
+    assert answers.unproven(at(10)) == []
 
 
 def test_without_proof_silence_is_told_on_only_when_patience_is_over() -> None:
-    tally = tallied(silent(ONE, 1))
-    unproven = tally.unproven(at(9))
+    answers = tallied(silent(ONE, 1))
+    unproven = answers.unproven(at(9))
 
-    early = tally.take(at(9) + OFFLINE_FOR - timedelta(seconds=1), unproven)
-    late = tally.take(at(9) + OFFLINE_FOR, unproven)
+    early = answers.take(at(9) + OFFLINE_FOR - timedelta(seconds=1), unproven)
+    late = answers.take(at(9) + OFFLINE_FOR, unproven)
 
-    assert tally.doubt(at(9)) == (at(9), at(9) + OFFLINE_FOR)
+    assert answers.doubt(at(9)) == (at(9), at(9) + OFFLINE_FOR)
     assert early == {}
     assert late[ONE].failing is not None
     assert late[ONE].offline
 
 
 def test_silence_of_before_a_late_proof_was_ours() -> None:
-    tally = tallied(silent(ONE, 1))
-    tally.unproven(at(9))
-    tally.doubt(at(9) + PROOF_WITHIN)
+    answers = tallied(silent(ONE, 1))
+    answers.unproven(at(9))
+    answers.doubt(at(9) + PROOF_WITHIN)
 
-    tally.prove(at(20))
+    answers.prove(at(20))
 
-    assert tally.failing == []
-    assert tally.doubt(at(21)) is None
+    assert answers.failing == []
+    assert answers.doubt(at(21)) is None
 
 
 def test_silence_of_just_before_a_proof_was_the_gateways() -> None:
-    tally = tallied(silent(ONE, 1))
-    tally.unproven(at(9))
-    tally.doubt(at(10))
+    answers = tallied(silent(ONE, 1))
+    answers.unproven(at(9))
+    answers.doubt(at(10))
 
-    tally.prove(at(11))
+    answers.prove(at(11))
 
-    assert tally.take(at(12), tally.unproven(at(12)))[ONE].failing is not None
+    assert answers.take(at(12), answers.unproven(at(12)))[ONE].failing is not None

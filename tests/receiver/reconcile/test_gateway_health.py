@@ -425,8 +425,8 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
 
     async with zapwatch(dsn) as z:
         app, timings = z.app, Timings(verdict_within=timedelta(0))
-        tally = GatewayAnswers(timings.offline_for)
-        looking = Counting(app.pool, app.writer, app.prober, app.client, tally, app.settings, timings)
+        answers = GatewayAnswers(timings.offline_for)
+        looking = Counting(app.pool, app.writer, app.prober, app.client, answers, app.settings, timings)
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 await LoopRunner().run(looking.loop())

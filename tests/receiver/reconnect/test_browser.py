@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, ViewportSize, async_playwright, expect
 
-from tests.receiver.reconnect.test_page import stranded, waiting
+from tests.receiver.reconnect.test_page import reconnect_targets, waiting
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = (
@@ -68,7 +68,9 @@ async def width_needed(page: Page) -> int:
 async def test_browser_goes_from_the_link_to_connected_by_itself(dsn: str, size: str) -> None:
     async with waiting(dsn) as told, window(size) as page:
         tenant = (await told.z.client.post("/tenants", json={"name": "Clínica Vida"})).json()
-        instance, channel, link = await stranded(told, tenant_id=tenant["id"], name="Recepção Centro")
+        instance, channel, link = await reconnect_targets(
+            told, tenant_id=tenant["id"], name="Recepção Centro"
+        )
 
         await page.goto(link)
         await expect(page.get_by_alt_text("Código QR para conectar o WhatsApp")).to_be_visible(
@@ -86,7 +88,7 @@ async def test_browser_goes_from_the_link_to_connected_by_itself(dsn: str, size:
 
 async def test_nothing_moves_when_the_qr_comes(dsn: str) -> None:
     async with waiting(dsn) as told, window("phone") as page:
-        _, _, link = await stranded(told)
+        _, _, link = await reconnect_targets(told)
         await page.add_init_script(
             """window.moved = 0; new PerformanceObserver(list => {
                  for (const shift of list.getEntries()) window.moved += shift.value;
@@ -105,7 +107,7 @@ async def test_nothing_moves_when_the_qr_comes(dsn: str) -> None:
 
 async def test_code_to_type_comes_into_the_page(dsn: str) -> None:
     async with waiting(dsn) as told, window("phone", locale="en-GB") as page:
-        instance, _, link = await stranded(told)
+        instance, _, link = await reconnect_targets(told)
         # A gateway that shows a QR already makes no code.
         await page.route("**/stream*", lambda route: route.fulfill(content_type="text/event-stream", body=""))
 
@@ -125,7 +127,7 @@ async def test_smallest_phone_in_the_dark_without_javascript_shows_the_qr(dsn: s
         waiting(dsn) as told,
         window("small", java_script_enabled=False, color_scheme="dark", locale="es-AR") as page,
     ):
-        _, _, link = await stranded(told)
+        _, _, link = await reconnect_targets(told)
 
         await page.goto(link)
         await page.get_by_role("link", name="Mostrar el código QR").click()

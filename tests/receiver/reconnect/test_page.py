@@ -39,7 +39,7 @@ def waiting(dsn: str, **settings: Any) -> AbstractAsyncContextManager[Story]:
     return story(dsn, speed=1.0, **{**UNHURRIED, **settings})
 
 
-async def stranded(told: Story, **more: Any) -> tuple[Any, str, str]:
+async def reconnect_targets(told: Story, **more: Any) -> tuple[Any, str, str]:
     """Return an instance that was unlinked on the phone, its channel, and the link of its incident."""
     host = await told.fleet.evolution()
     instance = host.add("loja-01")
@@ -89,7 +89,7 @@ async def names(z: Zapwatch, channel: str) -> list[str]:
 
 async def test_one_link_and_one_scan_bring_a_channel_back(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
 
         page = await client.get(link)
         async with aclosing(panels(client, link)) as stream:
@@ -109,7 +109,7 @@ async def test_one_link_and_one_scan_bring_a_channel_back(dsn: str) -> None:
 
 async def test_scan_is_seen_although_the_gateway_tells_nobody(dsn: str) -> None:
     async with waiting(dsn, retry_after=timedelta(hours=1)) as told, browser() as client:
-        instance, _, link = await stranded(told)
+        instance, _, link = await reconnect_targets(told)
 
         async with aclosing(panels(client, link)) as stream:
             instance.webhook = None
@@ -122,7 +122,7 @@ async def test_scan_is_seen_although_the_gateway_tells_nobody(dsn: str) -> None:
 async def test_page_alone_asks_no_gateway(dsn: str) -> None:
     """Messengers open links that they preview."""
     async with waiting(dsn) as told, browser() as client:
-        instance, _, link = await stranded(told)
+        instance, _, link = await reconnect_targets(told)
 
         for _ in range(3):
             assert (await client.get(link)).status_code == 200
@@ -133,7 +133,7 @@ async def test_page_alone_asks_no_gateway(dsn: str) -> None:
 
 async def test_without_javascript_a_button_brings_the_qr_with_the_page(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
         assert "?lang=pt-BR&amp;qr=1" in (await client.get(link)).text
 
         page = await client.get(link, params={"qr": "1"})
@@ -145,7 +145,7 @@ async def test_without_javascript_a_button_brings_the_qr_with_the_page(dsn: str)
 
 async def test_qr_is_renewed_while_the_page_is_open(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
 
         async with aclosing(panels(client, link)) as stream:
             await seen(stream, "qr")
@@ -169,7 +169,7 @@ def _another_qr() -> dict[str, Any]:
 
 async def test_code_to_type_is_given_for_a_number(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
 
         answer = await client.post(
             link, data={"number": "+55 (11) 99999-0000"}, headers={"HX-Request": "true"}
@@ -187,7 +187,7 @@ async def test_code_to_type_is_given_for_a_number(dsn: str) -> None:
 @pytest.mark.parametrize("number", ["", "123", "abc", "1" * 16, "1" * 2000])
 async def test_number_that_is_none_is_answered_in_words(dsn: str, number: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, _, link = await stranded(told)
+        instance, _, link = await reconnect_targets(told)
 
         answer = await client.post(link, data={"number": number}, params={"lang": "en"})
 
@@ -198,7 +198,7 @@ async def test_number_that_is_none_is_answered_in_words(dsn: str, number: str) -
 
 async def test_codes_are_given_seldom(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, _, link = await stranded(told)
+        instance, _, link = await reconnect_targets(told)
         instance.fault = Fault.SERVER_ERROR
         for _ in range(CODES):
             await client.post(link, data={"number": "5511999990000"})
@@ -210,7 +210,7 @@ async def test_codes_are_given_seldom(dsn: str) -> None:
 
 async def test_gateway_that_is_down_is_told_in_words(dsn: str) -> None:
     async with waiting(dsn, probe_timeout=timedelta(seconds=1)) as told, browser() as client:
-        instance, _, link = await stranded(told)
+        instance, _, link = await reconnect_targets(told)
         instance.fault = Fault.HANG
 
         async with aclosing(panels(client, link, lang="en")) as stream:
@@ -222,7 +222,7 @@ async def test_gateway_that_is_down_is_told_in_words(dsn: str) -> None:
 
 async def test_connected_channel_shows_no_qr_and_asks_nobody(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
         instance.come_back()
         await told.z.client.post(f"/channels/{channel}/check")
         await told.becomes(channel, "open")
@@ -242,7 +242,7 @@ def altered(link: str, at: int) -> str:
 
 async def test_forged_links_lead_nowhere(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
         incident = UUID((await told.z.incident(channel))["id"])
         head = link.rpartition("/")[0]
         stranger = ReconnectLinks((bytes(32),), told.z.app.settings.base_url)
@@ -269,7 +269,7 @@ async def test_forged_links_lead_nowhere(dsn: str) -> None:
 
 async def test_link_works_for_three_days_and_no_longer(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, _ = await stranded(told)
+        instance, channel, _ = await reconnect_targets(told)
         incident, links = UUID((await told.z.incident(channel))["id"]), told.z.app.links
         now = datetime.now(UTC)
 
@@ -289,7 +289,7 @@ async def test_link_works_for_three_days_and_no_longer(dsn: str) -> None:
 
 async def test_link_is_for_its_own_channel_and_incident_alone(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, _ = await stranded(told)
+        _, channel, _ = await reconnect_targets(told)
         other = await told.z.channel("loja-02")
         incident, links = UUID((await told.z.incident(channel))["id"]), told.z.app.links
 
@@ -301,7 +301,7 @@ async def test_link_is_for_its_own_channel_and_incident_alone(dsn: str) -> None:
 
 async def test_link_ends_an_hour_after_its_incident(dsn: str, connection: Connection) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
         instance.come_back()
         await told.z.client.post(f"/channels/{channel}/check")
         await told.z.until(lambda: told.z.incidents(channel), lambda all_: all_[0]["resolved_at"] is not None)
@@ -319,7 +319,7 @@ async def test_link_ends_an_hour_after_its_incident(dsn: str, connection: Connec
 
 async def test_removed_channels_link_says_so(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
         async with aclosing(panels(client, link)) as stream:
             await seen(stream, "qr")
             await told.z.client.delete(f"/channels/{channel}")
@@ -360,7 +360,7 @@ async def test_page_is_in_the_readers_language(
 ) -> None:
     async with waiting(dsn) as told:
         tenant = (await told.z.client.post("/tenants", json={"name": "Clínica", "locale": tenants})).json()
-        _, _, link = await stranded(told, tenant_id=tenant["id"])
+        _, _, link = await reconnect_targets(told, tenant_id=tenant["id"])
         headers = {} if accepted is None else {"Accept-Language": accepted}
 
         async with browser(**headers) as client:
@@ -383,7 +383,7 @@ async def test_page_says_why_where_the_reader_can_do_something(
     dsn: str, code: int, reason: str, locale: str, words: str
 ) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
         await told.z.hear(channel, Evolution().update("close", code))
         await told.becomes(channel, "disconnected", reason)
 
@@ -394,7 +394,7 @@ async def test_page_says_why_where_the_reader_can_do_something(
 
 async def test_page_of_a_banned_number_asks_for_no_scan_and_asks_no_gateway(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        instance, channel, link = await stranded(told)
+        instance, channel, link = await reconnect_targets(told)
         await told.z.hear(channel, Evolution().update("close", 403))
         await told.becomes(channel, "disconnected", "banned")
         english = {"lang": "en"}
@@ -417,7 +417,7 @@ async def test_page_of_a_number_that_is_banned_for_a_while_shows_the_qr_for_when
     dsn: str,
 ) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
         await told.z.hear(channel, Evolution().update("close", 402))
         await told.becomes(channel, "disconnected", "banned_temporarily")
 
@@ -427,7 +427,7 @@ async def test_page_of_a_number_that_is_banned_for_a_while_shows_the_qr_for_when
 
 async def test_page_keeps_to_itself_what_only_operators_understand(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
         await told.z.hear(channel, Evolution().event("instance.delete", {"instance": "loja-01"}))
         await told.becomes(channel, "disconnected", "instance_removed")
 
@@ -440,7 +440,7 @@ async def test_page_keeps_to_itself_what_only_operators_understand(dsn: str) -> 
 
 async def test_whoever_comes_too_often_with_a_link_waits(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
 
         answers = [await client.get(link, params={"lang": "en"})]
         while answers[-1].status_code == 200 and len(answers) < 10 * BY_LINK:
@@ -456,7 +456,7 @@ async def test_whoever_comes_too_often_with_a_link_waits(dsn: str) -> None:
 
 async def test_only_so_many_look_at_a_channel_at_once(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, _, link = await stranded(told)
+        _, _, link = await reconnect_targets(told)
         looking = [panels(client, link) for _ in range(STREAMS_OF_LINK)]
         for one in looking:
             await anext(one)
@@ -480,7 +480,7 @@ async def test_openings_are_in_the_channels_history_and_a_replay_knows_nothing_o
     dsn: str, connection: Connection
 ) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, channel, link = await stranded(told)
+        _, channel, link = await reconnect_targets(told)
         incident = (await told.z.incident(channel))["id"]
         before = await told.z.state(channel)
         for _ in range(3):
@@ -501,7 +501,7 @@ async def test_openings_are_in_the_channels_history_and_a_replay_knows_nothing_o
 
 async def test_pages_are_kept_framed_and_told_nowhere(dsn: str) -> None:
     async with waiting(dsn) as told, browser() as client:
-        _, _, link = await stranded(told)
+        _, _, link = await reconnect_targets(told)
 
         answers = [await client.get(link), await client.get(altered(link, 9))]
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from receiver.telemetry.logs import log_unhandled
-from receiver.telemetry.tracebacks import DEPTH, FIRST_FRAMES, LAST_FRAMES, format_error, place_of
+from receiver.telemetry.tracebacks import DEPTH, FIRST_FRAMES, LAST_FRAMES, format_error, location_of
 from tests.receiver.test_secrets import lines  # noqa: F401
 
 VALUE = "+5511999990000"
@@ -36,7 +36,7 @@ def test_frames_name_file_line_function_and_source() -> None:
     assert ", in fail\n    raise error\n" in formatted
     assert formatted.splitlines()[-1] == "KeyError"
     assert VALUE not in formatted
-    assert place_of(error).startswith("tests/receiver/telemetry/test_tracebacks.py:")
+    assert location_of(error).startswith("tests/receiver/telemetry/test_tracebacks.py:")
 
 
 def test_type_of_another_package_is_named_with_its_module() -> None:
