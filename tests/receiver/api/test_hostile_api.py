@@ -602,7 +602,7 @@ async def answering(answer: bytes, drip: bool = False) -> AsyncIterator[str]:
             for n in range(len(answer) if drip else 1):
                 writer.write(answer[n : n + 1] if drip else answer)
                 await writer.drain()
-                await asyncio.sleep(0.2 if drip else 0)
+                await asyncio.sleep(0.2 if drip else 0)  # a gateway that is slow, but never silent
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:

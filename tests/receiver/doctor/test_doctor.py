@@ -73,7 +73,7 @@ class Gateway:
         """Answer Evolution's webhook/find and W-API's fetch-instance."""
         self.busy += 1
         self.busiest = max(self.busiest, self.busy)
-        await asyncio.sleep(self.latency)
+        await asyncio.sleep(self.latency)  # the gateway's own
         self.busy -= 1
         instance = request.path_params.get("instance") or request.query_params["instanceId"]
         key = request.headers.get("apikey") or request.headers["Authorization"]

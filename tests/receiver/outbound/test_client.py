@@ -160,18 +160,20 @@ async def test_calls_that_hang_hold_up_no_other_origin(client: Client) -> None:
         await asyncio.wait(calls)
 
 
+async def drip(exchange: Exchange, drop: bytes) -> None:
+    while True:
+        await exchange.send(drop)
+        await asyncio.sleep(0.02)  # a gateway that is slow, but never silent
+
+
 async def drip_body(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    while True:
-        await exchange.send(b" ")
-        await asyncio.sleep(0.02)
+    await drip(exchange, b" ")
 
 
 async def drip_head(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nX: ")
-    while True:
-        await exchange.send(b"x")
-        await asyncio.sleep(0.02)
+    await drip(exchange, b"x")
 
 
 async def only_head(exchange: Exchange) -> None:
