@@ -50,6 +50,8 @@ WEBHOOK_PATH = [
 """What a webhook passes through on its way into the database."""
 UNTYPED = 4
 """How often the product says `Any`; each place says why."""
+SLEEPS = 12
+"""How often tests may sleep; each place says why no condition can be awaited instead."""
 FORGETTING = {("db/history/retention.py", "forget_events")}
 """The one statement elsewhere that deletes events: those that a snapshot has taken in."""
 
@@ -176,3 +178,15 @@ def test_only_one_module_imports_httpx() -> None:
     }
 
     assert importing == {"receiver/outbound/client.py"}
+
+
+def test_tests_sleep_seldom_and_say_why() -> None:
+    sleeps = [
+        line.strip()
+        for path in (ROOT / "tests").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"\b(?:asyncio|anyio|time)\.sleep\(", line)
+    ]
+
+    assert len(sleeps) <= SLEEPS
+    assert [line for line in sleeps if "  # " not in line] == []

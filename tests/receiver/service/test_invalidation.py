@@ -234,8 +234,7 @@ async def test_what_was_read_while_something_else_was_forgotten_is_remembered(
         tokens = Tokens(pool)
         _, token = await register_gateway(connection, Vault([KEY]), "wapi", "http://wapi.example", "k", None)
         reading = asyncio.create_task(tokens.resolve("wapi", token))
-        for _ in range(3):
-            await asyncio.sleep(0)  # lets it begin, and the lookup that it shares with others
+        await let_tasks_run(3)  # it, and the lookup that it shares with others
 
         tokens.forget(uuid4())
         found = await reading
