@@ -11,7 +11,7 @@ from bench.population import CYCLE, DEADLINES, Population
 from bench.table import Figure, at_most, percentile
 from db.connection.types import Connection
 from db.queries import sql
-from db.reads.channels import count_channels
+from db.reads.counts import count_channels
 from db.reconcile.check_jobs import PAGE
 from db.reconcile.claims import claim_deadlines
 from receiver.reconcile.deadlines import AT_ONCE

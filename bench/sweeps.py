@@ -21,7 +21,7 @@ from db.connection.types import Connection, Pool
 from db.ingest.apply import apply
 from db.ingest.entry import Entry, Source
 from db.ingest.writer import Writer
-from db.registry.channels import register_gateway
+from db.registry.gateways import register_gateway
 from db.registry.imports import CHUNK, ListedInstance, register_instances
 from db.vault import KEY_BYTES, Vault
 from receiver.jobs.loop import LoopRunner

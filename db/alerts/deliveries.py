@@ -10,10 +10,9 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from db.alerts.destinations import UnknownDestination
-from db.connection.tenant_scope import writing
+from db.connection.tenant_scope import reading, writing
 from db.connection.types import Pool, Record
 from db.queries import sql
-from db.reads.channels import reading
 
 TESTED_EVERY: Final = timedelta(seconds=10)
 """Between two tests of one destination, by all replicas together: each makes us send something."""

@@ -10,10 +10,9 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from db.connection.json_columns import dump, load
-from db.connection.tenant_scope import writing
+from db.connection.tenant_scope import reading, writing
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
-from db.reads.channels import reading
 from db.registry.tenants import UnknownTenant
 from db.vault import Vault, VaultError
 

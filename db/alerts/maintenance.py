@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from db.connection.tenant_scope import writing
+from db.connection.tenant_scope import reading, writing
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
-from db.reads.channels import reading
 
 
 class UnknownWindow(Exception):

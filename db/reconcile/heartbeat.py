@@ -5,7 +5,7 @@ from typing import Final
 
 from db.connection.types import Connection
 from db.queries import sql
-from db.reads.channels import read_oldest_due
+from db.reads.counts import read_oldest_due
 
 PATIENCE: Final = timedelta(minutes=1)
 """How long what is due may wait while everything works."""

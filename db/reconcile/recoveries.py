@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, Self
 from uuid import UUID
 
 from db.codec.channel import reason_of, state_of
+from db.connection.tenant_scope import reading
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
-from db.reads.channels import reading
 from db.reconcile.claims import Claim, ProbeTarget
 from statemachine.model import Reason, State
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from db.connection.types import Connection
 from db.queries import sql
-from db.registry.channels import gateway_identity
+from db.registry.gateways import gateway_identity
 from db.registry.tokens import create_gateway_token, hash_token
 from db.vault import Vault, VaultError
 

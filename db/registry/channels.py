@@ -6,29 +6,19 @@ alone: here a change that affects them makes the channel due, and the caller has
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 from uuid import UUID, uuid4
 
 from db.connection.json_columns import dump, load, merge_patch
 from db.connection.types import Connection, Record
 from db.queries import sql
-from db.registry.address import normalise
-from db.registry.tenants import Tenant, UnknownTenant, create_tenant
-from db.registry.tokens import create_channel_token, create_gateway_token
+from db.registry.gateways import Duplicate, gateway_at
+from db.registry.tenants import tenant_for
+from db.registry.tokens import create_channel_token
 from db.vault import Vault
 
 
 class UnknownChannel(Exception):
     """There is no such channel, or not for this tenant."""
-
-
-class Duplicate(Exception):
-    """It is registered already, as `id` of tenant `tenant_id`."""
-
-    def __init__(self, id: UUID, tenant_id: UUID | None = None) -> None:
-        super().__init__(str(id))
-        self.id: Final = id
-        self.tenant_id: Final = tenant_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +50,6 @@ def channel_identity(channel_id: UUID) -> str:
     return f"channel:{channel_id}"
 
 
-def gateway_identity(gateway_id: UUID) -> str:
-    """Return what a gateway's key is sealed for."""
-    return f"gateway:{gateway_id}"
-
-
 async def register_channel(connection: Connection, vault: Vault, new: ChannelSpec) -> tuple[UUID, str]:
     """Return the new channel's id and its webhook token, making tenant and gateway when they are needed.
 
@@ -72,7 +57,7 @@ async def register_channel(connection: Connection, vault: Vault, new: ChannelSpe
     """
     async with connection.transaction():
         tenant_id = await tenant_for(connection, new.tenant_id)
-        gateway = await _gateway_at(connection, new.provider, new.api_url)
+        gateway = await gateway_at(connection, new.provider, new.api_url)
         await _expect_free(connection, gateway["id"], new.instance)
         channel_id = uuid4()
         key = _sealed(vault, new.api_key, channel_identity(channel_id))
@@ -93,55 +78,6 @@ async def register_channel(connection: Connection, vault: Vault, new: ChannelSpe
         configured = gateway["base_url"] != "" and (key is not None or gateway["keyed"])
         await connection.execute(sql.insert_state, channel_id, tenant_id, configured)
         return channel_id, await create_channel_token(connection, channel_id, revoke_others=False)
-
-
-async def register_gateway(
-    connection: Connection, vault: Vault, provider: str, base_url: str, api_key: str, name: str | None
-) -> tuple[UUID, str]:
-    """Return the gateway's id and its webhook token; one that only channels had made is taken over.
-
-    Raises `Duplicate` when somebody registered it before, and `AddressError`.
-    """
-    async with connection.transaction():
-        gateway = await _gateway_at(connection, provider, base_url)
-        gateway_id: UUID = gateway["id"]
-        if await connection.fetchval(sql.gateway_registered, gateway_id):
-            raise Duplicate(gateway_id)
-        key = vault.seal(api_key, gateway_identity(gateway_id))
-        await connection.execute(sql.update_gateway, gateway_id, name, key)
-        await connection.execute(sql.probe_gateway_channels, gateway_id)
-        return gateway_id, await create_gateway_token(connection, gateway_id, revoke_others=False)
-
-
-async def ensure_gateway(
-    connection: Connection, vault: Vault, provider: str, base_url: str, api_key: str | None
-) -> tuple[UUID, str | None]:
-    """Return the gateway at an address, made if need be, with this key kept; and its webhook token if new.
-
-    Without a key it keeps what it has. Raises `AddressError`.
-    """
-    async with connection.transaction():
-        gateway = await _gateway_at(connection, provider, base_url)
-        gateway_id: UUID = gateway["id"]
-        is_new = not await connection.fetchval(sql.gateway_registered, gateway_id)
-        if api_key is not None:
-            key = vault.seal(api_key, gateway_identity(gateway_id))
-            await connection.execute(sql.update_gateway_key, gateway_id, key)
-            await connection.execute(sql.probe_gateway_channels, gateway_id)
-        token = await create_gateway_token(connection, gateway_id, revoke_others=False) if is_new else None
-        return gateway_id, token
-
-
-async def gateway_to_list(
-    connection: Connection, vault: Vault, gateway_id: UUID
-) -> tuple[str, str, str | None] | None:
-    """Return provider, address and key of a gateway, None when there is none; raise `VaultError`."""
-    row = await connection.fetchrow(sql.gateway_to_list, gateway_id)
-    if row is None:
-        return None
-    sealed = row["api_key"]
-    key = None if sealed is None else vault.open(sealed, gateway_identity(gateway_id)).decode()
-    return row["provider"], row["base_url"], key
 
 
 async def change_channel(
@@ -199,26 +135,6 @@ def _sealed(vault: Vault, key: str | None, identity: str) -> bytes | None:
     return None if key is None else vault.seal(key, identity)
 
 
-async def tenant_for(connection: Connection, tenant_id: UUID | None) -> UUID:
-    """Return the tenant, or without one the tenant `default`, made if need be; raise `UnknownTenant`."""
-    if tenant_id is not None:
-        if not await connection.fetchval(sql.tenant_exists, tenant_id):
-            raise UnknownTenant
-        return tenant_id
-    found: UUID | None = await connection.fetchval(sql.find_default_tenant)
-    if found is not None:
-        return found
-    await connection.execute(sql.lock_default_tenant)
-    found = await connection.fetchval(sql.find_default_tenant)
-    return found or await create_tenant(connection, Tenant("default", "pt-BR", "America/Sao_Paulo", {}))
-
-
-async def _gateway_at(connection: Connection, provider: str, address: str | None) -> Record:
-    row = await connection.fetchrow(sql.upsert_gateway, provider, normalise(provider, address))
-    assert row is not None
-    return row
-
-
 async def _expect_free(connection: Connection, gateway_id: UUID, instance: str) -> None:
     await connection.execute(sql.release_instances, gateway_id, [instance])
     taken = await connection.fetchrow(sql.find_channels_of_instances, [gateway_id], [instance])
@@ -234,7 +150,7 @@ async def _lock(connection: Connection, channel_id: UUID, tenant_id: UUID | None
 
 
 async def _move(connection: Connection, channel: Record, address: str | None) -> UUID:
-    gateway = await _gateway_at(connection, channel["provider"], address)
+    gateway = await gateway_at(connection, channel["provider"], address)
     gateway_id: UUID = gateway["id"]
     if gateway_id != channel["gateway_id"] and channel["instance"] is not None:
         await _expect_free(connection, gateway_id, channel["instance"])

@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 
 from db.connection.types import Connection, Record
 from db.queries import sql
-from db.registry.channels import channel_identity, tenant_for
+from db.registry.channels import channel_identity
+from db.registry.tenants import tenant_for
 from db.registry.tokens import hash_token
 from db.vault import Vault, VaultError
 

@@ -53,3 +53,17 @@ async def change_tenant(connection: Connection, tenant_id: UUID, patch: Patch) -
 
 def _columns(tenant: Tenant) -> tuple[str, str, str, str]:
     return tenant.name, tenant.locale, tenant.time_zone, dump(tenant.defaults)
+
+
+async def tenant_for(connection: Connection, tenant_id: UUID | None) -> UUID:
+    """Return the tenant, or without one the tenant `default`, made if need be; raise `UnknownTenant`."""
+    if tenant_id is not None:
+        if not await connection.fetchval(sql.tenant_exists, tenant_id):
+            raise UnknownTenant
+        return tenant_id
+    found: UUID | None = await connection.fetchval(sql.find_default_tenant)
+    if found is not None:
+        return found
+    await connection.execute(sql.lock_default_tenant)
+    found = await connection.fetchval(sql.find_default_tenant)
+    return found or await create_tenant(connection, Tenant("default", "pt-BR", "America/Sao_Paulo", {}))

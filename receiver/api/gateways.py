@@ -7,10 +7,10 @@ from uuid import UUID
 from pydantic import Field
 from starlette.responses import Response
 
-from db.reads import channels as reads
+from db.reads.gateways import list_gateways, read_gateway
 from db.reconcile.check_jobs import start_check
-from db.registry import channels as registry
 from db.registry.address import AddressError
+from db.registry.gateways import Duplicate, gateway_to_list, register_gateway
 from db.registry.tenants import UnknownTenant
 from db.vault import VaultError
 from receiver.api import views
@@ -40,14 +40,14 @@ async def create(call: Call) -> Response:
     app = call.app
     try:
         async with app.pool.acquire() as connection:
-            gateway_id, token = await registry.register_gateway(
+            gateway_id, token = await register_gateway(
                 connection, app.vault, body.provider, body.base_url, body.api_key, body.name
             )
     except AddressError as error:
         raise Invalid([FieldProblem("/base_url", str(error))]) from None
-    except registry.Duplicate as duplicate:
+    except Duplicate as duplicate:
         raise Conflict("This gateway is registered already.", duplicate.id) from None
-    found = await reads.read_gateway(app.pool, None, gateway_id)
+    found = await read_gateway(app.pool, None, gateway_id)
     assert found is not None
     webhook_url = f"{app.settings.base_url}/webhooks/{body.provider}/{token}"
     headers = {"Location": f"/gateways/{gateway_id}", "Cache-Control": "no-store"}
@@ -81,7 +81,7 @@ async def _listable(call: Call, gateway_id: UUID) -> tuple[str, str, str]:
     """Return provider, address and key of a gateway."""
     try:
         async with call.app.pool.acquire() as connection:
-            found = await registry.gateway_to_list(connection, call.app.vault, gateway_id)
+            found = await gateway_to_list(connection, call.app.vault, gateway_id)
     except VaultError as error:
         raise Conflict(f"The gateway's key can't be opened ({error}); give it again.") from None
     if found is None:
@@ -96,13 +96,13 @@ async def index(call: Call) -> Response:
     """List gateways."""
     query = Query(call.request)
     limit, after = query.limit(), query.after_id()
-    rows = await reads.list_gateways(call.app.pool, call.tenant_id, after, limit + 1)
+    rows = await list_gateways(call.app.pool, call.tenant_id, after, limit + 1)
     return Json(page(rows, limit, views.gateway, lambda found: [found.row["id"]]))
 
 
 async def show(call: Call) -> Response:
     """Show one gateway."""
-    found = await reads.read_gateway(call.app.pool, call.tenant_id, call.id())
+    found = await read_gateway(call.app.pool, call.tenant_id, call.id())
     if found is None:
         raise NotFound("There is no such gateway.")
     return Json(views.gateway(found))

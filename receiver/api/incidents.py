@@ -5,7 +5,7 @@ from typing import Final
 from starlette.responses import Response
 
 from db.connection.types import Record
-from db.reads import channels as reads
+from db.reads.incidents import IncidentFilter, list_incidents, read_incident
 from db.reconcile import gateway_health
 from receiver.api import views
 from receiver.api.endpoint import Call, Json, Operation
@@ -19,7 +19,7 @@ async def index(call: Call) -> Response:
     """List incidents, newest first; all of them unless a status is asked for."""
     query = Query(call.request)
     status = query.word("status", ("open", "resolved", "all"))
-    wanted = reads.IncidentFilter(
+    wanted = IncidentFilter(
         open={"open": True, "resolved": False}.get(status or "all"),
         tenant_id=query.id("tenant_id"),
         channel_id=query.id("channel_id"),
@@ -29,7 +29,7 @@ async def index(call: Call) -> Response:
         until=query.time("until"),
     )
     limit, before = query.limit(), query.before_time()
-    rows = await reads.list_incidents(call.app.pool, call.tenant_id, wanted, before, limit + 1)
+    rows = await list_incidents(call.app.pool, call.tenant_id, wanted, before, limit + 1)
     return Json(page(rows, limit, views.incident, lambda row: [row["started_at"], row["id"]]))
 
 
@@ -62,7 +62,7 @@ async def _read(call: Call) -> Record:
 
 
 async def _find(call: Call) -> Record | None:
-    return await reads.read_incident(call.app.pool, call.tenant_id, call.id())
+    return await read_incident(call.app.pool, call.tenant_id, call.id())
 
 
 def _unknown() -> NotFound:

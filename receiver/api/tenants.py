@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from db.connection.json_columns import merge_patch
-from db.reads import channels as reads
+from db.reads.tenants import list_tenants
 from db.registry import tenants
 from receiver.api import views
 from receiver.api.body import Body, Metadata, Name, read
@@ -56,7 +56,7 @@ async def index(call: Call) -> Response:
     """List tenants."""
     query = Query(call.request)
     limit, after = query.limit(), query.after_id()
-    rows = await reads.list_tenants(call.app.pool, call.tenant_id, after, limit + 1)
+    rows = await list_tenants(call.app.pool, call.tenant_id, after, limit + 1)
     return Json(page(rows, limit, views.tenant, lambda row: [row["id"]]))
 
 
@@ -93,7 +93,7 @@ async def change(call: Call) -> Response:
 async def _shown(call: Call, tenant_id: UUID) -> dict[str, object]:
     if call.tenant_id not in (None, tenant_id):
         raise _unknown()
-    rows = await reads.list_tenants(call.app.pool, tenant_id, None, 1)
+    rows = await list_tenants(call.app.pool, tenant_id, None, 1)
     if not rows:
         raise _unknown()
     return views.tenant(rows[0])

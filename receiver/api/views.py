@@ -8,7 +8,8 @@ from db.codec.channel import reason_of, state_of
 from db.codec.rules import rules_of
 from db.connection.json_columns import load
 from db.connection.types import Record
-from db.reads.channels import ChannelRow, GatewayRow
+from db.reads.channels import ChannelRow
+from db.reads.gateways import GatewayRow
 from receiver.i18n.reasons import reason_text
 from receiver.providers import RECOVERY_SUPPORT
 from statemachine.model import Monitoring, Rules, Status

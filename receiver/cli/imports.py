@@ -172,7 +172,7 @@ async def _register(
     bar: TaskID,
 ) -> tuple[UUID, int, str | None]:
     from db.connection.invalidation import notify
-    from db.registry.channels import ensure_gateway
+    from db.registry.gateways import ensure_gateway
     from receiver.providers import MANAGED
     from receiver.provisioning.instances import register
 

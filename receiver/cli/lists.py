@@ -8,7 +8,8 @@ import click
 from rich.table import Table
 
 from db.connection.types import Pool
-from db.reads import channels as reads
+from db.reads.channels import ChannelFilter, list_channels
+from db.reads.incidents import IncidentFilter, list_incidents
 from receiver.api import views
 from receiver.api.channels.channels import SHOWN_STATES
 from receiver.cli.command import run, settings_of, settings_options, with_pool
@@ -24,12 +25,12 @@ PAGE: Final = 500
 @settings_options("database_url", "data_dir")
 def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options: str | None) -> None:
     """Show the channels and their states."""
-    wanted = reads.ChannelFilter(state=state, tenant_id=tenant_id)
+    wanted = ChannelFilter(state=state, tenant_id=tenant_id)
 
     async def work(pool: Pool) -> list[dict[str, object]]:
         shown: list[dict[str, object]] = []
         after = None
-        while rows := await reads.list_channels(pool, None, wanted, after, PAGE):
+        while rows := await list_channels(pool, None, wanted, after, PAGE):
             shown += [views.channel_in_list(row) for row in rows]
             after = rows[-1].row["channel_id"]
         return shown
@@ -67,10 +68,10 @@ def _part(value: object) -> Mapping[str, object]:
 @settings_options("database_url", "data_dir")
 def incidents(status: str, tenant_id: UUID | None, limit: int, as_json: bool, **options: str | None) -> None:
     """Show incidents, newest first."""
-    wanted = reads.IncidentFilter(open={"open": True, "resolved": False}.get(status), tenant_id=tenant_id)
+    wanted = IncidentFilter(open={"open": True, "resolved": False}.get(status), tenant_id=tenant_id)
 
     async def work(pool: Pool) -> list[dict[str, object]]:
-        return [views.incident(row) for row in await reads.list_incidents(pool, None, wanted, None, limit)]
+        return [views.incident(row) for row in await list_incidents(pool, None, wanted, None, limit)]
 
     shown = run(with_pool(settings_of(options), work))
     if as_json:

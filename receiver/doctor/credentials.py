@@ -1,7 +1,7 @@
 """Whether the keys that gateways are asked with can be unseal, are taken, and can be sent."""
 
 from db.diagnosis import Finding, about, problem
-from db.registry.channels import gateway_identity
+from db.registry.gateways import gateway_identity
 from receiver.doctor.installation import Installation, is_carried, key_of, unseal
 from receiver.settings import variable
 from statemachine.model import Reason

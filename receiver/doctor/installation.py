@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from db import diagnosis
 from db.connection.types import Connection
 from db.diagnosis import Finding, WatchedChannel, WatchedGateway, about, problem
-from db.registry.channels import channel_identity, gateway_identity
+from db.registry.channels import channel_identity
+from db.registry.gateways import gateway_identity
 from db.vault import Vault, VaultError, kept_keys
 from receiver.outbound.client import Client
 from receiver.providers import PROVIDERS

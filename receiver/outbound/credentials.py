@@ -2,7 +2,8 @@
 
 from db.reconcile.claims import ProbeTarget
 from db.reconcile.webhook_registrations import WebhookRegistration
-from db.registry.channels import channel_identity, gateway_identity
+from db.registry.channels import channel_identity
+from db.registry.gateways import gateway_identity
 from db.vault import Vault, VaultError
 
 

@@ -30,7 +30,7 @@ from db.reconcile.bulk_probes import (
     settle_bulk_probe,
 )
 from db.reconcile.claims import release_probes
-from db.registry.channels import gateway_identity
+from db.registry.gateways import gateway_identity
 from db.vault import Vault, VaultError
 from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered

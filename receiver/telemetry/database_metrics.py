@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from db.connection.types import Pool
-from db.reads.channels import ChannelCount, OldestDue, count_channels, read_oldest_due
+from db.reads.counts import ChannelCount, OldestDue, count_channels, read_oldest_due
 from db.reconcile.gateway_health import count_gateways
 from receiver.providers import PROVIDERS
 from statemachine.gateway import Health

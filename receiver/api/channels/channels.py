@@ -7,10 +7,21 @@ from uuid import UUID
 from pydantic import Field
 from starlette.responses import Response
 
-from db.reads import channels as reads
+from db.reads.channels import ChannelFilter, ChannelRow, list_channels, list_events
+from db.reads.incidents import list_channel_incidents
 from db.reconcile import recoveries
-from db.registry import channels as registry
 from db.registry.address import AddressError
+from db.registry.channels import (
+    ChannelSpec,
+    ChannelUpdate,
+    UnknownChannel,
+    change_channel,
+    pause_channel,
+    register_channel,
+    remove_channel,
+    resume_channel,
+)
+from db.registry.gateways import Duplicate
 from db.registry.tenants import UnknownTenant
 from receiver.api import views
 from receiver.api.body import Address, Body, Id, Key, Metadata, Name, read
@@ -48,7 +59,7 @@ class ChannelPatch(Body):
 async def create(call: Call) -> Response:
     """Register a channel; its webhook address is shown now and never again."""
     body = await read(call.request, NewChannel)
-    new = registry.ChannelSpec(
+    new = ChannelSpec(
         provider=body.provider,
         instance=body.instance,
         api_url=body.api_url,
@@ -58,7 +69,7 @@ async def create(call: Call) -> Response:
         metadata=body.metadata.given(),
     )
     async with call.app.pool.acquire() as connection:
-        channel_id, token = await _refused(call, registry.register_channel(connection, call.app.vault, new))
+        channel_id, token = await _refused(call, register_channel(connection, call.app.vault, new))
     webhook_url = f"{call.app.settings.base_url}/webhooks/{body.provider}/{token}"
     shown = views.channel(await _read(call, channel_id))
     return Json({**shown, "id": channel_id, "webhook_url": webhook_url}, 201, _uncached(channel_id))
@@ -67,7 +78,7 @@ async def create(call: Call) -> Response:
 async def index(call: Call) -> Response:
     """List channels."""
     query = Query(call.request)
-    wanted = reads.ChannelFilter(
+    wanted = ChannelFilter(
         state=query.word("state", SHOWN_STATES),
         with_incident=query.word("incident", ("open",)) is not None,
         tenant_id=query.id("tenant_id"),
@@ -75,7 +86,7 @@ async def index(call: Call) -> Response:
         q=query.text("q"),
     )
     limit, after = query.limit(), query.after_id()
-    rows = await reads.list_channels(call.app.pool, call.tenant_id, wanted, after, limit + 1)
+    rows = await list_channels(call.app.pool, call.tenant_id, wanted, after, limit + 1)
     return Json(page(rows, limit, views.channel_in_list, lambda found: [found.row["channel_id"]]))
 
 
@@ -92,7 +103,7 @@ async def state(call: Call) -> Response:
 async def change(call: Call) -> Response:
     """Change name, address, key and metadata of a channel; metadata is merged (RFC 7396)."""
     channel_id, body = call.id(), await read(call.request, ChannelPatch)
-    change = registry.ChannelUpdate(
+    change = ChannelUpdate(
         given=frozenset(body.model_fields_set),
         name=body.name,
         api_url=body.api_url,
@@ -102,7 +113,7 @@ async def change(call: Call) -> Response:
     async with call.app.pool.acquire() as connection:
         has_moved = await _refused(
             call,
-            registry.change_channel(connection, call.app.vault, channel_id, change, call.tenant_id),
+            change_channel(connection, call.app.vault, channel_id, change, call.tenant_id),
         )
     if has_moved:
         await call.app.tokens.forget_everywhere(channel_id)
@@ -113,7 +124,7 @@ async def delete(call: Call) -> Response:
     """Delete a channel; its history stays, its open incident resolves and nobody is told."""
     channel_id = call.id()
     async with call.app.pool.acquire() as connection:
-        await _refused(call, registry.remove_channel(connection, channel_id, call.tenant_id))
+        await _refused(call, remove_channel(connection, channel_id, call.tenant_id))
     await call.app.tokens.forget_everywhere(channel_id)
     await call.app.operator_signals.apply_now(channel_id)
     return Response(status_code=204)
@@ -123,7 +134,7 @@ async def pause(call: Call) -> Response:
     """Have a channel neither probed nor told about."""
     channel_id = call.id()
     async with call.app.pool.acquire() as connection:
-        await _refused(call, registry.pause_channel(connection, channel_id, call.tenant_id))
+        await _refused(call, pause_channel(connection, channel_id, call.tenant_id))
     return await _settled(call, channel_id)
 
 
@@ -131,7 +142,7 @@ async def resume(call: Call) -> Response:
     """End a pause."""
     channel_id = call.id()
     async with call.app.pool.acquire() as connection:
-        await _refused(call, registry.resume_channel(connection, channel_id, call.tenant_id))
+        await _refused(call, resume_channel(connection, channel_id, call.tenant_id))
     return await _settled(call, channel_id)
 
 
@@ -139,7 +150,7 @@ async def events(call: Call) -> Response:
     """List a channel's events, newest first."""
     query = Query(call.request)
     limit, before = query.limit(), query.before_number()
-    rows = await reads.list_events(call.app.pool, call.tenant_id, call.id(), before, limit + 1)
+    rows = await list_events(call.app.pool, call.tenant_id, call.id(), before, limit + 1)
     if rows is None:
         raise _unknown()
     return Json(page(rows, limit, views.event, lambda row: [row["id"]]))
@@ -149,15 +160,13 @@ async def incidents(call: Call) -> Response:
     """List a channel's incidents that are open or began within some days, newest first."""
     query = Query(call.request)
     within, limit, before = query.days("days", 7), query.limit(), query.before_time()
-    rows = await reads.list_channel_incidents(
-        call.app.pool, call.tenant_id, call.id(), within, before, limit + 1
-    )
+    rows = await list_channel_incidents(call.app.pool, call.tenant_id, call.id(), within, before, limit + 1)
     if rows is None:
         raise _unknown()
     return Json(page(rows, limit, views.incident, lambda row: [row["started_at"], row["id"]]))
 
 
-async def _read(call: Call, channel_id: UUID) -> reads.ChannelRow:
+async def _read(call: Call, channel_id: UUID) -> ChannelRow:
     found = await call.app.channels.find((call.tenant_id, channel_id))
     if found is None:
         raise _unknown()
@@ -180,13 +189,13 @@ async def _refused(call: Call, work: Awaitable[Result]) -> Result:
     """Await a write and turn its refusals into answers."""
     try:
         return await work
-    except registry.UnknownChannel:
+    except UnknownChannel:
         raise _unknown() from None
     except UnknownTenant:
         raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
     except AddressError as error:
         raise Invalid([FieldProblem("/api_url", str(error))]) from None
-    except registry.Duplicate as duplicate:
+    except Duplicate as duplicate:
         visible = call.tenant_id in (None, duplicate.tenant_id)
         detail = "This instance of this gateway is registered already."
         raise Conflict(detail, duplicate.id if visible else None) from None

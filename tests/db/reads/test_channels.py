@@ -7,15 +7,10 @@ import pytest
 
 from db.connection.json_columns import load
 from db.connection.pool import open_pool
+from db.connection.tenant_scope import reading
 from db.connection.types import Connection, Pool
-from db.reads.channels import (
-    ChannelFilter,
-    IncidentFilter,
-    list_channels,
-    list_incidents,
-    read_channel,
-    reading,
-)
+from db.reads.channels import ChannelFilter, list_channels, read_channel
+from db.reads.incidents import IncidentFilter, list_incidents
 from db.registry.channels import ChannelSpec, register_channel
 from db.registry.tenants import Tenant, create_tenant
 from db.vault import Vault

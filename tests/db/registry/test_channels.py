@@ -11,7 +11,6 @@ from db.connection.types import Connection
 from db.registry.channels import (
     ChannelSpec,
     ChannelUpdate,
-    Duplicate,
     UnknownChannel,
     change_channel,
     pause_channel,
@@ -19,6 +18,7 @@ from db.registry.channels import (
     remove_channel,
     resume_channel,
 )
+from db.registry.gateways import Duplicate
 from db.registry.tenants import Tenant, UnknownTenant, change_tenant, create_tenant
 from db.vault import Vault
 from tests.conftest import connected

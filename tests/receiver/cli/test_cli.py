@@ -17,7 +17,8 @@ from db.connection.pool import open_pool
 from db.connection.types import Connection, Pool
 from db.embedded.server import run_embedded
 from db.migrate import migrate
-from db.registry.channels import ChannelSpec, register_channel, register_gateway
+from db.registry.channels import ChannelSpec, register_channel
+from db.registry.gateways import register_gateway
 from db.registry.tokens import hash_token
 from db.vault import Vault
 from receiver.http.auth import Tokens

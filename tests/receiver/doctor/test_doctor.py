@@ -32,7 +32,8 @@ from db.connection.types import Connection
 from db.diagnosis import Finding, Severity, note, problem
 from db.embedded.server import run_embedded
 from db.migrate import migrate
-from db.registry.channels import ChannelSpec, register_channel, register_gateway
+from db.registry.channels import ChannelSpec, register_channel
+from db.registry.gateways import register_gateway
 from db.registry.tokens import create_channel_token
 from db.vault import Vault
 from receiver.doctor import (

@@ -9,7 +9,8 @@ import pytest
 
 from db.connection.pool import open_pool
 from db.connection.types import Connection, Pool
-from db.registry.channels import ChannelSpec, register_channel, register_gateway, remove_channel
+from db.registry.channels import ChannelSpec, register_channel, remove_channel
+from db.registry.gateways import register_gateway
 from db.registry.tokens import create_channel_token, create_operator_token, hash_token, make_token
 from db.vault import Vault
 from receiver.http.auth import Tokens, first_token

@@ -10,7 +10,8 @@ import pytest
 
 from db.connection.pool import connect, open_pool
 from db.connection.types import Connection
-from db.registry.channels import register_gateway, remove_channel
+from db.registry.channels import remove_channel
+from db.registry.gateways import register_gateway
 from db.vault import Vault
 from receiver.http.auth import Tokens
 from receiver.sandbox import open_fleet

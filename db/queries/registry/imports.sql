@@ -1,0 +1,48 @@
+-- name: lock_gateway
+-- A gateway's row, held until the end of the transaction, so that registrations on it follow one another.
+select from zapwatch_gateways where id = $1 for no key update;
+
+-- name: import_notification_channels
+-- Makes the channels that applications see, of instances that a gateway lists.
+insert into notification_channels (id, tenant_id, provider, phone_number, profile_name)
+select u.id, $1, $2, u.phone, u.profile from unnest($3::uuid[], $4::text[], $5::text[]) as u (id, phone, profile);
+
+-- name: import_channels
+-- Registers the channels of listed instances with us.
+insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key, listed_key_hash)
+select u.id, $1, $2, $3, u.instance, u.name, u.api_key, u.hash
+from unnest($4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::bytea[]) as u (id, instance, name, api_key, hash);
+
+-- name: listed_keys
+-- The sealed keys of the channels that instances of a gateway are, and hashes of those that it listed before.
+select channel_id, instance, api_key, listed_key_hash from zapwatch_channels
+where gateway_id = $1 and instance = any ($2::text[]) and not removed;
+
+-- name: note_listed_keys
+-- Note which keys a gateway lists for its channels, and give them to those whose key is still as it was read; their
+-- state rows are held first, as apply does.
+with held as (
+  select channel_id from zapwatch_states where channel_id = any ($1::uuid[]) order by channel_id for no key update
+)
+update zapwatch_channels c
+set api_key = coalesce(u.api_key, c.api_key), listed_key_hash = u.hash
+from unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[]) as u (channel_id, read, api_key, hash)
+join held using (channel_id)
+where c.channel_id = u.channel_id and c.api_key = u.read;
+
+-- name: probe_channels
+-- Have channels looked at and probed now, those that are probed at all.
+with due as (
+  select channel_id from zapwatch_states where channel_id = any ($1::uuid[]) and probe_due_at is not null
+  order by channel_id for no key update
+)
+update zapwatch_states s set due_at = now(), probe_due_at = now() from due where s.channel_id = due.channel_id;
+
+-- name: import_states
+-- Gives listed channels their state, unknown, and a first probe when they can be probed; one with an owner was open once.
+insert into zapwatch_states (channel_id, tenant_id, memory, probe_due_at)
+select u.id, $1, case when u.has_been_open then '{"has_been_open": true}' else '{}' end::jsonb,
+  case when g.base_url <> '' and coalesce(c.api_key, g.api_key) is not null then now() end
+from unnest($2::uuid[], $3::boolean[]) as u (id, has_been_open)
+join zapwatch_channels c on c.channel_id = u.id
+join zapwatch_gateways g on g.id = c.gateway_id;
