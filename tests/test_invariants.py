@@ -133,7 +133,7 @@ def test_only_apply_uses_statements_that_write_state_events_or_incidents() -> No
         assert set(written) <= BESIDE_THE_STATE, name
 
 
-def test_only_gateways_uses_statements_that_write_gateways_health_or_incidents() -> None:
+def test_only_gateway_health_uses_statements_that_write_gateways_health_or_incidents() -> None:
     writing = {name for name, statement in sql.statements.items() if HEALTH.search(statement)}
 
     using = {

@@ -1,4 +1,4 @@
-"""Rows for the API, the command line and the dashboard; reads only.
+"""Rows for the API, the command line and the pages; reads only.
 
 A reader of one tenant runs in a transaction with row security narrowed to it, and every statement names the
 tenant besides: one of both may be forgotten.

@@ -55,10 +55,15 @@ def _columns(tenant: Tenant) -> tuple[str, str, str, str]:
     return tenant.name, tenant.locale, tenant.time_zone, dump(tenant.defaults)
 
 
+async def tenant_exists(connection: Connection, tenant_id: UUID) -> bool:
+    """Return whether there is such a tenant."""
+    return bool(await connection.fetchval(sql.tenant_exists, tenant_id))
+
+
 async def tenant_for(connection: Connection, tenant_id: UUID | None) -> UUID:
     """Return the tenant, or without one the tenant `default`, made if need be; raise `UnknownTenant`."""
     if tenant_id is not None:
-        if not await connection.fetchval(sql.tenant_exists, tenant_id):
+        if not await tenant_exists(connection, tenant_id):
             raise UnknownTenant
         return tenant_id
     found: UUID | None = await connection.fetchval(sql.find_default_tenant)

@@ -60,3 +60,9 @@ async def _create_webhook_token(
             sql.insert_token, hash_token(token), kind, None, channel_id, gateway_id, None
         )
     return token
+
+
+async def provider_of(connection: Connection, channel_id: UUID | None, gateway_id: UUID | None) -> str | None:
+    """Return the provider of a channel or a gateway, None when there is none."""
+    provider: str | None = await connection.fetchval(sql.provider_of, channel_id, gateway_id)
+    return provider

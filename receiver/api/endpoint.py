@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from db.connection.retry import persist
 from db.ingest.queue import PATIENCE
+from db.reads.tokens import Operator
 from receiver.app import App
-from receiver.http.auth import Operator, require_operator
+from receiver.http.auth import require_operator
 from receiver.http.problems import Forbidden, NotFound
 
 Endpoint = Callable[["Call"], Awaitable[Response]]

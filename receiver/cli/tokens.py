@@ -6,8 +6,8 @@ import click
 
 from db.connection.invalidation import notify
 from db.connection.types import Connection
-from db.queries import sql
-from db.registry.tokens import create_channel_token, create_gateway_token, create_operator_token
+from db.registry.tenants import tenant_exists
+from db.registry.tokens import create_channel_token, create_gateway_token, create_operator_token, provider_of
 from receiver.cli.command import run, settings_of, settings_options, with_connection
 
 
@@ -51,7 +51,7 @@ def create(
 
 
 async def _operator_token(connection: Connection, name: str | None, tenant_id: UUID | None) -> str | None:
-    if tenant_id is not None and not await connection.fetchval(sql.tenant_exists, tenant_id):
+    if tenant_id is not None and not await tenant_exists(connection, tenant_id):
         return None
     return await create_operator_token(connection, name, tenant_id)
 
@@ -59,7 +59,7 @@ async def _operator_token(connection: Connection, name: str | None, tenant_id: U
 async def _webhook_address(
     connection: Connection, base: str, channel_id: UUID | None, gateway_id: UUID | None, revoke_others: bool
 ) -> str | None:
-    provider = await connection.fetchval(sql.provider_of, channel_id, gateway_id)
+    provider = await provider_of(connection, channel_id, gateway_id)
     if provider is None:
         return None
     if channel_id is not None:

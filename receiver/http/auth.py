@@ -8,67 +8,33 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final
 from uuid import UUID
 
-from db.codec.channel import clock_of
 from db.connection.dataloader import DataLoader
 from db.connection.invalidation import notify
 from db.connection.retry import TRANSIENT, persist
 from db.connection.types import Connection, Pool
-from db.queries import sql
+from db.reads.tokens import (
+    ChannelRef,
+    Operator,
+    WebhookOwner,
+    find_channels_of_instances,
+    find_operators,
+    find_webhook_owners,
+)
 from db.registry.tokens import create_first_operator_token, hash_token
 from receiver.http.cache import Cache, Invalidations
 from receiver.http.problems import Unauthorized
 from receiver.settings import Settings
-from statemachine.clock import Clock
 
 # How long a revoked token or a moved channel may still be known to a process that missed the notice of it.
 KNOWN_FOR: Final = timedelta(seconds=30)
 # About 400 bytes each.
 KNOWN_AT_MOST: Final = 200_000
-
-
-LOOKUP_SECONDS: Final = 2.0
-"""How long a lookup may take: a connection whose server is silently gone must leave time for another."""
-
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """Who asks the ops API: somebody of one tenant, or (None) of all."""
-
-    tenant_id: UUID | None = None
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookOwner:
-    """What a webhook token belongs to; a gateway's has no channel yet, the body names the instance."""
-
-    kind: Literal["channel", "gateway"]
-    token_hash: bytes
-    tenant_id: UUID | None
-    channel_id: UUID | None
-    gateway_id: UUID
-    provider: str
-    instance: str | None
-    version: str | None
-    clock: Clock
-    secret_hash: bytes | None = None
-    """Of the secret that webhooks to this token carry in a header; None: they carry none."""
-
-
-class ChannelRef(NamedTuple):
-    """A channel and whose it is."""
-
-    channel_id: UUID
-    tenant_id: UUID
 
 
 async def require_operator(authorization: str, tokens: "Tokens", settings: Settings) -> Operator:
@@ -116,9 +82,9 @@ class Tokens:
         self._channels: Cache[tuple[UUID, str], ChannelRef] = Cache(
             *limits, lambda key, channel: (key[0], channel.channel_id)
         )
-        self._target_lookups = DataLoader(self._find_targets)
+        self._target_lookups = DataLoader(self._find_owners)
         self._channel_lookups = DataLoader(self._find_channels)
-        self._operator_lookups = DataLoader(self._find_operators)
+        self._operator_lookups = DataLoader(partial(find_operators, pool))
         self._own_notices: Counter[UUID] = Counter()
         """Notices that this process has sent and not received yet."""
 
@@ -153,27 +119,15 @@ class Tokens:
         """Return whose token this is; never remembered, so that a revoked one ends at once."""
         return await self._operator_lookups.find(digest)
 
-    async def _find_operators(self, digests: Sequence[bytes]) -> dict[bytes, Operator]:
-        rows = await self._pool.fetch(sql.find_operators, digests)
-        return {row["hash"]: Operator(row["tenant_id"], row["name"]) for row in rows}
-
-    async def _find_targets(self, digests: Sequence[bytes]) -> dict[bytes, WebhookOwner]:
+    async def _find_owners(self, digests: Sequence[bytes]) -> dict[bytes, WebhookOwner]:
         began_at = self._clock()
-        rows = await self._pool.fetch(sql.find_webhook_targets, digests, timeout=LOOKUP_SECONDS)
-        found = {row["token_hash"]: WebhookOwner(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
+        found = await find_webhook_owners(self._pool, digests)
         self._targets.put(found, began_at)
         return found
 
     async def _find_channels(self, keys: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], ChannelRef]:
         began_at = self._clock()
-        gateways, instances = zip(*keys, strict=True)
-        rows = await self._pool.fetch(
-            sql.find_channels_of_instances, gateways, instances, timeout=LOOKUP_SECONDS
-        )
-        found = {
-            (row["gateway_id"], row["instance"]): ChannelRef(row["channel_id"], row["tenant_id"])
-            for row in rows
-        }
+        found = await find_channels_of_instances(self._pool, keys)
         self._channels.put(found, began_at)
         return found
 

@@ -28,9 +28,10 @@ from db.ingest.quarantine import note_unknown_instance, quarantine
 from db.ingest.queue import PATIENCE, NotCommitted
 from db.ingest.writer import Writer
 from db.reads.channels import read_states
+from db.reads.tokens import WebhookOwner
 from db.reconcile.qr import seal_qr
 from db.vault import Vault
-from receiver.http.auth import Tokens, WebhookOwner
+from receiver.http.auth import Tokens
 from receiver.http.problems import (
     MethodNotAllowed,
     NotFound,

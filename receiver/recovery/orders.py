@@ -1,7 +1,8 @@
 """Brings channels back by what their gateways can be told to do: looks, orders, looks again.
 
 Whether an order may help is the machine's to say and the provider's; how often it may be given is counted in
-`db/recoveries`. A channel is back when a probe says open, whatever the gateway answered to the order.
+`db/reconcile/recoveries.py`.
+A channel is back when a probe says open, whatever the gateway answered to the order.
 """
 
 import asyncio

@@ -23,8 +23,7 @@ from db.reconcile.recoveries import Budget
 from db.vault import Vault
 from receiver import api
 from receiver.alerts.dispatch import Dispatcher
-from receiver.alerts.notifiers import NOTIFIERS
-from receiver.alerts.notifiers.in_app import InApp
+from receiver.alerts.notifiers import every_notifier
 from receiver.alerts.routing import Routing
 from receiver.alerts.send_test import TestSend
 from receiver.app import App
@@ -74,7 +73,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     await stack.enter_async_context(aclosing(prober))
     connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
-    notifiers = {**NOTIFIERS, InApp.kind: InApp(pool)}
+    notifiers = every_notifier(pool)
     operators, tenants = EgressPolicy(allow=None), EgressPolicy(settings.outgoing_allow)
     app = App(
         settings=settings,

@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from receiver.alerts.message import DeliveryResult, Message
 from receiver.alerts.notifiers.config import Config, read
-from receiver.alerts.notifiers.delivery_result import links, unanswered, words
+from receiver.alerts.notifiers.http_answer import links, unanswered, words
 from receiver.alerts.notifiers.texts import RenderedMessage, text_of
 from receiver.i18n.reasons import language
 from receiver.outbound.client import Unanswered

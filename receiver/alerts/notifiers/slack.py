@@ -10,7 +10,7 @@ import orjson
 
 from receiver.alerts.message import DeliveryResult, Message
 from receiver.alerts.notifiers.config import Config, Url, origin, read
-from receiver.alerts.notifiers.delivery_result import judge, links, unanswered
+from receiver.alerts.notifiers.http_answer import judge, links, unanswered
 from receiver.alerts.notifiers.texts import RenderedItem, RenderedMessage, text_of
 from receiver.outbound.client import Unanswered
 from receiver.outbound.egress import EgressPolicy

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from receiver.alerts.message import DeliveryResult, Message
 from receiver.alerts.notifiers.config import Config, Url, bare, read
-from receiver.alerts.notifiers.delivery_result import LONGEST_WAIT, judge, links, unanswered, words
+from receiver.alerts.notifiers.http_answer import LONGEST_WAIT, judge, links, unanswered, words
 from receiver.alerts.notifiers.texts import text_of
 from receiver.outbound.client import Reply, Unanswered
 from receiver.outbound.egress import EgressPolicy

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from receiver.alerts.message import DeliveryResult, Event, Message, MessageItem
 from receiver.alerts.notifiers.config import Config, Url, bare, read
-from receiver.alerts.notifiers.delivery_result import judge, links, unanswered
+from receiver.alerts.notifiers.http_answer import judge, links, unanswered
 from receiver.outbound.client import Unanswered
 from receiver.outbound.egress import EgressPolicy
 
