@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from db.connection.types import Connection
 from db.migrate import MigrationError, migrate
 from tests.conftest import Server, connected
+
+MIGRATIONS = Path(__file__).parents[2] / "db" / "migrations"
 
 TENANT = "00000000-0000-4000-8000-000000000001"
 CHANNEL = "00000000-0000-4000-8000-0000000000c1"
@@ -279,26 +282,9 @@ async def test_several_open_incidents_of_a_channel_are_left_to_a_person(adopted:
     advice = re.search(r"UPDATE .*;", str(seen.value))
     assert advice is not None
     await adopted.execute(advice[0])
-    assert await migrate(adopted) == [
-        "0003_incidents.sql",
-        "0004_validate.sql",
-        "0005_probes.sql",
-        "0006_gateways_of_states.sql",
-        "0007_snapshots.sql",
-        "0008_batches.sql",
-        "0009_imports.sql",
-        "0010_slots.sql",
-        "0011_gateway_incidents.sql",
-        "0012_recovery.sql",
-        "0013_qr.sql",
-        "0014_suspicions.sql",
-        "0015_sweeps.sql",
-        "0016_telling.sql",
-        "0017_changes.sql",
-        "0018_acknowledged_gateways.sql",
-        "0019_quiet_until.sql",
-        "0021_failing_loops.sql",
-    ]
+    applied = await migrate(adopted)
+    assert applied == sorted(path.name for path in MIGRATIONS.glob("*.sql"))[2:]
+    assert applied[0] == "0003_incidents.sql"
     newest = (
         "select count(*) from whatsapp_connection_incidents where resolved_at is null and started_at > $1"
     )

@@ -20,6 +20,7 @@ from receiver.settings import Settings
 from receiver.telemetry.metrics import Metrics
 from receiver.timings import NORMAL
 from tests.conftest import Server, connected
+from tests.receiver.alerts.sink import Sink, open_sink
 from tests.support.hostile import Rig, served
 from tests.support.service import zapwatch
 from tests.support.serving import address, listening
@@ -65,6 +66,13 @@ def client_of(app: App, token: str | None) -> httpx.AsyncClient:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     transport = httpx.ASGITransport(http_app(app))
     return httpx.AsyncClient(transport=transport, base_url="http://zapwatch", headers=headers)
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    """A destination of alerts that answers 200."""
+    async with open_sink() as opened:
+        yield opened
 
 
 @pytest.fixture

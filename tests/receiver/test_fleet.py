@@ -27,8 +27,8 @@ STOPPED = sized(120, 1000)
 """Channels over which nobody watches for a while."""
 SHARED = sized(30, 100)
 """Channels that two services share."""
-NOT_COMPRESSED = timedelta(seconds=3)
-"""Pauses of the service's loops, and a busy machine; they don't shrink with the sandbox's time."""
+NOT_COMPRESSED = timedelta(seconds=sized(10, 3))
+"""Pauses of the service's loops, and a machine busy with other tests; they don't shrink with time."""
 
 
 async def add_channels(told: Story, count: int, hosts: Sequence[Any], **more: Any) -> dict[str, Any]:
@@ -150,7 +150,12 @@ async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -
         )
         await fleet.pause(200)
 
-        quick = {**compressed(QUICK_SPEED), "stale_after": timedelta(seconds=2), "recovery_speed": 1.0}
+        quick = {
+            **compressed(QUICK_SPEED),
+            "stale_after": timedelta(seconds=2),
+            "probe_timeout": timedelta(seconds=8),
+            "recovery_speed": 1.0,
+        }
         async with served(dsn, **quick) as z:
             after = Story(z, fleet)
             await all_stand(after, open=STOPPED - 1, disconnected=1)

@@ -273,7 +273,8 @@ async def test_a_probe_settles_what_a_late_webhook_puts_in_doubt(dsn: str) -> No
 
 
 async def test_a_false_close_of_a_probe_in_a_flood_is_no_disconnect(dsn: str) -> None:
-    async with story(dsn) as told:
+    # Slow enough that between two false answers a webhook is taken.
+    async with story(dsn, speed=50) as told:
         host = await told.fleet.evolution()
         instance = host.add("loja-01")
         channel = await told.watch(host, instance)

@@ -1,4 +1,4 @@
-"""A sink for each test, and one replica of what tells people, on a database of its own."""
+"""For each test one replica of what tells people, on a database of its own."""
 
 from collections.abc import AsyncIterator
 
@@ -6,14 +6,6 @@ import pytest
 
 from db.connection.types import Connection
 from tests.receiver.alerts.desk import Desk, open_desk
-from tests.receiver.alerts.sink import Sink, open_sink
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[Sink]:
-    """A sink that answers 200."""
-    async with open_sink() as opened:
-        yield opened
 
 
 @pytest.fixture
