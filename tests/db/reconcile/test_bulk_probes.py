@@ -87,7 +87,7 @@ async def test_what_was_learnt_is_told_at_the_next_claim(connection: Connection)
 
 
 async def test_channels_that_have_to_be_asked_themselves_are_not_swept(connection: Connection) -> None:
-    bulk_probed, unknown, broken, unprobed = await host(connection, 4)
+    named, unknown, broken, unprobed = await host(connection, 4)
     for channel, change in (
         (unknown, "state = 'unknown'"),
         (broken, "state = 'error'"),
@@ -99,7 +99,7 @@ async def test_channels_that_have_to_be_asked_themselves_are_not_swept(connectio
     gateway = await connection.fetchval("select id from zapwatch_gateways")
     found = await bulk_probe_channels(connection, gateway)
 
-    assert found == [BulkProbeTarget(bulk_probed.channel_id, 1, State.OPEN, NOW, "loja-0")]
+    assert found == [BulkProbeTarget(named.channel_id, 1, State.OPEN, NOW, "loja-0")]
 
 
 @pytest.mark.parametrize(

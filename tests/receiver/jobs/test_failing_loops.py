@@ -21,7 +21,7 @@ REFUSE = (
     "alter table zapwatch_gateways add constraint refused check (version_due_at = 'epoch') not valid"
 )
 TAKE = "alter table zapwatch_gateways drop constraint refused"
-NOTED = "insert into zapwatch_failing_loops values ($1, 'versions', 'elsewhere', $2, $2, 'KeyError')"
+NOTED = "insert into zapwatch_failing_loops values ($1, 'gateway_versions', 'elsewhere', $2, $2, 'KeyError')"
 
 
 async def ready(z: Zapwatch) -> Any:
@@ -51,27 +51,27 @@ async def test_loop_that_fails_for_long_is_named_until_it_has_a_good_round(
     async with zapwatch(dsn, loops=QUICK) as z:
         await z.channel()
         assert await ready(z) == {"status": "ready", "failing_loops": []}
-        assert await metric(z, "zapwatch_loop_failing", loop="versions") == 0
-        assert await metric(z, "zapwatch_loop_failures_total", loop="versions", kind="refused") == 0
+        assert await metric(z, "zapwatch_loop_failing", loop="gateway_versions") == 0
+        assert await metric(z, "zapwatch_loop_failures_total", loop="gateway_versions", kind="refused") == 0
 
         await admin.execute(REFUSE)
 
         assert await z.until(lambda: ready(z), lambda it: it["failing_loops"]) == {
             "status": "degraded",
-            "failing_loops": ["versions"],
+            "failing_loops": ["gateway_versions"],
         }
         (said,) = await z.until(lambda: named_by_doctor(dsn), bool)
-        assert said.startswith("Background loops fail (1): versions on ")
+        assert said.startswith("Background loops fail (1): gateway_versions on ")
         assert said.endswith("(CheckViolationError).")
-        assert await metric(z, "zapwatch_loop_failing", loop="versions") == 1
+        assert await metric(z, "zapwatch_loop_failing", loop="gateway_versions") == 1
         assert await metric(z, "zapwatch_loop_failing", loop="alerts") == 0
-        assert await metric(z, "zapwatch_loop_failures_total", loop="versions", kind="refused")
+        assert await metric(z, "zapwatch_loop_failures_total", loop="gateway_versions", kind="refused")
 
         await admin.execute(TAKE)
 
         await z.until(lambda: ready(z), lambda it: it == {"status": "ready", "failing_loops": []})
         assert await z.until(lambda: named_by_doctor(dsn), lambda said: not said) == []
-        assert await metric(z, "zapwatch_loop_failing", loop="versions") == 0
+        assert await metric(z, "zapwatch_loop_failing", loop="gateway_versions") == 0
 
 
 async def test_service_that_stops_leaves_no_word_of_loops_that_failed(dsn: str, admin: Connection) -> None:
@@ -87,7 +87,7 @@ async def test_loop_of_another_process_is_named_while_that_says_so(dsn: str, con
     now = datetime.now(UTC)
     async with zapwatch(dsn) as z:
         await connection.execute(NOTED, uuid4(), now)
-        assert await ready(z) == {"status": "degraded", "failing_loops": ["versions"]}
+        assert await ready(z) == {"status": "degraded", "failing_loops": ["gateway_versions"]}
         assert await named_by_doctor(dsn)
 
         await connection.execute(

@@ -246,5 +246,5 @@ async def test_statement_that_is_refused_to_a_loop_ends_nothing(
         async def said() -> str:
             return caplog.text
 
-        await z.until(said, lambda text: "refuses what is done for versions" in text)
+        await z.until(said, lambda text: "refuses what is done for gateway_versions" in text)
         assert await z.post(channel, Evolution().update("open")) == 204

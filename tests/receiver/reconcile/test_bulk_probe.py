@@ -100,13 +100,13 @@ async def metrics(
 async def test_a_fleet_that_its_gateway_tells_of_costs_a_handful_of_calls(dsn: str) -> None:
     async with metrics(dsn, speed=OF_MANY) as (told, host):
         channels = await fleet_of(told, host, MANY)
-        await asked(host.bulk_probed)
-        before, calls = probes(channels), len(host.bulk_probed)
+        await asked(host.swept)
+        before, calls = probes(channels), len(host.swept)
 
-        await asked(host.bulk_probed, 2)
+        await asked(host.swept, 2)
 
         assert probes(channels) - before < MANY / 10
-        assert len(host.bulk_probed) - calls <= 4
+        assert len(host.swept) - calls <= 4
         assert set((await states(told)).values()) == {"open"}
         assert await told.all_incidents() == []
 
@@ -115,7 +115,7 @@ async def test_a_fleet_that_its_gateway_tells_of_costs_a_handful_of_calls(dsn: s
 async def test_what_is_lost_there_without_a_word_is_found(dsn: str, silent_loss: str, reason: str) -> None:
     async with metrics(dsn) as (told, host):
         channels = await fleet_of(told, host, 30)
-        await asked(host.bulk_probed)
+        await asked(host.swept)
         lost = list(channels)[7]
 
         getattr(channels[lost], silent_loss)()
@@ -130,7 +130,7 @@ async def test_a_loss_is_found_before_its_own_probe_is_due(dsn: str, connection:
         lost, instance = next(iter(channels.items()))
         instance.lose("close")
 
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
 
         await told.becomes(lost, "disconnected", "disconnected")
         assert len(instance.probed) == 2
@@ -143,7 +143,7 @@ async def test_metrics_alone_end_no_session(dsn: str, connection: Connection) ->
         host.mistold[instance.name] = "close"
         seen_at = await connection.fetchval(SEEN, misnamed)
 
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
 
         await told.z.until(lambda: connection.fetchval(SEEN, misnamed), lambda at: at > seen_at, 60)
         assert len(instance.probed) == 2
@@ -173,7 +173,7 @@ async def test_a_booting_gateway_has_its_channels_asked_when_they_are_due_and_no
         for instance in channels.values():
             instance.state = None
 
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
 
         due_in = await connection.fetchval("select min(probe_due_at) - now() from zapwatch_states")
         assert due_in > timedelta(seconds=5)
@@ -194,7 +194,7 @@ async def test_a_gateway_that_refuses_is_tried_once_and_its_channels_are_probed(
         instance.vanish()
 
         await told.z.until(lambda: told.z.stands(lost), lambda it: it[1] == "session_missing", 60)
-        assert len(host.bulk_probed) == 1
+        assert len(host.swept) == 1
 
 
 @pytest.mark.parametrize("refused", [HostMetrics.MISCONFIGURED, HostMetrics.OFF])
@@ -203,11 +203,11 @@ async def test_a_sweep_that_fails_leaves_every_channel_due_when_it_was(
 ) -> None:
     async with metrics(dsn, **CALM) as (told, host):
         channels = await fleet_of(told, host, 6)
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
         due = "select min(probe_due_at), max(probe_due_at), now() from zapwatch_states"
         host.metrics = refused
 
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
 
         first, last, now = (await connection.fetch(due))[0]
         assert first == last <= now + timedelta(minutes=1)
@@ -221,7 +221,7 @@ async def test_a_gateway_of_a_few_channels_is_not_swept(dsn: str) -> None:
 
         await asyncio.gather(*(told.asked(instance, 2) for instance in channels.values()))
 
-        assert host.bulk_probed == []
+        assert host.swept == []
 
 
 async def test_a_wrong_key_is_found_though_metrics_say_open(dsn: str) -> None:
@@ -246,7 +246,7 @@ async def test_a_loss_that_lasts_is_confirmed_without_a_probe(dsn: str, connecti
         )
         probed, seen_at = len(instance.probed), await connection.fetchval(SEEN, lost)
 
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
 
         assert await connection.fetchval(SEEN, lost) > seen_at
         assert len(instance.probed) == probed
@@ -263,7 +263,7 @@ async def test_a_channel_that_came_back_without_a_word_is_asked_at_once(
         await connection.execute(PUT_OFF, lost)
         instance.come_back()
 
-        await sweep(told, connection, host.bulk_probed)
+        await sweep(told, connection, host.swept)
 
         await told.becomes(lost, "open")
 
