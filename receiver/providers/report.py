@@ -133,11 +133,11 @@ class DeepProbeResult(StrEnum):
     DOUBTFUL = "doubtful"
     """Nothing came back; twice in a row that counts as dead."""
     UNANSWERED = "unanswered"
-    """The gateway's or the way's trouble: it shows nothing."""
+    """The gateway or the network failed: it shows nothing."""
 
 
 class RegisteredWebhooks(NamedTuple):
-    """A channel's places for webhooks: the address in each, empty when it is free; their row and secret."""
+    """The webhook addresses of an instance by field (empty: not set), with the stored row and secret."""
 
     addresses: Mapping[str, str]
     row: Mapping[str, object]
@@ -146,7 +146,7 @@ class RegisteredWebhooks(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Until when a gateway says that a channel is paid for, and its word for whether it is."""
+    """The end of a channel's subscription, and its payment status in the gateway's own words."""
 
     expires_at: datetime | None
     payment_status: str | None

@@ -42,7 +42,7 @@ from receiver.outbound.egress import EgressPolicy
 from receiver.providers import RECOVERABLE
 from receiver.provisioning.webhook_registration import WebhookRegistrar
 from receiver.reconcile.bulk_probe import BulkProber
-from receiver.reconcile.deep_probe import PATIENCE, DeepProber
+from receiver.reconcile.deep_probe import TIMEOUT_FACTOR, DeepProber
 from receiver.reconcile.gateway_answers import GatewayAnswers
 from receiver.reconcile.gateway_health import GatewayHealth
 from receiver.reconcile.probe import Prober, ProbeResult
@@ -62,7 +62,9 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     rules = installation_rules(settings, timings)
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
-    deep_client = await stack.enter_async_context(open_client(PATIENCE * settings.probe_timeout, localhost()))
+    deep_client = await stack.enter_async_context(
+        open_client(TIMEOUT_FACTOR * settings.probe_timeout, localhost())
+    )
     list_client = await stack.enter_async_context(open_client(LISTED_WITHIN, localhost()))
     writer = Writer(
         partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, recoverable=RECOVERABLE
