@@ -58,11 +58,11 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
     `memory` is the row's column of that name, read.
     """
     probe_streak, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
-    standing = Status(state_of(row["state"]), reason_of(row["reason"]), row["status"])
+    status = Status(state_of(row["state"]), reason_of(row["reason"]), row["status"])
     return Channel(
         rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
-        evidence=evidence_of(memory.get("evidence"), standing),
-        standing=standing,
+        evidence=evidence_of(memory.get("evidence"), status),
+        status=status,
         version=row["version"],
         since=row["since"],
         first_unhealthy_at=row["first_unhealthy_at"],
@@ -109,17 +109,17 @@ def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | 
     """Return the departure that was one too many, if there is one."""
     if document is None:
         return None
-    at, state, reason, status = document
-    return Flap(datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), status))
+    at, state, reason, code = document
+    return Flap(datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), code))
 
 
-def evidence_of(document: WrittenEvidence | None, standing: Status) -> Evidence:
-    """Return the evidence written by `json_of_evidence`; without one, the standing is all that is known."""
+def evidence_of(document: WrittenEvidence | None, status: Status) -> Evidence:
+    """Return the evidence written by `json_of_evidence`; without one, the status is its base."""
     if document is None:
-        return Evidence(standing)
-    state, reason, status = document["base"]
+        return Evidence(status)
+    state, reason, code = document["base"]
     return Evidence(
-        base=Status(state_of(state), reason_of(reason), status),
+        base=Status(state_of(state), reason_of(reason), code),
         witnesses=tuple(
             Witness(
                 datetime.fromisoformat(at),
@@ -127,9 +127,9 @@ def evidence_of(document: WrittenEvidence | None, standing: Status) -> Evidence:
                 datetime.fromisoformat(emitted_at),
                 TRIGGERS[trigger],
                 reason_of(reason),
-                status,
+                code,
             )
-            for at, received_at, emitted_at, trigger, reason, status in document.get("witnesses", ())
+            for at, received_at, emitted_at, trigger, reason, code in document.get("witnesses", ())
             # A later version's trigger says nothing that this one could fold.
             if trigger in TRIGGERS
         ),

@@ -231,7 +231,7 @@ async def _save_qrs(connection: Connection, tracks: Iterable[ChannelFold]) -> No
 
 
 def _words(track: ChannelFold, words: Words) -> str | None:
-    reason = track.channel.standing.reason
+    reason = track.channel.status.reason
     return None if reason is None else words(reason, track.row["locale"])
 
 
@@ -294,8 +294,8 @@ def _state(track: ChannelFold) -> tuple[object, ...]:
         track.row["channel_id"],
         channel.version,
         channel.state,
-        channel.standing.reason,
-        channel.standing.status,
+        channel.status.reason,
+        channel.status.code,
         channel.since,
         channel.first_unhealthy_at,
         channel.last_event_at,
@@ -316,7 +316,7 @@ def _change(track: ChannelFold) -> tuple[object, ...]:
         track.row["tenant_id"],
         track.before.state.shown,
         channel.state.shown,
-        channel.standing.reason,
+        channel.status.reason,
         channel.since,
         channel.version,
     )

@@ -211,7 +211,7 @@ class Batch:
             told.reason,
             told.status,
             fresh,
-            told.doubtful,
+            told.needs_probe,
             clock.epoch,
         )
         effects = track.step(heard)

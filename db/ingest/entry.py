@@ -31,7 +31,8 @@ class ParsedEvent(NamedTuple):
     status: int | None = None
     at: datetime | None = None
     """The gateway's own time; None when it gave none."""
-    doubtful: bool = False
+    needs_probe: bool = False
+    """The gateway is known to send this by mistake: a probe has to confirm it at once."""
 
 
 class OwnerProfile(NamedTuple):
