@@ -18,7 +18,7 @@ from db.connection.pool import connect
 from db.connection.retry import TRANSIENT
 from db.diagnosis import Finding, Severity, note, problem, size
 from db.embedded.server import EmbeddedError
-from db.ingest.queue import PATIENCE
+from db.ingest.queue import COMMIT_TIMEOUT
 from db.vault import VaultError
 from receiver.doctor.address import ANSWER_WITHIN, check_base_url, check_public_url
 from receiver.doctor.credentials import check_credentials
@@ -113,7 +113,7 @@ async def _examine_database(settings: Settings, dsn: str, client: Client) -> tup
 
 def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     connection, settings = seen.connection, seen.settings
-    patience = max(OVERDUE, 2 * settings.probe_timeout + 2 * PATIENCE)
+    patience = max(OVERDUE, 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT)
     yield "channels and gateways", seen.read
     yield "the secret keys", seen.read_keys
     yield "functions", partial(diagnosis.check_functions, connection)

@@ -30,4 +30,4 @@ def carries_secret(headers: Iterable[tuple[bytes, bytes]], secret_hash: bytes | 
 
 def doubted(told: ParsedEvent) -> ParsedEvent:
     """Return what a webhook says that nobody vouches for."""
-    return told._replace(doubtful=True) if told.trigger in NEWS else told
+    return told._replace(needs_probe=True) if told.trigger in NEWS else told

@@ -25,7 +25,7 @@ from db.connection.retry import persist
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
 from db.ingest.quarantine import note_unknown_instance, quarantine
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reads.channels import read_states
 from db.reads.tokens import WebhookOwner
@@ -155,7 +155,7 @@ class Webhooks:
 
         With a valid token it is to be sent again: nobody can read it now, and it may hold a message.
         """
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(COMMIT_TIMEOUT.total_seconds()):
             target = await self._tokens.resolve(name, token)
         if target is None:
             return Unauthorized("Nobody has this webhook address.")
@@ -169,7 +169,7 @@ class Webhooks:
         self, provider: Provider, token: str, suffix: str | None, scope: Scope, receive: Receive
     ) -> int:
         # One sender waits for the database so long in all; the arrival of its body doesn't count.
-        patience = PATIENCE.total_seconds()
+        patience = COMMIT_TIMEOUT.total_seconds()
         target: WebhookOwner | None = self._tokens.known(provider.name, token)
         if target is None:
             now = asyncio.get_running_loop().time

@@ -18,7 +18,7 @@ from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.ingest.apply import BulkProbeAnswer, confirm
 from db.ingest.entry import Entry, Source
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.bulk_probes import (
     BulkProbeTarget,
@@ -151,7 +151,7 @@ class BulkProber:
     async def _probe_with_slots(self, gateway: DueBulkProbe) -> str:
         """Probe one gateway and return the outcome; one known to answer gets no single probes meanwhile."""
         now = datetime.now(UTC)
-        until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * PATIENCE
+        until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * COMMIT_TIMEOUT
         async with self._pool.acquire() as connection:
             channels = await bulk_probe_channels(connection, gateway.id)
             slots = await hold_concurrency_slots(connection, gateway.id, now, until) if gateway.sweeps else []

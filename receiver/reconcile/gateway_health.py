@@ -12,7 +12,7 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT, passes
 from db.connection.types import Pool
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile import gateway_health
 from db.reconcile.claims import ProbeTarget
@@ -62,7 +62,7 @@ class GatewayHealth:
         self._url = settings.connectivity_url
         self._window = timings.verdict_within
         self._limits = Limits(settings.gateway_settle, settings.breaker_max)
-        self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
+        self._lease = 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT
         self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
         self._recovery_probes: dict[asyncio.Task[None], RecoveryProbe] = {}
         self._proving: set[asyncio.Task[None]] = set()

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.claims import PER_GATEWAY, Claim, ProbeTarget, claim_probes, put_off_probes, release_probes
 from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
@@ -60,7 +60,7 @@ class Reconciler:
         self._writer = writer
         self._prober = prober
         # A probe and its control, and the wait for the commit of what they said.
-        self._lease = 2 * timeout + 2 * PATIENCE
+        self._lease = 2 * timeout + 2 * COMMIT_TIMEOUT
         self._claimed = LeasedTasks(pool, writer, release_probes)
         self._aside = LockedChannels()
 

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from db.connection.retry import persist
 from db.ingest.entry import HistoryNote
-from db.ingest.queue import PATIENCE
+from db.ingest.queue import COMMIT_TIMEOUT
 from db.reads.reconnect import ReconnectTarget
 from receiver.app import App
 from receiver.http.problems import DATABASE_AWAY, Unavailable
@@ -95,7 +95,7 @@ async def _call(app: App, limits: VisitorLimits, request: Request) -> PageCall:
     _allow(limits.wait_for_link(link.channel_id))
     if now >= link.expires_at:
         raise Refused(HTTPStatus.GONE, "expired")
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    async with asyncio.timeout(COMMIT_TIMEOUT.total_seconds()):
         channel = await persist(lambda: app.reconnect_targets.find((link.channel_id, link.incident_id)))
     if channel is None:
         raise Refused(HTTPStatus.GONE, "gone")

@@ -16,7 +16,7 @@ from uuid import UUID
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.ingest.entry import RECOVERY, Entry, Source
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.claims import Claim, ProbeTarget
 from db.reconcile.recoveries import (
@@ -104,7 +104,7 @@ class Recovery:
         self._on_ended = on_ended
         self._claimed = LeasedTasks(pool, writer, release_recoveries)
         # Of each round: a look, an order and the looks after it, each with its commit, and the gap.
-        asked = timedelta(seconds=2 * client.seconds) + PATIENCE
+        asked = timedelta(seconds=2 * client.seconds) + COMMIT_TIMEOUT
         self._lease: Final = self._rounds * ((2 + len(LOOKS)) * asked + budget.gap)
 
     @property

@@ -270,7 +270,8 @@ def _said(event: str, body: dict[str, object], at: datetime | None) -> tuple[Par
         case "connection" if isinstance(data, dict) and data.get("connected") is True:
             return _connected(data.get("phone"), at), "connected"
         case "webhookDisconnected" | "disconnection" | "webhookConnected" | "connection":
-            return ParsedEvent(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
+            dropped = ParsedEvent(Trigger.DROPPED, Reason.DISCONNECTED, None, at, needs_probe=True)
+            return dropped, "disconnected"
         case _:
             return ParsedEvent(None, at=at), None
 
