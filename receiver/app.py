@@ -74,7 +74,7 @@ class App:
     """By kind of destination."""
     routing: Routing
     dispatcher: Dispatcher
-    recovery_probe: TestSend
+    test_send: TestSend
 
     links: ReconnectLinks
     reconnect_targets: DataLoader[ReconnectKey, ReconnectTarget]

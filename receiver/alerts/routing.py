@@ -28,7 +28,7 @@ from receiver.alerts.rules import (
 )
 from receiver.alerts.state_changes import StateChangeDecisions
 from receiver.jobs.leased_tasks import to_the_end
-from receiver.jobs.loop import Loop
+from receiver.jobs.loop import ItemFailed, Loop
 
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing is due."""
@@ -94,23 +94,21 @@ class Routing:
         """Return the loop that routes alerts."""
         return Loop("alerts", self._round, EVERY)
 
-    async def _round(self) -> bool:
+    async def _round(self) -> bool | None:
         try:
             routed = await to_the_end(self.route_due())
         except Exception as error:
             if passes(error):
                 raise
             # One of many may cause the error: one at a time finds it, and the others don't wait for it.
-            if self._at_once > 1:
-                self._at_once = 1
-                return True
-            if not await self._put_aside(error):
-                raise
-            return False
+            if self._at_once == 1 and await self._put_aside():
+                raise ItemFailed from error
+            self._at_once = 1
+            raise
         self._at_once = min(2 * self._at_once, AT_ONCE)
-        return routed > 0
+        return True if routed else None
 
-    async def _put_aside(self, why: Exception) -> bool:
+    async def _put_aside(self) -> bool:
         """Delay the item that fails; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -126,7 +124,7 @@ class Routing:
                 if isinstance(one, DueStateChange)
                 else one.incident_id or one.gateway_incident_id
             )
-            log.error("%s can't be decided and is delayed", about, exc_info=why)
+            log.error("%s can't be decided and is delayed", about)
         return bool(put_aside)
 
     async def _begin_round(

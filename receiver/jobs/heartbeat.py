@@ -20,7 +20,7 @@ async def beat(pool: Pool, client: Client, url: str) -> bool:
     async with pool.acquire() as connection:
         late = await find_late(connection, datetime.now(UTC))
     if late:
-        log.error("no heartbeat is sent: %s wait for over a minute", ", ".join(late))
+        log.error("no heartbeat is sent; late or failing: %s", ", ".join(late))
         return False
     try:
         reply = await client.get(url)

@@ -94,26 +94,36 @@ class GatewayHealth:
             self._answers.put_back(gateway_id, noted)
             return
         try:
-            await self._judge(gateway_id, now, noted)
+            async with self._pool.acquire() as connection:
+                judged = await gateway_health.judge(
+                    connection, gateway_id, now, noted, self._window, self._limits
+                )
         except Exception as error:
             self._answers.put_back(gateway_id, noted)
             if passes(error):
                 raise
             log.exception("gateway %s can't be judged, and waits", gateway_id)
             self._aside[gateway_id] = now + ASIDE
-
-    async def _judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
-        async with self._pool.acquire() as connection:
-            judged = await gateway_health.judge(
-                connection, gateway_id, now, noted, self._window, self._limits
-            )
-            if judged is None:
-                self._answers.put_back(gateway_id, noted)
-                return
-            failing = judged.gateway.failing
-            if judged.newly_failing and failing is not None:
-                await gateway_health.ask_others(connection, gateway_id, now, failing.channels)
+            return
+        if judged is None:
+            self._answers.put_back(gateway_id, noted)
+            return
         _tell(gateway_id, judged)
+        await self._ask_others(gateway_id, now, judged)
+
+    async def _ask_others(self, gateway_id: UUID, now: datetime, judged: GatewayVerdict) -> None:
+        """Have other channels of a gateway probed that begins to fail; the verdict is committed already."""
+        failing = judged.gateway.failing
+        if not judged.newly_failing or failing is None:
+            return
+        try:
+            async with self._pool.acquire() as connection:
+                await gateway_health.ask_others(connection, gateway_id, now, failing.channels)
+        except Exception as error:
+            if passes(error):
+                log.warning("no other channels of gateway %s are probed at once: %r", gateway_id, error)
+            else:
+                log.exception("no other channels of gateway %s are probed at once", gateway_id)
 
     async def _doubt(self, now: datetime) -> list[UUID]:
         """Return the gateways whose silence may be our own, and see to it that nobody is blamed for it."""

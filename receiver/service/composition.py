@@ -116,7 +116,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         dispatcher=Dispatcher(
             pool, vault, notifiers, operators, tenants, links.link_for, metrics.message_tried
         ),
-        recovery_probe=TestSend(pool, notifiers, operators, tenants),
+        test_send=TestSend(pool, notifiers, operators, tenants),
         links=links,
         reconnect_targets=DataLoader(partial(find_reconnect_targets, pool)),
     )
