@@ -10,8 +10,8 @@ from db.connection.types import Connection
 from receiver.doctor import examine
 from receiver.settings import Settings
 from tests.factories import Evolution
-from tests.receiver.cli.test_cli import zapwatch as command
 from tests.receiver.jobs.test_failing_loops import opened
+from tests.support.command import zapwatch as command
 from tests.support.service import KEY
 from tests.support.story import Story, story
 

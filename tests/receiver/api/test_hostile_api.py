@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from db.connection.types import Connection
 from receiver.api import OPERATIONS
 from receiver.api.endpoint import Operation
 from receiver.service.composition import http_app
-from tests.conftest import connected
+from tests.conftest import Server, connected
 from tests.factories import Evolution
 from tests.support.gateway import gateway
 from tests.support.hostile import MIB, Rig
@@ -196,6 +197,42 @@ async def test_odd_address_is_422(rig: Rig, api_url: str) -> None:
     assert pointers == [(422, "/api_url"), (422, "/base_url")]
 
 
+@dataclass(frozen=True)
+class Versions:
+    """A service that reads the versions of gateways, whatever they answer."""
+
+    z: Zapwatch
+    connection: Connection
+
+    async def are_read(self) -> None:
+        """Return when every gateway has been claimed for its version to be asked."""
+        read = "select bool_and(version_due_at > now() or base_url = '') from zapwatch_gateways"
+        await self.z.until(lambda: self.connection.fetchval(read), lambda done: done is not False)
+
+    async def expect_working(self) -> None:
+        """Have another gateway's version read, in a round that begins when that of now is over."""
+        async with gateway("2.3.7") as base_url:
+            await self.z.channel("loja-02", api_url=base_url)
+
+            async def version() -> object:
+                found = (await self.z.get("/gateways", limit="500"))["items"]
+                return next(it["version"] for it in found if it["base_url"] == base_url)
+
+            await self.z.until(version, lambda read: read == "2.3.7")
+        assert (await self.z.client.get("/readyz")).status_code == 200
+
+
+@pytest.fixture(scope="module")
+async def versions(server: Server, template: str) -> AsyncIterator[Versions]:
+    """One service for all gateways that answer oddly."""
+    async with (
+        server.database(template) as name,
+        connected(server.dsn(name)) as connection,
+        zapwatch(server.dsn(name), probe_timeout=timedelta(seconds=1)) as z,
+    ):
+        yield Versions(z, connection)
+
+
 @pytest.mark.parametrize(
     "host",
     [
@@ -228,24 +265,14 @@ async def test_odd_address_is_422(rig: Rig, api_url: str) -> None:
     ],
     ids=lambda host: host[:30],
 )
-async def test_address_that_leads_nowhere_stops_no_loop(dsn: str, host: str) -> None:
+async def test_address_that_leads_nowhere_stops_no_loop(versions: Versions, host: str) -> None:
     """The gateway's version is read in the background: a host that can't be looked up ended the process."""
-    async with zapwatch(dsn, probe_timeout=timedelta(seconds=1)) as z:
-        body = {"provider": "evolution_api", "instance": "loja-01", "api_url": f"http://{host}"}
-        answer = await z.client.post("/channels", json=body)
-        assert answer.status_code in {201, 422}
+    body = {"provider": "evolution_api", "instance": "loja-01", "api_url": f"http://{host}"}
+    answer = await versions.z.client.post("/channels", json=body)
+    assert answer.status_code in {201, 422}
 
-        async with connected(dsn) as connection:
-            read = "select bool_and(version_due_at > now() or base_url = '') from zapwatch_gateways"
-            await z.until(lambda: connection.fetchval(read), lambda done: done is not False)
-        # Another gateway's version is read: the loop is alive.
-        async with gateway("2.3.7") as base_url:
-            await z.channel("loja-02", api_url=base_url)
-            await z.until(
-                lambda: z.get("/gateways"), lambda found: "2.3.7" in [g["version"] for g in found["items"]]
-            )
-
-        assert (await z.client.get("/readyz")).status_code == 200
+    await versions.are_read()
+    await versions.expect_working()
 
 
 THRESHOLDS: Final[list[Any]] = [-1, 1441, 1e308, 10**30, "5", True, [], {}, float("nan"), "\ud800"]
@@ -615,27 +642,14 @@ async def answering(answer: bytes, drip: bool = False) -> AsyncIterator[str]:
         server.close()
 
 
-async def until_asked(z: Zapwatch, dsn: str) -> None:
-    """Return when every gateway has been claimed for its version to be asked."""
-    claimed = "select bool_and(version_due_at > now()) from zapwatch_gateways"
-    async with connected(dsn) as connection:
-        await z.until(lambda: connection.fetchval(claimed), lambda done: done)
-
-
 @pytest.mark.parametrize("answer", GREETINGS.values(), ids=GREETINGS.keys())
-async def test_gateway_that_answers_oddly_stops_no_loop(dsn: str, answer: bytes) -> None:
-    async with answering(answer) as odd, zapwatch(dsn, probe_timeout=timedelta(seconds=2)) as z:
-        await z.channel(api_url=odd)
-        await until_asked(z, dsn)
-        # The next round begins when this one is over: another gateway's version shows that it was survived.
-        async with gateway("2.3.7") as sound:
-            await z.channel("loja-02", api_url=sound)
-            await z.until(
-                lambda: z.get("/gateways"), lambda found: "2.3.7" in [g["version"] for g in found["items"]]
-            )
+async def test_gateway_that_answers_oddly_stops_no_loop(versions: Versions, answer: bytes) -> None:
+    async with answering(answer) as odd:
+        await versions.z.channel(api_url=odd)
 
-        assert (await z.client.get("/readyz")).status_code == 200
-        assert (await z.client.get("/gateways")).status_code == 200
+        await versions.are_read()
+        await versions.expect_working()
+    assert (await versions.z.client.get("/gateways")).status_code == 200
 
 
 async def test_gateway_that_drips_keeps_no_other_waiting(dsn: str) -> None:
@@ -646,7 +660,8 @@ async def test_gateway_that_drips_keeps_no_other_waiting(dsn: str) -> None:
         zapwatch(dsn, probe_timeout=timedelta(seconds=0.5)) as z,
     ):
         await z.channel(api_url=slow)
-        await until_asked(z, dsn)
+        async with connected(dsn) as connection:
+            await Versions(z, connection).are_read()
         await z.channel(api_url=quick)
 
         async def versions() -> set[str | None]:

@@ -10,7 +10,7 @@ import pytest
 
 from db.connection.types import Connection
 from receiver.sandbox import Fault, Fleet, open_fleet
-from tests.receiver.cli.test_cli import Said, zapwatch
+from tests.support.command import Said, zapwatch
 from tests.support.service import KEY, Zapwatch, served
 from tests.support.story import Story
 

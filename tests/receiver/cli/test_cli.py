@@ -1,12 +1,8 @@
 """The command line as somebody types it: exit codes, what is said where, and tables."""
 
-import asyncio
 import base64
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -23,35 +19,10 @@ from db.registry.tokens import hash_token
 from db.vault import Vault
 from receiver.http.auth import Tokens
 from tests.conftest import connected, reachable_folder
+from tests.support.command import zapwatch
 
 VAULT = Vault([bytes(32)])
 KEY = base64.urlsafe_b64encode(bytes(32)).decode()
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left behind."""
-
-    code: int | None
-    out: str
-    err: str
-
-
-async def zapwatch(*arguments: str, typed: str = "", **environ: str) -> Said:
-    """Run the command with this environment and no other setting; `typed` is what it reads."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ZAPWATCH_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "receiver",
-        *arguments,
-        env={**kept, **environ},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate(typed.encode())
-    return Said(process.returncode, out.decode(), err.decode())
 
 
 @pytest.fixture

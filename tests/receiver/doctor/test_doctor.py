@@ -49,7 +49,7 @@ from receiver.outbound.client import open_client
 from receiver.providers import PROVIDERS
 from receiver.settings import Settings
 from tests.conftest import connected, reachable_folder
-from tests.receiver.cli.test_cli import zapwatch as run_zapwatch
+from tests.support.command import zapwatch as run_zapwatch
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 KEY = bytes(range(32))

@@ -11,7 +11,7 @@ import pytest
 from db.connection.types import Connection
 from receiver.sandbox import Fault, Fleet, open_fleet
 from tests.factories import Evolution
-from tests.receiver.cli.test_cli import Said, zapwatch
+from tests.support.command import Said, zapwatch
 from tests.support.service import KEY, Zapwatch, served
 
 SECRET_KEY = base64.urlsafe_b64encode(KEY).decode()

@@ -16,7 +16,7 @@ from db.vault import Vault
 from receiver.http.auth import Tokens
 from receiver.sandbox import open_fleet
 from tests.factories import Evolution
-from tests.receiver.cli.test_cli import zapwatch as command
+from tests.support.command import zapwatch as command
 from tests.support.eventually import let_tasks_run
 from tests.support.gateway import gateway
 from tests.support.service import KEY, Zapwatch, zapwatch
