@@ -42,7 +42,7 @@ from receiver.http.problems import (
     answer,
 )
 from receiver.ingest.live_traffic import LiveTraffic
-from receiver.ingest.webhook_secret import carries_secret, doubted
+from receiver.ingest.webhook_secret import carries_secret, unverified
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
 from receiver.telemetry.metrics import Metrics
@@ -70,7 +70,7 @@ class Webhook:
     target: WebhookOwner
     suffix: str | None
     received_at: datetime
-    patience: float
+    seconds_left: float
     verified: bool
     """Whether it carries the secret that was set with its address."""
     body: bytes = b""
@@ -169,18 +169,18 @@ class Webhooks:
         self, provider: Provider, token: str, suffix: str | None, scope: Scope, receive: Receive
     ) -> int:
         # One sender waits for the database so long in all; the arrival of its body doesn't count.
-        patience = PATIENCE.total_seconds()
+        seconds_left = PATIENCE.total_seconds()
         target: WebhookOwner | None = self._tokens.known(provider.name, token)
         if target is None:
             now = asyncio.get_running_loop().time
             began = now()
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds_left):
                 target = await self._tokens.resolve(provider.name, token)
-            patience -= now() - began
+            seconds_left -= now() - began
         if target is None:
             raise Unauthorized("Nobody has this webhook address.")
         verified = carries_secret(scope["headers"], target.secret_hash)
-        webhook = Webhook(target, suffix, datetime.now(UTC), patience, verified)
+        webhook = Webhook(target, suffix, datetime.now(UTC), seconds_left, verified)
         webhook.body, more = await _read_small(receive)
         if not more and len(webhook.body) <= SMALL:
             return await self._hear(provider, webhook, whole=True)
@@ -222,7 +222,7 @@ class Webhooks:
             return None
         channel = self._tokens.known_channel_of(target.gateway_id, named)
         if channel is None:
-            async with asyncio.timeout(webhook.patience):
+            async with asyncio.timeout(webhook.seconds_left):
                 channel = await self._tokens.channel_of(target.gateway_id, named)
         if target.kind == "channel":
             # A channel's token speaks for no other channel that we know.
@@ -237,26 +237,26 @@ class Webhooks:
                 Source.WEBHOOK,
                 report.name,
                 received_at,
-                report.said if webhook.verified else doubted(report.said),
+                report.said if webhook.verified else unverified(report.said),
                 report.key,
                 qr=None if report.qr is None else seal_qr(self._vault, channel_id, report.qr),
                 owner=report.owner,
             )
-            await writer.submit([entry], webhook.patience)
+            await writer.submit([entry], webhook.seconds_left)
             return
         emitted_at = _emitted_at(webhook.target, report, received_at)
         if received_at - emitted_at > LIVE_FOR:
             return
         state = writer.state_of(channel_id)
         if state is None:
-            async with asyncio.timeout(webhook.patience):
+            async with asyncio.timeout(webhook.seconds_left):
                 state = await persist(partial(self._states.find, channel_id))
         alive = Alive(received_at, emitted_at)
         if state is State.OPEN:
             self._live_traffic.note(channel_id, alive, report.owner)
         else:
             entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
-            await writer.submit([entry], webhook.patience)
+            await writer.submit([entry], webhook.seconds_left)
 
     async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
         states = await read_states(self._pool, channel_ids)
@@ -265,7 +265,7 @@ class Webhooks:
 
     async def _note_unknown(self, webhook: Webhook, instance: str, word: str | None) -> None:
         unknown = webhook.target.gateway_id, instance, webhook.received_at, word
-        async with asyncio.timeout(webhook.patience):
+        async with asyncio.timeout(webhook.seconds_left):
             await persist(lambda: note_unknown_instance(self._pool, *unknown))
 
     async def _quarantine(self, webhook: Webhook, problem: str) -> None:
@@ -283,7 +283,7 @@ class Webhooks:
                     received_at=webhook.received_at,
                 )
 
-        async with asyncio.timeout(webhook.patience):
+        async with asyncio.timeout(webhook.seconds_left):
             await persist(keep)
 
 

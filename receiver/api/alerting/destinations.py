@@ -168,7 +168,7 @@ async def test(call: Call) -> Response:
     if found.kind not in call.app.notifiers:
         raise Conflict("This kind of destination can't be tried here.")
     try:
-        tested = await call.app.recovery_probe.send(found, found.config)
+        tested = await call.app.test_send.send(found, found.config)
     except TestTooSoon as early:
         raise TooMany("This destination was tried only just now.", early.again_in) from None
     except UnknownDestination:
