@@ -30,11 +30,11 @@ class Call:
 
     @property
     def tenant_id(self) -> UUID | None:
-        """The tenant whose things may be seen; None: all."""
+        """The tenant that the token is limited to; None: all."""
         return self.operator.tenant_id
 
     def id(self) -> UUID:
-        """Return the path's id; what isn't an id is the id of nothing."""
+        """Return the path's id; an invalid id is treated as unknown."""
         try:
             return UUID(self.request.path_params["id"])
         except ValueError:

@@ -12,7 +12,7 @@ from receiver.api.endpoint import Json
 
 
 def add_row(table: Table, *cells: object) -> None:
-    """Add a row; None is an empty cell, a time is told without its zone."""
+    """Add a row; None is an empty cell, a time is shown without its zone."""
     table.add_row(*(_cell(cell) for cell in cells))
 
 

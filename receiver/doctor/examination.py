@@ -31,7 +31,7 @@ from receiver.telemetry.logs import redact
 from receiver.telemetry.tracebacks import location_of
 
 OVERDUE: Final = timedelta(seconds=60)
-"""Due work that waits for longer is done by nobody, unless its lease is longer still."""
+"""Due work that waits longer than this is not being done, unless its lease is longer still."""
 LEAST_FREE: Final = 1_000_000_000
 LEAST_FREE_SHARE: Final = 0.1
 OpenDatabase = Callable[[Settings], AbstractAsyncContextManager[str]]
@@ -47,7 +47,7 @@ MISSING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was looked at, in a sentence, and what was found, problems first."""
+    """The subject of the examination, in a sentence, and the findings, problems first."""
 
     looked_at: str
     findings: tuple[Finding, ...]
@@ -58,7 +58,7 @@ class Examination:
         return not any(finding.severity is Severity.PROBLEM for finding in self.findings)
 
     def print(self, console: Console) -> None:
-        """Print it for people: one line for what is the matter, one for what to do."""
+        """Print the findings as text: one line for the problem, one for what to do."""
         console.print(_line(self.looked_at), soft_wrap=True)
         for finding in self.findings:
             style = "bold red" if finding.severity is Severity.PROBLEM else "bold"
@@ -71,7 +71,7 @@ class Examination:
 
 
 def _line(text: str) -> Text:
-    # Names come from outside: what they hold must not move the cursor of somebody's terminal.
+    # Names come from outside: control characters must not reach a terminal.
     return Text("".join(char if char.isprintable() else "?" for char in text))
 
 
@@ -113,12 +113,12 @@ async def _examine_database(settings: Settings, dsn: str, client: Client) -> tup
 
 def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     connection, settings = seen.connection, seen.settings
-    patience = max(OVERDUE, 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT)
+    overdue_after = max(OVERDUE, 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT)
     yield "channels and gateways", seen.read
     yield "the secret keys", seen.read_keys
     yield "functions", partial(diagnosis.check_functions, connection)
     yield "background loops", partial(diagnosis.check_loops, connection)
-    yield "due probes", partial(diagnosis.check_overdue, connection, patience)
+    yield "due probes", partial(diagnosis.check_overdue, connection, overdue_after)
     yield "credentials", partial(check_credentials, seen)
     yield "registrations", seen.judge
     yield "webhooks", partial(check_webhooks, seen)
@@ -141,9 +141,9 @@ async def _guarded(name: str, check: Check, *, incomplete: bool = False) -> Sequ
     except Exception as error:
         if incomplete and isinstance(error, MISSING):
             return ()
-        told = isinstance(error, asyncpg.PostgresError | VaultError | OSError)
+        has_safe_text = isinstance(error, asyncpg.PostgresError | VaultError | OSError)
         kind = type(error).__name__
-        words = f"{kind}: {error}" if told else f"{kind} in {location_of(error)}"
+        words = f"{kind}: {error}" if has_safe_text else f"{kind} in {location_of(error)}"
         return [problem("unchecked", f"Could not be checked: {name} ({words}).", "Run it again.")]
 
 

@@ -1,4 +1,4 @@
-"""Tells somebody outside, once in a while, that Zapwatch works; its silence is what gives alarm.
+"""Calls an external monitor regularly while Zapwatch works; a missing call is the alarm.
 
 A loop that hangs or fails leaves something due, which is what is looked at.
 """

@@ -57,7 +57,7 @@ async def keep(connection: Connection, vault: Vault) -> None:
 
 
 async def keep_at_start(connection: Connection, vault: Vault) -> None:
-    """Do all of it before the service starts, which no row of somebody else's may prevent."""
+    """Do all of it before the service starts; no row of another application may prevent the start."""
     try:
         await keep(connection, vault)
     except (ExceptionGroup, asyncpg.PostgresError):

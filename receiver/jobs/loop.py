@@ -102,9 +102,9 @@ class Failing(NamedTuple):
 
 
 OnFailure = Callable[[str, Failure], None]
-"""Told the loop's name and how a round failed."""
+"""Called with the loop's name and how a round failed."""
 Report = Callable[[str, Failing | None], Awaitable[None]]
-"""Told the name of a loop that is failing, now and then again, and None once it has had a good round."""
+"""Called repeatedly with the name of a failing loop, and with None after its next good round."""
 
 
 @dataclass(slots=True)
@@ -208,13 +208,13 @@ class LoopRunner:
         last, now = self._reported_at.get(name), self._clock()
         if last is None or now - last >= self._reported_every:
             self._reported_at[name] = now
-            await self._tell(name, failing)
+            await self._send_report(name, failing)
 
     async def _withdraw(self, name: str) -> None:
-        if name in self._reported_at and await self._tell(name, None):
+        if name in self._reported_at and await self._send_report(name, None):
             del self._reported_at[name]
 
-    async def _tell(self, name: str, failing: Failing | None) -> bool:
+    async def _send_report(self, name: str, failing: Failing | None) -> bool:
         """Return whether the report was taken; a report that fails is made again, and ends no loop."""
         if self._report_to is None:
             return True

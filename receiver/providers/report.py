@@ -38,7 +38,7 @@ class Unreadable(Exception):
 
 
 class Report(NamedTuple):
-    """What one webhook says. Neither `said` nor `alive`: nothing about the connection, by its nature."""
+    """The content of one webhook. Neither `said` nor `alive`: it is not about the connection."""
 
     name: str
     """The gateway's word for the event, shortened and without control characters."""
@@ -49,7 +49,7 @@ class Report(NamedTuple):
     word: str | None = None
     """The gateway's own word for the state it names."""
     key: bytes | None = None
-    """Recognises a redelivery; None when the event carries no time, for then nothing tells twins apart."""
+    """Recognises a redelivery; None when the event carries no time, so that repeats can't be recognised."""
     at: datetime | None = None
     """The gateway's own time of live traffic; None when it gave none."""
     qr: Qr | None = None
@@ -76,13 +76,13 @@ class ProbeAnswer:
     certain: bool = False
     session_lost: bool = False
     details: Mapping[str, object] = field(default_factory=dict)
-    """What it adds for people; kept in the details of an incident, so it holds no secret."""
+    """Additional facts for operators, stored in an incident's details; never a secret."""
     ambiguous: bool = False
-    """A whole gateway may answer so: it means the loss of the channel only if others get another answer."""
+    """Possibly gateway-wide: it means the loss of the channel only if others get another answer."""
 
 
 class Order(NamedTuple):
-    """A call that changes something on a gateway; success is what is read back, not its answer."""
+    """A call that changes something on a gateway; success is confirmed by reading, not by its answer."""
 
     method: str
     path: str
@@ -91,7 +91,7 @@ class Order(NamedTuple):
 
 
 class RecoveryAction(StrEnum):
-    """What a gateway can be told to do for a channel; some can't be told anything."""
+    """An order for a channel that some gateways accept."""
 
     RESTART = "restart"
     CONNECT = "connect"
@@ -100,7 +100,7 @@ class RecoveryAction(StrEnum):
 
 
 class Condition(NamedTuple):
-    """How a channel stands, for how long, and its gateway's version."""
+    """A channel's status, how long it has lasted, and the gateway's version."""
 
     state: State
     reason: Reason | None
@@ -111,11 +111,11 @@ class Condition(NamedTuple):
 
 
 class RecoveryPlan(NamedTuple):
-    """The order that helps a channel."""
+    """The order that may recover a channel."""
 
     action: RecoveryAction
     if_seen: Trigger | None
-    """What a probe just before has to say for it; None: no probe can tell."""
+    """The answer that a probe immediately before must give; None: no probe is needed."""
 
 
 class NotApplicable(NamedTuple):
@@ -270,7 +270,7 @@ def clean(text: object, length: int = NAME_LENGTH) -> str | None:
 
 
 def owner_of(phone: object, profile: object = None) -> OwnerProfile | None:
-    """Return whose number a session is, of what a gateway tells of it."""
+    """Return the owner of a session from a gateway's value for it."""
     owner = OwnerProfile(phone_of(phone), clean(profile))
     return None if owner == (None, None) else owner
 

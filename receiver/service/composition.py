@@ -1,4 +1,4 @@
-"""The composition root: makes the app's parts and hands each what it needs. Runs none of them."""
+"""The composition root: builds the app's parts and passes each what it needs. Runs none of them."""
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
@@ -125,7 +125,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
 
 
 def http_app(app: App) -> ASGIApp:
-    """Return what answers HTTP: webhooks, which go past routes and their middleware, and everything else."""
+    """Return the ASGI app: webhooks, which bypass routes and their middleware, and everything else."""
     admission = partial(Admission, load=app.load, on_refused=app.metrics.requests_refused.inc)
     webhooks = Webhooks(
         tokens=app.tokens,
@@ -156,20 +156,20 @@ async def _report_loop(pool: Pool, process: UUID, host: str, name: str, failing:
 
 
 def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
-    """Return the rules that hold for every channel whose tenant wishes nothing else."""
-    told = Rules()
+    """Return the installation's rules, the defaults for tenants without their own."""
+    defaults = Rules()
     return Rules(
         stale_after=settings.stale_after,
         retry_after=settings.retry_after,
         terminal_grace=settings.terminal_grace,
-        recovery_wait=told.recovery_wait / timings.recovery_speed,
-        stuck_after=told.stuck_after / timings.recovery_speed,
+        recovery_wait=defaults.recovery_wait / timings.recovery_speed,
+        stuck_after=defaults.stuck_after / timings.recovery_speed,
         verdict_wait=timings.verdict_within,
     )
 
 
 def _measure(app: App) -> None:
-    """Have the metrics read what is counted in the parts themselves."""
+    """Have gauges read the numbers that the parts count themselves."""
     metrics = app.metrics
     metrics.measure(metrics.requests_in_flight, lambda: app.load.requests)
     metrics.measure(metrics.queue_entries, lambda: app.writer.depth)

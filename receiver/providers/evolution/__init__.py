@@ -48,7 +48,7 @@ from statemachine.model import Reason, Trigger
 
 
 class Evolution:
-    """See the module."""
+    """The provider of Evolution API gateways."""
 
     name: Final = "evolution_api"
     has_version: Final = True
@@ -99,8 +99,8 @@ class Evolution:
         if document is None or "enabled" not in document:
             return None
         url, events = document.get("url"), document.get("events")
-        told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
-        return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+        subscribed = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
+        return (url,) if document["enabled"] is True and subscribed and isinstance(url, str) and url else ()
 
     def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
         """Return the question connect, which opens a new socket on a closed instance."""

@@ -61,7 +61,7 @@ ACK: Final = "ack"
 
 
 class Wapi:
-    """See the module."""
+    """The provider of W-API instances."""
 
     name: Final = "wapi"
     has_version: Final = False
@@ -129,7 +129,7 @@ class Wapi:
         return Question(path, {"Authorization": f"Bearer {key}"})
 
     def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
-        """Return the addresses for losses and for connections; those for messages may be somebody else's."""
+        """Return the addresses for losses and connections; those for messages may be another system's."""
         document = document_of(body)
         if status != 200 or document is None or LOSSES not in document:
             return None
