@@ -126,7 +126,7 @@ class Routing:
                 if isinstance(one, DueStateChange)
                 else one.incident_id or one.gateway_incident_id
             )
-            log.error("%s can't be decided and is delayed", about, exc_info=why)
+            log.error("the decision about %s failed and is delayed", about, exc_info=why)
         return bool(put_aside)
 
     async def _begin_round(
