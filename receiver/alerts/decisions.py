@@ -133,9 +133,9 @@ class DecisionRound:
         return why
 
     def _opening(self, key: tuple[UUID, UUID]) -> OpeningDelivery:
-        key_now = self._openings.get(key)
-        if key_now is not None:
-            message_id = self._new[key_now].message_id
+        decided_key = self._openings.get(key)
+        if decided_key is not None:
+            message_id = self._new[decided_key].message_id
             return _opening(None, held=message_id is not None and self._planner.is_held(message_id))
         sent = self._notified.get(key)
         if sent is None:
@@ -144,11 +144,13 @@ class DecisionRound:
 
     def _take_back(self, key: tuple[UUID, UUID]) -> None:
         """Take back an opening whose message still waits."""
-        key_now = self._openings.pop(key, None)
-        if key_now is not None:
-            decided = self._new[key_now]
+        decided_key = self._openings.pop(key, None)
+        if decided_key is not None:
+            decided = self._new[decided_key]
             over = DecisionReason.OVER_BEFORE_TOLD.value
-            self._new[key_now] = decided._replace(is_sent=False, why=over, message_id=None, remind_at=None)
+            self._new[decided_key] = decided._replace(
+                is_sent=False, why=over, message_id=None, remind_at=None
+            )
         else:
             self._taken_back.append(self._notified[key].decision_id)
 

@@ -35,7 +35,7 @@ from receiver.alerts.facts import MakeLink, freeze, message_of
 from receiver.alerts.message import DeliveryResult, Notifier
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)
@@ -71,21 +71,17 @@ class Dispatcher:
         pool: Pool,
         vault: Vault,
         notifiers: Mapping[str, Notifier],
-        operators: EgressPolicy,
-        tenants: EgressPolicy,
+        egress: Egress,
         link: MakeLink | None = None,
         on_attempt: Callable[[str, str], None] = lambda kind, outcome: None,
         schedule: Sequence[timedelta] = SCHEDULE,
         send_within: timedelta = SEND_WITHIN,
     ) -> None:
-        """`operators`, `tenants`: the egress policies of their destinations.
-
-        `on_attempt` gets the kind of destination and `delivered`, `retried`, `failed` or `given_up`.
-        """
+        """`on_attempt` gets the kind of destination and `delivered`, `retried`, `failed` or `given_up`."""
         self._pool = pool
         self._vault = vault
         self._notifiers = notifiers
-        self._operators, self._tenants = operators, tenants
+        self._egress = egress
         self._link = link
         self._on_attempt = on_attempt
         self._schedule = schedule
@@ -167,7 +163,7 @@ class Dispatcher:
             return DeliveryResult(False, answer="this version does not know what it is to tell")
         try:
             config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
-            outgoing = self._operators if claim.tenant_id is None else self._tenants
+            outgoing = self._egress.of(claim.tenant_id)
             async with asyncio.timeout(self._send_within.total_seconds()):
                 return await notifier.send(config, message, outgoing)
         except TimeoutError:

@@ -124,7 +124,7 @@ class Routing:
                 if isinstance(one, DueStateChange)
                 else one.incident_id or one.gateway_incident_id
             )
-            log.error("%s can't be decided and is delayed", about)
+            log.error("the decision about %s failed and is delayed", about)
         return bool(put_aside)
 
     async def _begin_round(

@@ -11,7 +11,7 @@ from db.alerts.deliveries import TestResult, begin_test, end_test
 from db.alerts.destinations import Config, Destination, tongue_of
 from db.connection.types import Pool
 from receiver.alerts.message import DeliveryResult, Event, Message, MessageItem, Notifier
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress
 
 WITHIN: Final = timedelta(seconds=12)
 """How long a test may take: a little longer than a notifier's own timeout."""
@@ -28,12 +28,10 @@ class TestTooSoon(Exception):
 class TestSend:
     """Sends test messages and stores the answers of destinations."""
 
-    def __init__(
-        self, pool: Pool, notifiers: Mapping[str, Notifier], operators: EgressPolicy, tenants: EgressPolicy
-    ) -> None:
+    def __init__(self, pool: Pool, notifiers: Mapping[str, Notifier], egress: Egress) -> None:
         self._pool = pool
         self._notifiers = notifiers
-        self._operators, self._tenants = operators, tenants
+        self._egress = egress
 
     async def send(self, destination: Destination, config: Config) -> TestResult:
         """Send one message to a destination of a known kind, and return the result.
@@ -44,7 +42,7 @@ class TestSend:
         wait = await begin_test(self._pool, destination.tenant_id, destination.id, message.id, message.at)
         if wait is not None:
             raise TestTooSoon(wait)
-        outgoing = self._operators if destination.tenant_id is None else self._tenants
+        outgoing = self._egress.of(destination.tenant_id)
         began = time.monotonic()
         sent = await _within(self._notifiers[destination.kind].send(config, message, outgoing))
         tested = TestResult(

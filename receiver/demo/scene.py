@@ -28,7 +28,7 @@ SHOPS: Final = "Lojas Aurora"
 
 @dataclass(frozen=True, slots=True)
 class DemoChannel:
-    """One channel of the demo: its tenant, its name for people, its gateway and what befalls it."""
+    """One channel of the demo: its tenant, its display name, its gateway and its story."""
 
     tenant: str
     name: str

@@ -49,7 +49,7 @@ MISSING: Final = (
 class Examination:
     """The subject of the examination, in a sentence, and the findings, problems first."""
 
-    looked_at: str
+    summary: str
     findings: tuple[Finding, ...]
 
     @property
@@ -59,7 +59,7 @@ class Examination:
 
     def print(self, console: Console) -> None:
         """Print the findings as text: one line for the problem, one for what to do."""
-        console.print(_line(self.looked_at), soft_wrap=True)
+        console.print(_line(self.summary), soft_wrap=True)
         for finding in self.findings:
             style = "bold red" if finding.severity is Severity.PROBLEM else "bold"
             console.print(
@@ -77,14 +77,14 @@ def _line(text: str) -> Text:
 
 async def examine(settings: Settings, open_database: OpenDatabase) -> Examination:
     """Return what is wrong; the database is only read, whether or not the service runs."""
-    looked_at = "Looked at no database."
+    summary = "Looked at no database."
     findings = [note("unknown_setting", f"{words}.", "Correct or remove it.") for words in settings.warnings]
     async with open_client(ANSWER_WITHIN, localhost()) as client:
         try:
             if settings.embedded and not (settings.data_dir / "postgres" / "PG_VERSION").exists():
                 raise EmbeddedError(f"there is none yet in {settings.data_dir}")
             async with open_database(settings) as dsn:
-                looked_at, found = await _examine_database(settings, dsn, client)
+                summary, found = await _examine_database(settings, dsn, client)
                 findings += found
         except (EmbeddedError, asyncpg.PostgresError, *TRANSIENT) as error:
             do = f"Start `zapwatch serve`, or correct {variable('data_dir')} and {variable('database_url')}."
@@ -92,7 +92,7 @@ async def examine(settings: Settings, open_database: OpenDatabase) -> Examinatio
         if settings.public_url is not None:
             findings += await _guarded("PUBLIC_URL", partial(check_public_url, settings.public_url, client))
     findings = [replace(f, what=redact(f.what), do=redact(f.do)) for f in findings]
-    return Examination(looked_at, tuple(sorted(findings, key=lambda f: f.severity is Severity.NOTE)))
+    return Examination(summary, tuple(sorted(findings, key=lambda f: f.severity is Severity.NOTE)))
 
 
 async def _examine_database(settings: Settings, dsn: str, client: Client) -> tuple[str, list[Finding]]:

@@ -1,6 +1,6 @@
 """Calls an external monitor regularly while Zapwatch works; a missing call is the alarm.
 
-A loop that hangs or fails leaves something due, which is what is looked at.
+A loop that hangs or fails leaves work due, which is what is checked.
 """
 
 import logging

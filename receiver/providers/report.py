@@ -22,7 +22,7 @@ NAME_LENGTH: Final = 64
 INSTANCE_LENGTH: Final = 255
 """Characters kept of an instance's name."""
 PHONE_LENGTH: Final = 40
-"""Characters of a phone's number that are looked at, however it is written."""
+"""Characters of a phone number that are read, in any format."""
 PHONES: Final = ("", "s.whatsapp.net", "c.us")
 """What may follow a phone's number in a JID."""
 SECRET_HEADER: Final = "X-Zapwatch-Secret"
@@ -219,7 +219,7 @@ def by_status(status: int) -> ProbeAnswer:
 
 
 def hopeless(condition: Condition) -> NotApplicable:
-    """Return why no gateway has an order for a channel that stands so."""
+    """Return why no gateway has an order for a channel in this status."""
     match condition.state:
         case State.OPEN:
             return NotApplicable("It is open.")

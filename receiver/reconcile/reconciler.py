@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class LockedChannels:
-    """Channels whose rows were locked in two rounds together: no replica's claim takes that long."""
+    """Channels whose rows were locked in two rounds in a row: no replica's claim takes that long."""
 
     def __init__(self) -> None:
         self._locked: set[UUID] = set()

@@ -110,7 +110,7 @@ def _allow(seconds: int) -> None:
 
 
 def _address(request: Request) -> str:
-    """Return the client's address: the peer's, or the last that a proxy on a private network names."""
+    """Return the client's address, behind a private proxy the last it names; counted, never stored."""
     caller = "" if request.client is None else request.client.host
     named = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
     try:

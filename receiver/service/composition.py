@@ -38,7 +38,7 @@ from receiver.ingest.webhooks import Webhooks, is_webhook
 from receiver.jobs.loop import Failing, LoopRunner
 from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress
 from receiver.providers import RECOVERABLE
 from receiver.provisioning.webhook_registration import WebhookRegistrar
 from receiver.reconcile.bulk_probe import BulkProber
@@ -76,7 +76,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
     notifiers = every_notifier(pool)
-    operators, tenants = EgressPolicy(allow=None), EgressPolicy(settings.outgoing_allow)
+    egress = Egress.allowing(settings.outgoing_allow)
     app = App(
         settings=settings,
         timings=timings,
@@ -113,10 +113,8 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         ),
         notifiers=notifiers,
         routing=Routing(pool, vault, notifiers, metrics.alert_decided),
-        dispatcher=Dispatcher(
-            pool, vault, notifiers, operators, tenants, links.link_for, metrics.message_tried
-        ),
-        test_send=TestSend(pool, notifiers, operators, tenants),
+        dispatcher=Dispatcher(pool, vault, notifiers, egress, links.link_for, metrics.message_tried),
+        test_send=TestSend(pool, notifiers, egress),
         links=links,
         reconnect_targets=DataLoader(partial(find_reconnect_targets, pool)),
     )

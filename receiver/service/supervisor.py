@@ -1,6 +1,6 @@
 """Keeps the serving processes alive: starts them on one socket, starts the dead again, stops all in order.
 
-It serves nothing itself. Workers are told apart by their number only: each runs every loop, and claims share
+It serves nothing itself. Workers differ by their number only: each runs every loop, and claims share
 the work.
 """
 

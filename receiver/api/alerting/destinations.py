@@ -1,7 +1,7 @@
-"""Destinations: where people are told; made, shown, changed, tried and deleted by whoever is told there.
+"""Destinations of alerts: made, listed, changed, tested and deleted by operators of their tenant.
 
 Those without a tenant are the operators' own, and an operator of one tenant sees none of them. What a
-configuration holds that lets somebody in is sealed, and shown only in the answer that made it.
+configuration holds as a credential is encrypted, and shown only in the answer that made it.
 """
 
 from collections.abc import Iterable, Mapping
