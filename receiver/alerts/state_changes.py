@@ -64,8 +64,8 @@ class StateChangeDecisions:
 
     def _decide(self, change: DueStateChange) -> None:
         why, against = _why(change)
-        if against is DecisionReason.MAINTENANCE and change.stand.quiet_until is not None:
-            self._held[change.id] = change.stand.quiet_until
+        if against is DecisionReason.MAINTENANCE and change.status.quiet_until is not None:
+            self._held[change.id] = change.status.quiet_until
             self._routed.discard(change.id)
         if against is not None:
             self.decided.append(self._decided(change, None, against))
@@ -111,9 +111,9 @@ class StateChangeDecisions:
 def _why(change: DueStateChange) -> tuple[DecisionReason, DecisionReason | None]:
     """Return why a change is told, and why it isn't to anybody just now; None: each is to be asked."""
     if change.event == Event.EXPIRING:
-        return DecisionReason.EXPIRING, of_expiry(SubjectState(*change.stand))
+        return DecisionReason.EXPIRING, of_expiry(SubjectState(*change.status))
     is_back = change.state == change.previous_state
-    return DecisionReason.STATE_CHANGED, of_state(change.stand.removed, is_back)
+    return DecisionReason.STATE_CHANGED, of_state(change.status.removed, is_back)
 
 
 def _details(change: DueStateChange) -> str:

@@ -143,7 +143,9 @@ class BulkProber:
         except (NotCommitted, *TRANSIENT) as error:
             log.warning("a sweep of gateway %s was not kept: %r", gateway.id, error)
             with contextlib.suppress(*TRANSIENT):
-                await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
+                await self._settle(
+                    gateway, bool(gateway.supports_bulk), SOON * self._installation.stale_after
+                )
         except Exception:
             # Whatever one gateway answers must not end the sweeps of all.
             log.exception("a sweep of gateway %s failed", gateway.id)
@@ -154,7 +156,11 @@ class BulkProber:
         until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * COMMIT_TIMEOUT
         async with self._pool.acquire() as connection:
             channels = await bulk_probe_channels(connection, gateway.id)
-            held = await hold_concurrency_slots(connection, gateway.id, now, until) if gateway.sweeps else []
+            held = (
+                await hold_concurrency_slots(connection, gateway.id, now, until)
+                if gateway.supports_bulk
+                else []
+            )
         try:
             return await self._asked(gateway, channels, until)
         finally:
@@ -172,15 +178,15 @@ class BulkProber:
         except Unanswered as reason:
             log.info("gateway %s did not answer about all its channels: %s", gateway.id, reason)
             # What takes too long may be our own haste: everything is due after a stop.
-            if not gateway.sweeps and not reason.timed_out:
+            if not gateway.supports_bulk and not reason.timed_out:
                 await self._settle(gateway, False, AGAIN)
             return "failed"
         except BulkProbeUnsupported as reason:
             log.info("gateway %s: %s", gateway.id, reason)
-            await self._settle(gateway, False, AGAIN if gateway.sweeps else DAILY)
+            await self._settle(gateway, False, AGAIN if gateway.supports_bulk else DAILY)
             return "refused"
         ended_at, stale_after = datetime.now(UTC), self._installation.stale_after
-        if not gateway.sweeps:
+        if not gateway.supports_bulk:
             log.info("gateway %s tells of all its channels at once", gateway.id)
             await self._settle(gateway, True, PAUSE * stale_after)
         stretch = JITTER * OPEN_SHARE_OF_JITTER

@@ -78,7 +78,7 @@ class GatewayHealth:
         unproven = await self._doubt(now) if self._answers.failing else []
         noted = self._answers.take(now, unproven)
         async with self._pool.acquire() as connection:
-            wanted = await gateway_health.gateways_in_question(
+            wanted = await gateway_health.gateways_to_evaluate(
                 connection, now, noted, self._window, self._limits
             )
         self._aside = {id: until for id, until in self._aside.items() if until > now}
@@ -104,7 +104,7 @@ class GatewayHealth:
 
     async def _judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
         async with self._pool.acquire() as connection:
-            judged = await gateway_health.judge(
+            judged = await gateway_health.evaluate(
                 connection, gateway_id, now, noted, self._window, self._limits
             )
             if judged is None:
@@ -112,7 +112,7 @@ class GatewayHealth:
                 return
             failing = judged.gateway.failing
             if judged.newly_failing and failing is not None:
-                await gateway_health.ask_others(connection, gateway_id, now, failing.channels)
+                await gateway_health.hasten_other_probes(connection, gateway_id, now, failing.channels)
         _tell(gateway_id, judged)
 
     async def _doubt(self, now: datetime) -> list[UUID]:
