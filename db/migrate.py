@@ -1,4 +1,4 @@
-"""Applies the files of `db/migrations` in the order of their names; it knows nothing of what is in them.
+"""Applies the files of `db/migrations` in the order of their names; it does not read their contents.
 
 They go forward only, and each only adds: a service of the version before works on the database meanwhile.
 So a database may also be ahead: migrations that this version does not know are left alone, and a rolling
@@ -22,7 +22,7 @@ from db.queries import sql
 __all__ = ["MIGRATIONS", "MigrationError", "migrate", "pending"]
 
 MIGRATIONS: Final = files("db").joinpath("migrations")
-LOCK_TIMEOUT: Final = timedelta(seconds=3)  # an ALTER that waits makes every later reader of its table wait
+LOCK_TIMEOUT: Final = timedelta(seconds=3)  # an ALTER that waits blocks every later reader of its table
 PAUSE: Final = timedelta(seconds=1)  # in which those get through before it tries again
 TRIES: Final = 10
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class MigrationError(Exception):
-    """A migration can't be applied; the words name it and say why."""
+    """A migration can't be applied; the message names it and the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ async def _applied(connection: Connection) -> dict[str, str]:
 
 
 async def _persist(connection: Connection, migration: _Migration, lock_timeout: timedelta) -> bool:
-    """Apply the migration, trying again while others hold what it needs; say whether it was left to us."""
+    """Apply the migration, trying again while others hold its locks; return whether it was still pending."""
     for tries_left in reversed(range(TRIES)):
         try:
             return await _apply(connection, migration, lock_timeout)

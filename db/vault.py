@@ -92,7 +92,7 @@ def _keep_new_key(path: Path) -> None:
             file.write(urlsafe_b64encode(os.urandom(KEY_BYTES)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link fails when the name is taken: whoever came first made the key for all.
+        # A link fails when the name is taken: the first process makes the key for all.
         os.link(draft, path)
     except FileExistsError:
         pass

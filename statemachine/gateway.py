@@ -111,7 +111,7 @@ class GatewaySnapshot(NamedTuple):
     failing: FailureStreak | None = None
     """Probes that went unanswered since the last evaluation."""
     offline: bool = False
-    """Nothing came back from anywhere since those failures, for longer than that is blamed on nobody."""
+    """No gateway answered since those failures, for longer than that is taken for our own outage."""
     probed: int = ENOUGH
     """Its channels that can be probed; counted no further than `ENOUGH`."""
     watched: int = 0

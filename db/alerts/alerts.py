@@ -1,4 +1,4 @@
-"""Alerts as rows: what is to be decided about them, and what was. Decides nothing, and sends nothing."""
+"""Alerts as rows: those due for a decision, and the decisions. Decides nothing, and sends nothing."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ IN_APP: Final = "in_app"
 
 
 class IncidentStatus(NamedTuple):
-    """How an incident and its channel stand."""
+    """The status of an incident and its channel, as far as decisions depend on it."""
 
     is_over: bool
     alerts_enabled: bool
@@ -33,7 +33,7 @@ class DueAlert(NamedTuple):
     tenant_id: UUID | None
     created_at: datetime
     was_held: bool
-    stand: IncidentStatus
+    status: IncidentStatus
 
     @property
     def subject_id(self) -> UUID:
@@ -44,7 +44,7 @@ class DueAlert(NamedTuple):
 
 
 class DueReminder(NamedTuple):
-    """An opening of which its destination is perhaps to be reminded."""
+    """A decision about an opening whose reminder is due."""
 
     id: int
     event: str
@@ -54,13 +54,13 @@ class DueReminder(NamedTuple):
     destination_id: UUID
     reminders: int
     outcome: str | None
-    """What became of telling the opening."""
+    """The outcome of the opening's message."""
     acknowledged: bool
-    stand: IncidentStatus
+    status: IncidentStatus
 
 
 class AlertDestination(NamedTuple):
-    """Where people are told; `config` is sealed."""
+    """A destination as routing reads it; `config` is sealed."""
 
     id: UUID
     tenant_id: UUID | None
@@ -72,7 +72,7 @@ class AlertDestination(NamedTuple):
 
 
 class NotifiedOpening(NamedTuple):
-    """An opening that a destination was told of, and what became of the message; None: it is to leave."""
+    """An opening that was sent to a destination, and its message's outcome; None: not yet settled."""
 
     decision_id: int
     message_id: UUID
@@ -80,7 +80,7 @@ class NotifiedOpening(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What was decided about an alert, a reminder or a change, for one destination or (None) for all."""
+    """A decision about an alert, a reminder or a change, for one destination or (None) for all."""
 
     alert_id: int | None
     incident_id: UUID | None
@@ -93,13 +93,13 @@ class Decision(NamedTuple):
     message_id: UUID | None
     remind_at: datetime | None = None
     channel_id: UUID | None = None
-    """Whose change it is; None: it is about an incident."""
+    """The channel of a change; None: the decision is about an incident."""
     details: str | None = None
-    """What is told of a change, as JSON."""
+    """The facts of a change, as JSON."""
 
 
 class OutgoingMessage(NamedTuple):
-    """A message that is to leave."""
+    """A message to send."""
 
     id: UUID
     destination_id: UUID
@@ -109,39 +109,39 @@ class OutgoingMessage(NamedTuple):
 
 
 QueueKey = tuple[UUID, str]
-"""A destination and a purpose, whose messages follow one another."""
+"""A destination and a purpose: the messages of one key are sent one after the other."""
 
 
-async def take_turn(connection: Connection) -> bool:
-    """Return whether we may decide, alone over all replicas until the transaction ends."""
-    return await connection.fetchval(sql.take_routing_turn) is True
+async def lock_routing(connection: Connection) -> bool:
+    """Lock routing for one replica until the transaction ends; return whether that succeeded."""
+    return await connection.fetchval(sql.lock_routing) is True
 
 
 async def due_alerts(connection: Connection, now: datetime, limit: int) -> list[DueAlert]:
-    """Return alerts that are to be decided, in the order in which they were written."""
+    """Return alerts that are due for a decision, in the order in which they were written."""
     rows = await connection.fetch(sql.due_alerts, now, limit)
     alerts = [
-        DueAlert(**{name: row[name] for name in DueAlert._fields if name != "stand"}, stand=stand_of(row))
+        DueAlert(**{name: row[name] for name in DueAlert._fields if name != "status"}, status=status_of(row))
         for row in rows
     ]
     return sorted(alerts)
 
 
 async def due_reminders(connection: Connection, now: datetime, limit: int) -> list[DueReminder]:
-    """Return openings of which destinations are perhaps to be reminded."""
+    """Return openings whose reminders are due."""
     rows = await connection.fetch(sql.due_reminders, now, limit)
     return [
         DueReminder(
-            **{name: row[name] for name in DueReminder._fields if name != "stand"}, stand=stand_of(row)
+            **{name: row[name] for name in DueReminder._fields if name != "status"}, status=status_of(row)
         )
         for row in rows
     ]
 
 
-def stand_of(row: Record) -> IncidentStatus:
-    """Return how an incident and its channel stand, of a row that has it."""
-    is_told = alerts_enabled(row["metadata"], row["defaults"])
-    return IncidentStatus(row["is_over"], is_told, row["paused"], row["removed"], row["quiet_until"])
+def status_of(row: Record) -> IncidentStatus:
+    """Return the status of an incident and its channel from a row of `due_alerts` or the like."""
+    enabled = alerts_enabled(row["metadata"], row["defaults"])
+    return IncidentStatus(row["is_over"], enabled, row["paused"], row["removed"], row["quiet_until"])
 
 
 async def read_destinations(connection: Connection, tenant_ids: Iterable[UUID]) -> list[AlertDestination]:
@@ -151,20 +151,20 @@ async def read_destinations(connection: Connection, tenant_ids: Iterable[UUID]) 
 
 
 async def add_in_app(connection: Connection, sealed: Collection[tuple[UUID, UUID, bytes]]) -> None:
-    """Make destinations inside the application: of each its id, its tenant and its sealed configuration."""
+    """Add `in_app` destinations: of each its id, its tenant and its sealed configuration."""
     await connection.execute(sql.add_in_app_destinations, *_columns(sealed, 3))
 
 
-async def recipients(connection: Connection, tenant_ids: Iterable[UUID]) -> dict[UUID, bool]:
+async def tenants_with_members(connection: Connection, tenant_ids: Iterable[UUID]) -> dict[UUID, bool]:
     """Return the tenants that have active members, each with whether one of them is an administrator."""
-    rows = await connection.fetch(sql.count_recipients, list(tenant_ids))
+    rows = await connection.fetch(sql.tenants_with_members, list(tenant_ids))
     return {row["tenant_id"]: row["admins"] for row in rows}
 
 
 async def lock_waiting(
     connection: Connection, destination_ids: Collection[UUID], now: datetime
 ) -> dict[QueueKey, UUID]:
-    """Return messages that wait for others to join them, held until the end of the transaction."""
+    """Return messages that may still take further alerts, locked until the end of the transaction."""
     rows = await connection.fetch(sql.lock_waiting_messages, list(destination_ids), now)
     return {(row["destination_id"], row["purpose"]): row["id"] for row in rows}
 
@@ -172,7 +172,7 @@ async def lock_waiting(
 async def read_newest_due(
     connection: Connection, destination_ids: Collection[UUID], since: datetime
 ) -> dict[QueueKey, datetime]:
-    """Return when the newest messages were to leave, where that was after `since`."""
+    """Return when the newest messages were first due, where that was after `since`."""
     rows = await connection.fetch(sql.read_newest_due, list(destination_ids), since)
     return {(row["destination_id"], row["purpose"]): row["leaves_at"] for row in rows}
 
@@ -180,7 +180,7 @@ async def read_newest_due(
 async def read_openings(
     connection: Connection, subject_ids: Collection[UUID]
 ) -> dict[tuple[UUID, UUID], NotifiedOpening]:
-    """Return what destinations were told of the beginnings of incidents, by incident and destination."""
+    """Return the openings of incidents that were sent, by incident and destination."""
     rows = await connection.fetch(sql.read_openings, list(subject_ids))
     return {
         (row["subject_id"], row["destination_id"]): NotifiedOpening(
@@ -196,44 +196,46 @@ async def keep_decisions(
     messages: Collection[OutgoingMessage],
     decided: Collection[Decision],
 ) -> None:
-    """Keep what was decided, and the messages that are to leave."""
+    """Write decisions, and the messages to send."""
     await connection.execute(sql.add_messages, *_columns(messages, len(OutgoingMessage._fields)))
     await connection.execute(sql.add_decisions, now, *_columns(decided, len(Decision._fields)))
 
 
-async def take_back(connection: Connection, decision_ids: Collection[int], why: str, now: datetime) -> None:
-    """Take openings out of messages that have not left."""
-    await connection.execute(sql.take_back_openings, list(decision_ids), why, now)
+async def withdraw_openings(
+    connection: Connection, decision_ids: Collection[int], why: str, now: datetime
+) -> None:
+    """Withdraw openings from messages that have not been sent."""
+    await connection.execute(sql.withdraw_openings, list(decision_ids), why, now)
 
 
 async def settle_alerts(connection: Connection, alert_ids: Collection[int], now: datetime) -> None:
-    """End alerts about which it was decided for good."""
+    """Settle alerts whose decision is final."""
     await connection.execute(sql.settle_alerts, list(alert_ids), now)
 
 
 async def put_off_alerts(connection: Connection, until: Mapping[int, datetime]) -> None:
-    """Have alerts decided later."""
+    """Put off the decisions about alerts."""
     await connection.execute(sql.put_off_alerts, list(until), list(until.values()))
 
 
 async def put_off_reminders(
     connection: Connection, again: Collection[tuple[int, datetime | None, int]]
 ) -> None:
-    """Say of openings when to remind next (None: never) and how often it was done."""
+    """Set of openings when the next reminder is due (None: never) and how many were sent."""
     await connection.execute(sql.put_off_reminders, *_columns(again, 3))
 
 
 async def release_held(connection: Connection, now: datetime) -> None:
-    """Have alerts decided now that maintenance held back which has ended early."""
+    """Make alerts due now that were held by a maintenance window that has ended early."""
     await connection.execute(sql.release_held_alerts, now)
 
 
 async def prune_messages(connection: Connection, now: datetime, keep: timedelta) -> None:
-    """Forget what was told, tried and decided longer ago, but for incidents that are open."""
+    """Delete messages and decisions older than `keep`, but for incidents that are open."""
     await connection.execute(sql.prune_messages, now - keep)
     await connection.execute(sql.prune_decisions, now - keep)
 
 
 def _columns(rows: Collection[tuple[object, ...]], width: int) -> list[list[object]]:
-    """Return rows as columns, of which there are as many when there is no row."""
+    """Return rows as `width` columns, also when there is no row."""
     return [[row[column] for row in rows] for column in range(width)]

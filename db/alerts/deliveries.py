@@ -1,6 +1,6 @@
-"""The delivery log: what was decided about each alert and destination, and each try to deliver it.
+"""The delivery log: the decision about each alert and destination, and each try to deliver its message.
 
-Routing and dispatch write it; here it is read, and what was sent to try a destination is noted.
+Routing and dispatch write it; this module reads it, and writes test messages.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from db.connection.types import Pool, Record
 from db.queries import sql
 
 TESTED_EVERY: Final = timedelta(seconds=10)
-"""Between two tests of one destination, by all replicas together: each makes us send something."""
+"""Between two tests of one destination, by all replicas together: each sends a message."""
 
 
 class Delivery(NamedTuple):
@@ -27,7 +27,7 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """A message that was sent to try a destination, and what came of it."""
+    """A test message to a destination, and its result."""
 
     message_id: UUID
     destination_id: UUID
@@ -61,12 +61,12 @@ async def list_deliveries(
 async def begin_test(
     pool: Pool, tenant_id: UUID | None, destination_id: UUID, message_id: UUID, now: datetime
 ) -> timedelta | None:
-    """Take the next turn to try a destination of this tenant; return None, or how long it is too early.
+    """Begin a test of a destination of this tenant; return None, or how long it is too early for one.
 
     Raises `UnknownDestination`.
     """
     async with writing(pool, tenant_id) as connection:
-        # Its row is held, so that of two who come at once one sees the other's turn.
+        # Its row is locked, so that of two concurrent tests one finds the other.
         if await connection.fetchrow(sql.lock_destination, destination_id, tenant_id) is None:
             raise UnknownDestination
         since = now - TESTED_EVERY
@@ -78,7 +78,7 @@ async def begin_test(
 
 
 async def end_test(pool: Pool, tested: TestResult) -> None:
-    """Keep what came of trying a destination, as of any other message; not of one deleted meanwhile."""
+    """Write the result of a test, as of any other message; nothing when the destination is deleted."""
     async with writing(pool, tested.tenant_id) as connection:
         await connection.execute(
             sql.end_test,

@@ -1,4 +1,4 @@
-"""Where people are told: destinations as rows, their configuration sealed; sends nothing.
+"""Destinations as rows, their configuration sealed; sends nothing.
 
 A reader of one tenant (`reader`; None: of all) neither sees nor changes another's, nor the operators'.
 """
@@ -17,7 +17,7 @@ from db.registry.tenants import UnknownTenant
 from db.vault import Vault, VaultError
 
 ALERT_URL: Final = "ALERT_URL"
-"""The name of the destination that the setting makes, by which it is found again."""
+"""The name of the destination made from the setting, which identifies it."""
 
 Config = Mapping[str, object]
 
@@ -28,7 +28,7 @@ class UnknownDestination(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationSpec:
-    """A destination to keep; of tenant None: operators' own."""
+    """A destination to write; of tenant None: operators' own."""
 
     tenant_id: UUID | None
     kind: str
@@ -40,7 +40,7 @@ class DestinationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """A destination as it is kept; the config None: no secret key opens it."""
+    """A stored destination; the config None: no secret key opens it."""
 
     id: UUID
     tenant_id: UUID | None
@@ -57,7 +57,7 @@ class Destination:
 
 
 def destination_identity(destination_id: UUID) -> str:
-    """Return what a destination's configuration is sealed for."""
+    """Return the identity that a destination's configuration is sealed for."""
     return f"destination:{destination_id}"
 
 
@@ -68,7 +68,7 @@ def open_config(vault: Vault, destination_id: UUID, sealed: bytes) -> Config:
 
 
 def seal_config(vault: Vault, destination_id: UUID, config: Config) -> bytes:
-    """Return a configuration as it is kept."""
+    """Return a configuration, sealed."""
     return vault.seal(dump(dict(config)), destination_identity(destination_id))
 
 
@@ -103,7 +103,7 @@ async def create_destination(pool: Pool, vault: Vault, reader: UUID | None, new:
 
 
 async def in_app_of(pool: Pool, vault: Vault, tenant_id: UUID) -> UUID:
-    """Return the tenant's destination inside its application, made if need be; `UnknownTenant`."""
+    """Return the tenant's `in_app` destination, made if need be; `UnknownTenant`."""
     found: UUID | None = await pool.fetchval(sql.find_in_app, tenant_id)
     if found is not None:
         return found
@@ -158,10 +158,10 @@ async def delete_destination(pool: Pool, reader: UUID | None, destination_id: UU
 
 
 async def ensure_alert_url(connection: Connection, vault: Vault, new: DestinationSpec, given: Config) -> bool:
-    """Make what the setting asks for, unless operators have it already; return whether anything was changed.
+    """Make the setting's destination, unless operators have it already; return whether anything changed.
 
-    `given` is what the setting says of the configuration `new.config`. A destination that the setting made
-    before, and that nobody renamed, follows it.
+    `given` is the part of the configuration `new.config` that the setting fixes. A destination made from the
+    setting before, and not renamed, is changed to it.
     """
     async with connection.transaction():
         await connection.execute(sql.lock_alert_url)
@@ -182,9 +182,9 @@ def _holds(vault: Vault, row: Record, given: Config) -> bool:
     return config is not None and given.items() <= config.items()
 
 
-async def tongue_of(pool: Pool, tenant_id: UUID | None) -> tuple[str, str]:
-    """Return the language and the time zone in which a tenant, or (None) operators, are told."""
-    row = None if tenant_id is None else await pool.fetchrow(sql.tongue_of, tenant_id)
+async def language_of(pool: Pool, tenant_id: UUID | None) -> tuple[str, str]:
+    """Return the language and the time zone of messages to a tenant, or (None) to operators."""
+    row = None if tenant_id is None else await pool.fetchrow(sql.language_of, tenant_id)
     return ("pt-BR", "America/Sao_Paulo") if row is None else (row["locale"], row["time_zone"])
 
 

@@ -1,7 +1,7 @@
-"""Maintenance: when nobody is told, of a channel, a gateway, a tenant or of anything; decides nothing.
+"""Maintenance windows, in which alerts of a channel, a gateway, a tenant or all are held; decides nothing.
 
-The narrowest of channel, gateway and tenant that a window names is what it is for: a channel's window carries
-the channel's tenant besides, so that row security shows it to it.
+A window applies to the narrowest of channel, gateway and tenant that it names: a channel's window carries the
+channel's tenant besides, so that row security shows it to that tenant.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class UnknownWindow(Exception):
 
 
 class UnknownSubject(Exception):
-    """What the window is to be for isn't there, or not for this tenant: the name of the field."""
+    """The window's subject doesn't exist, or not for this tenant; carries the name of the field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceSpec:
-    """A window to keep; it starts now when no start is given, and is for everything when nothing is named."""
+    """A window to write; no start: it starts now, no subject: it applies to everything."""
 
     ends_at: datetime
     starts_at: datetime | None = None
@@ -75,7 +75,7 @@ async def create_window(pool: Pool, reader: UUID | None, new: MaintenanceSpec) -
 
 
 async def end_window(pool: Pool, reader: UUID | None, window_id: UUID) -> None:
-    """End a window now, or forget one that has not begun; routing sees what it held. `UnknownWindow`."""
+    """End a window now, or delete one that has not begun; routing releases its alerts. `UnknownWindow`."""
     async with writing(pool, reader) as connection:
         if await connection.fetchrow(sql.show_maintenance, window_id, reader) is None:
             raise UnknownWindow

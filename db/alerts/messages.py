@@ -1,7 +1,7 @@
-"""Messages as rows: claimed with a lease, sent by somebody else, settled. Sends nothing itself.
+"""Messages as rows: claimed with a lease, and settled after each try. Sends nothing itself.
 
-The claim is committed before anything leaves, so a message leaves once more than it need only if whoever sent
-it died before it could say so.
+The claim is committed before the message is sent, so a message is sent twice only if the sending process died
+before it settled the message.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -15,15 +15,15 @@ from db.ingest.apply import note_notified
 from db.queries import sql
 
 PER_DESTINATION: Final = 5
-"""Messages to one destination on their way at a time, by all replicas together."""
+"""Concurrency slots: messages to one destination under way at a time, by all replicas together."""
 STEP: Final = timedelta(seconds=0.25)
-"""How much later than the opening of an incident its end is looked at, where that is still on its way."""
+"""How much later than an opening that is still under way the message of its end is due again."""
 FAILS_FOR: Final = timedelta(days=5)
-"""How long a destination may not be reached before it is switched off."""
+"""How long a destination may fail before it is disabled."""
 
 
 class ClaimedMessage(NamedTuple):
-    """A message that is ours to send until the lease ends; `config` is sealed."""
+    """A message that this process sends until the lease ends; `config` is sealed."""
 
     id: UUID
     destination_id: UUID
@@ -37,7 +37,7 @@ class ClaimedMessage(NamedTuple):
     locale: str | None
     time_zone: str | None
     facts: str | None
-    """What it says, as JSON; None: it was not tried yet, or by an earlier version."""
+    """Its frozen facts, as JSON; None: it was not tried yet, or by an earlier version."""
     until: datetime
 
 
@@ -52,56 +52,58 @@ class Attempt(NamedTuple):
 
 
 class MessageSettlement(NamedTuple):
-    """What becomes of a message after a try; without an outcome it is tried again at `due_at`."""
+    """The result of a try for its message; without an outcome it is tried again at `due_at`."""
 
     outcome: str | None
     due_at: datetime | None = None
     is_gone: bool = False
-    """The destination says that it exists no more."""
+    """The destination reports that it exists no more."""
 
 
 async def claim_messages(
     connection: Connection, now: datetime, lease: timedelta, limit: int, per_destination: int
 ) -> list[ClaimedMessage]:
-    """Return messages that are due and now ours; no destination has more than `per_destination` at a time."""
+    """Return due messages, claimed; no destination has more than `per_destination` claims at a time."""
     until = now + lease
     rows = await connection.fetch(sql.claim_messages, now, until, per_destination, limit, STEP)
     return [ClaimedMessage(**row, until=until) for row in rows]
 
 
 async def release_messages(connection: Connection, claims: Iterable[ClaimedMessage]) -> None:
-    """Give messages back that were not settled: another replica need not wait for the lease's end."""
+    """Release claims of messages that were not settled: another replica need not wait for the lease."""
     held = list(claims)
     ids, untils = [claim.id for claim in held], [claim.until for claim in held]
     await connection.execute(sql.release_messages, ids, untils)
 
 
-async def read_news(connection: Connection, message_ids: Collection[UUID]) -> dict[UUID, list[Record]]:
-    """Return what each of these messages is about."""
-    news: dict[UUID, list[Record]] = {id: [] for id in message_ids}
-    for row in await connection.fetch(sql.read_news, list(message_ids)):
-        news[row["message_id"]].append(row)
-    return news
+async def read_message_items(
+    connection: Connection, message_ids: Collection[UUID]
+) -> dict[UUID, list[Record]]:
+    """Return the items of each of these messages: the alerts, reminders and changes that it reports."""
+    items: dict[UUID, list[Record]] = {id: [] for id in message_ids}
+    for row in await connection.fetch(sql.read_message_items, list(message_ids)):
+        items[row["message_id"]].append(row)
+    return items
 
 
 async def keep_facts(connection: Connection, facts: Mapping[UUID, str]) -> None:
-    """Keep what messages that are ours say, as JSON, from their first try on."""
+    """Keep the facts of claimed messages, as JSON, from their first try on."""
     if facts:
         await connection.execute(sql.keep_facts, list(facts), list(facts.values()))
 
 
 async def void_empty(connection: Connection, message_ids: Collection[UUID], now: datetime) -> None:
-    """End messages that are ours and say nothing: what they were about was deleted."""
+    """Settle claimed messages without items as void: their subjects were deleted."""
     if message_ids:
         await connection.execute(sql.void_empty, list(message_ids), now)
 
 
 async def settle(
-    connection: Connection, claim: ClaimedMessage, attempt: Attempt, ending: MessageSettlement
+    connection: Connection, claim: ClaimedMessage, attempt: Attempt, settlement: MessageSettlement
 ) -> str | None:
-    """Keep a try and what follows from it; return why its destination is switched off by it, or None.
+    """Write a try and its settlement; return why its destination was disabled by it, or None.
 
-    The destination's row comes before the message's in every transaction.
+    The destination's row is locked before the message's in every transaction.
     """
     async with connection.transaction():
         failing_since = await _note_reached(connection, claim, attempt)
@@ -111,40 +113,42 @@ async def settle(
             sql.add_attempt, claim.id, attempt.at, took_ms, attempt.is_ok, attempt.status, answer
         )
         now = attempt.at + attempt.took
-        if ending.outcome is None:
-            await connection.execute(sql.put_off_message, claim.id, ending.due_at, claim.until)
+        if settlement.outcome is None:
+            await connection.execute(sql.put_off_message, claim.id, settlement.due_at, claim.until)
             await drop_superseded(connection, claim.id, now)
         else:
-            ended = await connection.fetchval(sql.settle_message, claim.id, now, ending.outcome, claim.until)
+            ended = await connection.fetchval(
+                sql.settle_message, claim.id, now, settlement.outcome, claim.until
+            )
             if ended is not None and attempt.is_ok:
                 opened = await connection.fetch(sql.message_openings, claim.id)
                 await note_notified(connection, [row["incident_id"] for row in opened], now)
-        why = _why_disabled(ending, failing_since, now)
+        why = _why_disabled(settlement, failing_since, now)
         return why if why is not None and await _disable(connection, claim, why, now) else None
 
 
 async def _note_reached(connection: Connection, claim: ClaimedMessage, attempt: Attempt) -> datetime | None:
-    """Note whether the destination was reached; return since when it is not."""
+    """Note whether the destination was reached; return since when it fails."""
     if attempt.is_ok:
-        await connection.execute(sql.note_got_through, claim.destination_id)
+        await connection.execute(sql.note_reached, claim.destination_id)
         return None
-    since: datetime | None = await connection.fetchval(sql.note_not_through, claim.destination_id, attempt.at)
+    since: datetime | None = await connection.fetchval(sql.note_unreached, claim.destination_id, attempt.at)
     return since
 
 
-def _why_disabled(ending: MessageSettlement, failing_since: datetime | None, now: datetime) -> str | None:
-    if ending.is_gone:
+def _why_disabled(settlement: MessageSettlement, failing_since: datetime | None, now: datetime) -> str | None:
+    if settlement.is_gone:
         return "gone"
     return "failing" if failing_since is not None and now - failing_since >= FAILS_FOR else None
 
 
 async def _disable(connection: Connection, claim: ClaimedMessage, why: str, now: datetime) -> bool:
-    """Switch a destination off and tell its owner by another way; return whether it was us who did."""
+    """Disable a destination and add messages about that to others; return whether it was enabled before."""
     row = await connection.fetchrow(sql.disable_destination, claim.destination_id, now, why)
     if row is None:
         return False
     await connection.execute(sql.void_messages, claim.destination_id, now)
-    await connection.execute(sql.tell_of_disabled, claim.destination_id, row["tenant_id"], now)
+    await connection.execute(sql.add_disabled_messages, claim.destination_id, row["tenant_id"], now)
     return True
 
 
@@ -156,13 +160,13 @@ async def notify_members(
     ref_id: UUID | None,
     payload: str,
 ) -> None:
-    """Show members something in their application: of each the notification's id and theirs."""
+    """Write notifications to members; `ids`: of each the notification's id and the member's."""
     if ids:
         columns = zip(*ids, strict=True)
         await connection.execute(sql.add_notifications, *columns, tenant_id, kind, ref_id, payload)
 
 
-async def find_recipients(connection: Connection, tenant_id: UUID, everybody: bool) -> list[UUID]:
-    """Return the active members of a tenant who are opened: its administrators, or all."""
-    rows = await connection.fetch(sql.find_recipients, tenant_id, everybody)
+async def find_members(connection: Connection, tenant_id: UUID, everybody: bool) -> list[UUID]:
+    """Return the ids of a tenant's active members: its administrators, or all."""
+    rows = await connection.fetch(sql.find_members, tenant_id, everybody)
     return [row["user_id"] for row in rows]

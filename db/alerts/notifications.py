@@ -1,7 +1,7 @@
-"""What we told people inside their application, in a table that may be another's; writes only `read_at`.
+"""Notifications as rows of a table that may be another application's; writes only `read_at`.
 
-The table is not forced under row security, so each statement names the tenant. Others' notifications are not
-shown: they may say anything of anybody.
+The table is not forced under row security, so each statement names the tenant. Other applications'
+notifications are not read: their contents are unknown.
 """
 
 from datetime import datetime

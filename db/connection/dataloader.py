@@ -1,6 +1,6 @@
-"""Answers many small questions with few statements: what is asked while one runs, the next asks together.
+"""Combines many small look-ups into few statements: keys that arrive while one runs go into the next.
 
-Caches nothing and decides nothing. When a statement fails, all that it was to answer fail with it.
+Caches nothing and decides nothing. When a statement fails, all its look-ups fail with it.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
 
 TOGETHER: Final = 500
-"""Questions in one statement at the most."""
+"""Keys in one statement at the most."""
 
 
 class DataLoader(Generic[Key, Answer]):
-    """Questions of one kind; `ask` answers several, and leaves out those that have no answer."""
+    """Look-ups of one kind; `ask` answers several keys, and leaves out those that have no answer."""
 
     def __init__(self, ask: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Answer]]]) -> None:
         self._ask = ask
@@ -30,7 +30,7 @@ class DataLoader(Generic[Key, Answer]):
             future = self._waiting[key] = asyncio.get_running_loop().create_future()
             if self._asking is None:
                 self._asking = asyncio.create_task(self._answer_all())
-        # Somebody else may wait for the same: a caller that goes away takes only itself.
+        # Other callers may wait for the same key: the cancellation of one must not reach them.
         return await asyncio.shield(future)
 
     async def _answer_all(self) -> None:
@@ -48,7 +48,7 @@ class DataLoader(Generic[Key, Answer]):
         except Exception as error:
             for future in asked.values():
                 future.set_exception(error)
-                future.exception()  # it may be that nobody waits any more
+                future.exception()  # marked as retrieved: all callers may have been cancelled
             return
         for key, future in asked.items():
             future.set_result(answers.get(key))

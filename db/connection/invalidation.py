@@ -1,7 +1,7 @@
-"""Tells all processes on the database what to forget, by NOTIFY; keeps nothing and promises nothing.
+"""Notifies all processes on the database which cache entries to drop, by NOTIFY; guarantees no delivery.
 
-A notice is lost while nobody listens. So whoever listens forgets everything each time that it begins anew,
-and what is remembered must end by itself besides.
+A notice is lost for a process that is not listening. So a process drops its whole cache each time that it
+begins to listen, and cache entries must expire besides.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from db.queries import sql
 CHANNEL: Final = "zapwatch_forget"
 """PostgreSQL's channel, not one of WhatsApp; a notice is the id of a channel or of a gateway."""
 USED_EVERY: Final = timedelta(seconds=10)
-"""How often the listening connection is used: only then is it known that a server is gone without a word."""
+"""How often the listening connection is used: only then a server that vanished silently is noticed."""
 
 
 async def notify(database: Connection | Pool, identity: UUID) -> None:
-    """Have all processes forget a channel or a gateway. After COMMIT: docs/postgresql-facts.md#notify."""
+    """Notify all processes of a changed channel or gateway. After COMMIT: docs/postgresql-facts.md#notify."""
     await database.execute(sql.notify, CHANNEL, str(identity))
 
 
 class Notices:
-    """The notices that one process hears, on a connection of its own."""
+    """The notices that one process receives, on a connection of its own."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class Notices:
         self._lost.clear()
         self._connection = connection = await self._connect()
         connection.add_termination_listener(lambda _: self._lost.set())
-        await connection.add_listener(CHANNEL, self._pass_on)
-        # What changed before this moment was told to nobody here.
+        await connection.add_listener(CHANNEL, self._handle_notice)
+        # Notices of changes before this moment did not arrive here.
         self._on_gap()
 
     def _drop(self) -> None:
@@ -76,7 +76,7 @@ class Notices:
             self._connection.terminate()
             self._connection = None
 
-    def _pass_on(self, *notice: object) -> None:
+    def _handle_notice(self, *notice: object) -> None:
         try:
             identity = UUID(str(notice[-1]))
         except ValueError:

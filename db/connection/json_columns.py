@@ -14,7 +14,7 @@ DEEPEST: Final = 200
 def load(text: str | bytes | None) -> object:
     """Return what a JSON column holds; None when it is null or beyond what can be read.
 
-    Applications beside us write these columns too: jsonb takes numbers and depths that JSON parsers refuse.
+    Other applications write these columns too: jsonb takes numbers and depths that JSON parsers refuse.
     """
     if text is None or _is_too_deep(text):
         return None
@@ -47,7 +47,7 @@ def merge_patch(target: object, patch: object) -> object:
 
 
 def _is_too_deep(text: str | bytes) -> bool:
-    """Tell whether a valid document nests deeper than `DEEPEST`, without following its nesting."""
+    """Return whether a valid document nests deeper than `DEEPEST`, without following its nesting."""
     text = text if isinstance(text, str) else text.decode()
     if text.count("[") + text.count("{") <= DEEPEST:
         return False

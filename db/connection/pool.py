@@ -21,8 +21,8 @@ ACQUIRE_TIMEOUT: Final = timedelta(seconds=5)
 """Longest wait for a connection of the pool, a new one included, and for cleaning one that is given back."""
 LOCK_TIMEOUT: Final = timedelta(milliseconds=200)
 """Longest wait of the writer for a lock that it can't skip. Below PostgreSQL's deadlock_timeout (1 s):
-an application beside us locks `notification_channels` before our trigger touches `zapwatch_states`, the
-writer the other way round, and of the two it is the writer that must give way.
+another application locks `notification_channels` before our trigger touches `zapwatch_states`, the
+writer the other way round, and of the two the writer has to yield.
 docs/postgresql-facts.md#deadlocks"""
 BY_KEY: Final = {
     "plan_cache_mode": "force_generic_plan",
@@ -32,7 +32,7 @@ BY_KEY: Final = {
 the second, and planned once."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 CLOSE_TIMEOUT: Final = timedelta(seconds=1)
-"""How long a pool may take to say goodbye to its servers; then it hangs up."""
+"""How long a pool may take to close its connections; then they are terminated."""
 ABANDONED_FOR: Final = timedelta(milliseconds=500)
 """How soon a server ends a statement whose connection is gone: one that waits for a lock would stay."""
 POOL_SIZE: Final = 10
@@ -70,7 +70,7 @@ async def connect(
 
 
 async def connect_writer(dsn: str) -> Connection:
-    """Return the writer's connection, which would rather begin anew than wait long for a lock."""
+    """Return the writer's connection, on which waiting for a lock fails after `LOCK_TIMEOUT`."""
     settings = {"lock_timeout": _milliseconds(LOCK_TIMEOUT), **BY_KEY}
     return await connect(dsn, "zapwatch writer", settings=settings)
 
@@ -111,7 +111,7 @@ else:
 
 
 class _BoundedPool(_Base):
-    """asyncpg's pool, but nobody waits for ever: for a connection, to give it back, or for the end."""
+    """asyncpg's pool, with time limits for acquiring and releasing connections, and for closing."""
 
     acquire_timeout = ACQUIRE_TIMEOUT.total_seconds()
 
@@ -122,7 +122,7 @@ class _BoundedPool(_Base):
     async def release(
         self, connection: "PoolConnectionProxy[asyncpg.Record]", *, timeout: float | None = None
     ) -> None:
-        # One that can't be cleaned is terminated: no reason to tell the caller less than what it did came to.
+        # A connection that can't be cleaned is terminated: that must not hide the result of its caller.
         with suppress(Exception):
             await super().release(connection, timeout=timeout)
 

@@ -1,4 +1,4 @@
-"""Which failures pass by themselves, and trying again until they have; runs no statement of its own."""
+"""Transient failures, and retrying until they have passed; runs no statement of its own."""
 
 import asyncio
 import random
@@ -13,10 +13,10 @@ Result = TypeVar("Result")
 FIRST_PAUSE: Final = timedelta(milliseconds=50)
 """Before the second try; each pause is twice the one before."""
 LONGEST_PAUSE: Final = timedelta(seconds=1)
-"""What comes back is found this much later, or a little more."""
+"""A server that is back is noticed after about this long."""
 
 LOCKED: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-"""Somebody else has a row; whoever needs it must wait, others need not."""
+"""Another session has locked a row; only work on that row has to wait."""
 
 TRANSIENT: Final = (
     *LOCKED,
@@ -43,12 +43,12 @@ docs/postgresql-facts.md#passing-failures
 
 def passes(error: BaseException) -> bool:
     """Return whether a failure passes by itself, so that the same work may be tried again."""
-    # asyncpg's word for an argument that doesn't fit is an InterfaceError, too, but never passes.
+    # asyncpg's error for an argument that doesn't fit is an InterfaceError, too, but never passes.
     return isinstance(error, TRANSIENT) and not isinstance(error, ValueError)
 
 
 def pauses() -> Iterator[float]:
-    """Yield how many seconds to wait before each next try; jittered, so that clients don't march in step."""
+    """Yield how many seconds to wait before each next try; with jitter, so that clients spread."""
     pause = FIRST_PAUSE
     while True:
         yield pause.total_seconds() * random.uniform(0.5, 1.5)
@@ -56,9 +56,9 @@ def pauses() -> Iterator[float]:
 
 
 async def persist(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what the work returns, done again and again while it fails in ways that pass.
+    """Return the work's result, retrying while it fails with a transient error.
 
-    It must be harmless to do twice. It is the caller who loses patience: with `asyncio.timeout`.
+    It must be harmless to do twice. The caller limits the time, with `asyncio.timeout`.
     """
     for pause in pauses():
         try:

@@ -1,4 +1,4 @@
-"""A connection that ends with the statement that was given up on it; knows no statement and no host.
+"""A connection that is terminated when a statement on it is abandoned; knows no statement and no host.
 
 asyncpg's own way is to have the server cancel the statement, by a second connection, and to use the first one
 again. On a server that hangs both take for ever. And a COMMIT that waits for its standby is not undone by a
@@ -21,7 +21,7 @@ else:
 
 
 class Session(Base):
-    """A connection that is terminated when a statement times out or its caller goes away."""
+    """A connection that is terminated when a statement times out or its caller is cancelled."""
 
     __slots__ = ()
 

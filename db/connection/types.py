@@ -1,4 +1,4 @@
-"""Names for what statements run on; opens nothing."""
+"""Type aliases for connections, pools and records; opens nothing."""
 
 from typing import TYPE_CHECKING, TypeAlias
 

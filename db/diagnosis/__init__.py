@@ -1,6 +1,6 @@
-"""What a database says of an installation's health: what is missing, replaced, overdue, unknown or growing.
+"""Checks of an installation's health in the database: what is missing, replaced, overdue, unknown or growing.
 
-Reads only, and repairs nothing: each finding tells an operator what to do. It asks no gateway.
+Reads only, and repairs nothing: each finding says what an operator can do. It calls no gateway.
 """
 
 from db.diagnosis.finding import NAMED, Finding, Report, Severity, about, note, problem, size
@@ -9,10 +9,10 @@ from db.diagnosis.registrations import (
     TokenOwner,
     WatchedChannel,
     WatchedGateway,
-    judge_channels,
-    judge_clocks,
-    judge_gateways,
-    judge_versions,
+    check_channels,
+    check_clocks,
+    check_gateways,
+    check_versions,
     read_channels,
     read_gateways,
     token_owners,
@@ -21,8 +21,8 @@ from db.diagnosis.schema import check_functions, check_migrations, check_schema
 from db.diagnosis.telling import (
     check_alerts,
     check_destinations,
-    check_listeners,
     check_maintenance,
+    check_recipients,
 )
 from db.diagnosis.traffic import (
     check_deep_probes,
@@ -42,22 +42,22 @@ __all__ = [
     "WatchedGateway",
     "about",
     "check_alerts",
+    "check_channels",
+    "check_clocks",
     "check_deep_probes",
     "check_destinations",
     "check_disk",
     "check_functions",
-    "check_listeners",
+    "check_gateways",
     "check_loops",
     "check_maintenance",
     "check_migrations",
     "check_overdue",
     "check_quarantine",
+    "check_recipients",
     "check_retention",
     "check_schema",
-    "judge_channels",
-    "judge_clocks",
-    "judge_gateways",
-    "judge_versions",
+    "check_versions",
     "note",
     "problem",
     "read_channels",

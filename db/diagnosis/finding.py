@@ -1,4 +1,4 @@
-"""A finding: one thing to know about an installation, in words for operators."""
+"""Findings: facts about an installation, as texts for operators."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SLOW: Final = 60
 
 
 class Severity(StrEnum):
-    """A problem wants to be put right; a note wants to be known."""
+    """A problem has to be corrected; a note is for information."""
 
     PROBLEM = "problem"
     NOTE = "note"
@@ -20,7 +20,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know, in words: what it is, where, and what to do about it."""
+    """One fact: what it is, where, and what to do about it."""
 
     severity: Severity
     code: str
@@ -29,12 +29,12 @@ class Finding:
 
 
 def problem(code: str, what: str, do: str) -> Finding:
-    """Return a finding that wants to be put right."""
+    """Return a finding that has to be corrected."""
     return Finding(Severity.PROBLEM, code, what, do)
 
 
 def note(code: str, what: str, do: str) -> Finding:
-    """Return a finding that wants to be known."""
+    """Return a finding for information."""
     return Finding(Severity.NOTE, code, what, do)
 
 
@@ -42,7 +42,7 @@ Report = Callable[[str, str, str], Finding]
 
 
 def listed(what: str, things: Sequence[object]) -> str:
-    """Return the words with how many things they are true of, and the first of these."""
+    """Return the text with the number of things that it applies to, and the first of these."""
     first = ", ".join(str(thing) for thing in things[:NAMED])
     more = f" and {len(things) - NAMED:,} more" if len(things) > NAMED else ""
     return f"{what} ({len(things):,}): {first}{more}."
@@ -54,7 +54,7 @@ def about(report: Report, code: str, what: str, things: Sequence[object], do: st
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes with a decimal unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.{0 if count >= 10 else 1}f} {unit}"

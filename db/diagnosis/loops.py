@@ -1,4 +1,4 @@
-"""Whether the background loops of the services on the database work."""
+"""Checks the background loops of all services on the database."""
 
 from datetime import UTC
 

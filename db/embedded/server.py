@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: used when no database URL is given, it lives and dies with the service.
+"""The embedded PostgreSQL: used when no database URL is given, it starts and ends with the service.
 
 It owns one data folder and runs a server there that only a Unix socket reaches. It never hands out the
 superuser, opens a port, turns fsync off or changes the mode of a folder that it has not made.
@@ -44,7 +44,7 @@ _POLL = 0.01  # s between looks at a starting server
 _PREDECESSOR = 20.0  # s for the server of a killed service to end: it grants its own children 5 s
 # What PostgreSQL logs meanwhile.
 _SURVIVORS = "pre-existing shared memory block"
-# Each signal's patience in s: finish in order, drop everything, be gone.
+# Each signal's timeout in s: fast shutdown, immediate shutdown, kill.
 _STOP = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 7.0), (signal.SIGKILL, 5.0))
 
 _INITDB = ("--data-checksums", "-E", "UTF8", "--locale", "C.UTF-8", "-A", "scram-sha-256", "-U", _SUPERUSER)
@@ -61,7 +61,7 @@ _OPTIONS = {
     "log_destination": "stderr",
     "logging_collector": "off",
     "log_checkpoints": "off",
-    # Rows, statements and the values that errors quote hold people's data: they stay out of the log.
+    # Rows, statements and the values that errors quote hold personal data: they stay out of the log.
     # What matters to the server's own life is LOG, FATAL and PANIC, which rank above ERROR here.
     "log_min_messages": "log",
     "log_error_verbosity": "terse",
@@ -153,7 +153,7 @@ def _in_plain_words(data_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(data_dir: Path) -> Iterator[int]:
-    """Hold the data folder, made when missing, and yield its descriptor; the kernel lets go when we die."""
+    """Lock the data folder, made when missing, and yield its descriptor; the kernel unlocks it at our end."""
     if not data_dir.exists():
         data_dir.mkdir(parents=True)
         data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -189,7 +189,7 @@ def _prepare(data_dir: Path, bin_dir: Path | None) -> _Home:
 
 
 async def _ensure_cluster(home: _Home, lock: int) -> None:
-    """Make the cluster unless it is there. It gets its name when whole: a crash on the way leaves none."""
+    """Make the cluster unless it is there. It is renamed when complete: a crash before leaves none."""
     if (home.cluster / "PG_VERSION").exists():
         return
     unfinished, password_file = home.folder / "postgres.new", home.password_file(_SUPERUSER)
@@ -228,7 +228,7 @@ def _socket_folder(home: _Home) -> Iterator[Path]:
 
 
 async def _start(home: _Home, socket: Path, connections: int) -> Child:
-    """Return a server that is ready. One whose service was killed a moment ago first gets the time to end."""
+    """Return a server that is ready; one that a killed service has left gets time to end first."""
     options = {**_OPTIONS, "unix_socket_directories": str(socket), "max_connections": str(connections)}
     arguments = ("-D", str(home.cluster), *(f"--{name}={value}" for name, value in options.items()))
     now = asyncio.get_running_loop().time
@@ -238,7 +238,7 @@ async def _start(home: _Home, socket: Path, connections: int) -> Child:
         if _serves(stale, home):
             words = f"The server with process number {stale[0]} still runs on it and must be stopped first."
         else:
-            pid = "".join(stale[:1])  # perhaps somebody else's by now: PostgreSQL is told to pass over it
+            pid = "".join(stale[:1])  # perhaps reused by another process: PostgreSQL is told to ignore it
             child = home.launch("postgres", *arguments, death=signal.SIGQUIT, PG_GRANDPARENT_PID=pid)
             if await _is_ready(child, home, stale):
                 return child
@@ -253,7 +253,7 @@ async def _is_ready(child: Child, home: _Home, stale: list[str]) -> bool:
     try:
         while not await child.ends_within(_POLL):
             lines = _pid_file(home)
-            # In a container the child can have its predecessor's number: the old file is not its word.
+            # In a container the child can have its predecessor's pid: the old file is not the child's.
             if lines != stale and lines[:1] == [str(child.process.pid)] and lines[7:8] == ["ready"]:
                 return True
     except BaseException:
@@ -296,17 +296,17 @@ async def _ensure_owner(home: _Home, socket: Path) -> str:
 
 
 def _dsn(role: str, password: str, socket: Path) -> str:
-    """Return the way into the database named like the role, with nothing left for PG* variables to fill."""
-    way = f"host={quote(str(socket))}&port={_PORT}&sslmode=disable"
-    return f"postgresql://{role}:{quote(password)}@/{role}?{way}"
+    """Return the DSN of the database named like the role, with no parameter left to PG* variables."""
+    parameters = f"host={quote(str(socket))}&port={_PORT}&sslmode=disable"
+    return f"postgresql://{role}:{quote(password)}@/{role}?{parameters}"
 
 
 async def _stop(child: Child) -> None:
-    """End the server, more and more harshly; what is committed survives each way. Cut short, it is killed."""
+    """Stop the server with one signal after the other; commits survive each. When cancelled, kill it."""
     try:
-        for sent, patience in _STOP:
+        for sent, timeout in _STOP:
             child.process.send_signal(sent)
-            if await child.ends_within(patience):
+            if await child.ends_within(timeout):
                 return
     finally:
         if not child.exit.done():

@@ -1,8 +1,8 @@
-"""Forgets old events. THE ONLY deleter of events, and of none before a snapshot has taken it in.
+"""Deletes old events. THE ONLY deleter of events, and only of those that a snapshot includes.
 
-A snapshot is a copy of what `apply` made of a channel, taken now and then. When it is old enough, a replay
-begins with it, and the events before it are forgotten. Nothing is replayed to get there: that takes as long
-as applying did. Touches no state and no incident, so `apply` waits for nothing here.
+A snapshot is a copy of a channel's row, taken from time to time. When it is old enough, a replay begins with
+it, and the events before it are deleted. A snapshot is not made by replay: that takes as long as applying
+did. Locks no state and no incident, so `apply` waits for nothing here.
 """
 
 from datetime import datetime, timedelta
@@ -12,22 +12,22 @@ from db.connection.types import Connection
 from db.queries import sql
 
 CHANNELS: Final = 100
-"""Channels looked at in one transaction."""
+"""Channels in one transaction."""
 EVENTS: Final = 1000
-"""Events looked at in one transaction, which should take some hundredths of a second."""
+"""Events in one transaction, which should take some hundredths of a second."""
 SHARE: Final = 10
 """Snapshots of a channel in the days that events are kept: more take more disk, fewer keep events longer."""
 LOOK_EVERY: Final = timedelta(days=1)
-"""When to look at a channel again at the latest, so that a change of the setting is heeded soon."""
+"""A channel is due again after this long at the latest, so that a change of the setting takes effect soon."""
 
 
 class Page(NamedTuple):
-    """What became of a page of events."""
+    """The result of one page of events."""
 
     events: int
-    """How many were forgotten."""
+    """How many were deleted."""
     last: int | None
-    """After which event the next page begins; None: what follows is young."""
+    """The id after which the next page begins; None: the following events are younger than `keep`."""
 
 
 async def take_snapshots(
@@ -35,7 +35,7 @@ async def take_snapshots(
 ) -> int:
     """Take snapshots of some channels that are due, drop those that are too old; return how many were due.
 
-    Any number of replicas may do it at once: a channel that another has is passed over.
+    Any number of replicas may do it at once: a channel that another has locked is skipped.
     """
     pause = keep / SHARE
     async with connection.transaction():
@@ -50,10 +50,10 @@ async def take_snapshots(
 async def forget(
     connection: Connection, after: int, now: datetime, keep: timedelta, events: int = EVENTS
 ) -> Page:
-    """Forget what is older than `keep` on one page of events, those after an id.
+    """Delete the events older than `keep` on one page, those after an id.
 
     In the order in which they are stored, because to forget channel by channel would write every block of
-    the table many times. Any number of replicas may do it at once: an event that another has is passed over.
+    the table many times. Any number of replicas may do it at once: a locked event is skipped.
     A channel's newest event stays: others like it are counted on its row.
     """
     row = await connection.fetchrow(sql.forget_events, after, now - keep, events)

@@ -173,29 +173,29 @@ class Batch:
         if fold is None:
             return
         fold.configure(entry.received_at)
-        match entry.said:
+        match entry.content:
             case ParsedEvent():
-                self._apply_webhook(fold, entry, entry.said, redelivered)
+                self._apply_webhook(fold, entry, entry.content, redelivered)
             case Answered():
                 fold.must_save = fold.answered = True
                 if entry.gateway_id is not None and entry.gateway_id != fold.row["gateway_id"]:
-                    fold.step(replace(entry.said, version=OF_ANOTHER_GATEWAY))
+                    fold.step(replace(entry.content, version=OF_ANOTHER_GATEWAY))
                     return
-                _apply_verdict(fold, entry, entry.said)
+                _apply_verdict(fold, entry, entry.content)
             case Alive():
-                _apply_verdict(fold, entry, entry.said)
-                fold.learn_owner(entry.owner, entry.said.emitted_at or entry.received_at)
+                _apply_verdict(fold, entry, entry.content)
+                fold.learn_owner(entry.owner, entry.content.emitted_at or entry.received_at)
             case Verdict():
-                _apply_verdict(fold, entry, entry.said)
+                _apply_verdict(fold, entry, entry.content)
             case Deadline():
                 fold.must_save = True
-                _apply_deadline(fold, entry, entry.said)
+                _apply_deadline(fold, entry, entry.content)
             case RecoveryEnded():
-                _apply_recovery_ended(fold, entry, entry.said)
+                _apply_recovery_ended(fold, entry, entry.content)
             case HistoryNote():
-                _apply_note(fold, entry, entry.said)
+                _apply_note(fold, entry, entry.content)
             case _:
-                fold.step(entry.said)
+                fold.step(entry.content)
 
     def _apply_webhook(self, fold: ChannelFold, entry: Entry, parsed: ParsedEvent, redelivered: bool) -> None:
         duplicate = next((e for e in fold.events if entry.key is not None and e.key == entry.key), None)
@@ -249,9 +249,9 @@ class Batch:
         return sorted((g, known, new) for g, known, new in learnt if clock_of(known) != clock_of(new))
 
 
-def _apply_deadline(fold: ChannelFold, entry: Entry, said: Deadline) -> None:
+def _apply_deadline(fold: ChannelFold, entry: Entry, content: Deadline) -> None:
     held_until, before = fold.row["held_until"], fold.channel
-    effects = fold.step(replace(said, held_until=held_until, doubted_until=fold.row["doubted_until"]))
+    effects = fold.step(replace(content, held_until=held_until, doubted_until=fold.row["doubted_until"]))
     after = fold.channel
     is_dropped = before.flap is not None and after.flap is None and not effects
     if effects or is_dropped or after.version != before.version:
@@ -264,10 +264,10 @@ def _apply_deadline(fold: ChannelFold, entry: Entry, said: Deadline) -> None:
         fold.store(event)
 
 
-def _apply_verdict(fold: ChannelFold, entry: Entry, said: Alive | Answered | Verdict) -> None:
-    verdict = verdict_of(fold.channel, said) if isinstance(said, Answered) else said
+def _apply_verdict(fold: ChannelFold, entry: Entry, content: Alive | Answered | Verdict) -> None:
+    verdict = verdict_of(fold.channel, content) if isinstance(content, Answered) else content
     before = fold.channel
-    effects = fold.step(said)
+    effects = fold.step(content)
     if isinstance(verdict, Verdict) and fold.channel.evidence != before.evidence:
         event = event_of(entry, verdict.trigger, verdict.reason, verdict.status, verdict.began_at)
         fold.details = entry.details
@@ -287,23 +287,23 @@ def _apply_verdict(fold: ChannelFold, entry: Entry, said: Alive | Answered | Ver
             last.count_on(event)
         else:
             fold.store(event)
-    elif isinstance(said, Alive) and fold.channel.version != before.version:
+    elif isinstance(content, Alive) and fold.channel.version != before.version:
         fold.store(event_of(entry, Trigger.OPENED))
 
 
-def _apply_recovery_ended(fold: ChannelFold, entry: Entry, said: RecoveryEnded) -> None:
+def _apply_recovery_ended(fold: ChannelFold, entry: Entry, content: RecoveryEnded) -> None:
     """Record an episode of recovery with actions, or one whose end changes the channel."""
     version = fold.channel.version
-    effects = fold.step(said)
+    effects = fold.step(content)
     if effects or entry.details or fold.channel.version != version:
         event = event_of(entry)
-        event.data = {**entry.details, "again_at": said.again_at, "failed": said.failed or None}
+        event.data = {**entry.details, "again_at": content.again_at, "failed": content.failed or None}
         fold.store(event)
 
 
-def _apply_note(fold: ChannelFold, entry: Entry, said: HistoryNote) -> None:
+def _apply_note(fold: ChannelFold, entry: Entry, content: HistoryNote) -> None:
     event = event_of(entry)
-    event.data = dict(said.details)
+    event.data = dict(content.details)
     last = fold.last_event
     if last is None or not last.is_like(event):
         fold.store(event)

@@ -55,7 +55,7 @@ class Entry(NamedTuple):
     source: Source
     name: str
     received_at: datetime
-    said: ParsedEvent | Signal | HistoryNote
+    content: ParsedEvent | Signal | HistoryNote
     key: bytes | None = None
     gateway_id: UUID | None = None
     """The gateway that answered a probe: the channel may have been moved to another one meanwhile."""

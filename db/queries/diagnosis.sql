@@ -1,9 +1,9 @@
 -- name: diagnosed_database
--- Which database this is, and how large.
+-- The name and size of the database.
 select current_database() as name, pg_database_size(current_database()) as bytes;
 
 -- name: diagnosed_channels
--- Every channel that is watched, with what it is asked with; first those that have said nothing for longest.
+-- Every channel that is watched, with its address and keys; first those whose last event is oldest.
 select c.channel_id, c.name, c.instance, c.provider, c.gateway_id, coalesce(g.base_url, '') as base_url,
   c.api_key as channel_key, g.api_key as gateway_key, c.paused_at, s.reason, s.last_event_at, c.expires_at
 from zapwatch_channels c
@@ -33,7 +33,7 @@ group by n.provider::text
 order by n.provider::text;
 
 -- name: webhook_owners
--- Whose these hashes of webhook tokens are.
+-- The owners of webhook tokens, by their hashes.
 select hash, channel_id, gateway_id from zapwatch_tokens
 where hash = any ($1::bytea[]) and kind in ('channel', 'gateway') and revoked_at is null;
 
@@ -42,13 +42,13 @@ where hash = any ($1::bytea[]) and kind in ('channel', 'gateway') and revoked_at
 select count(*) as alerts, min(due_at) as due_at from zapwatch_alerts where settled_at is null and due_at < $1;
 
 -- name: late_messages
--- How many messages should have left before $1 and nobody has tried, and the longest due of them.
+-- How many messages were due before $1 and not tried, and the longest due of them.
 select count(*) as messages, min(m.due_at) as due_at
 from zapwatch_messages m join zapwatch_destinations d on d.id = m.destination_id
 where m.settled_at is null and m.due_at < $1 and m.tries = 0 and d.disabled_at is null;
 
--- name: quiet_tenants
--- Tenants with channels that are watched and no destination but their own application, and who could read it there.
+-- name: tenants_without_destination
+-- Tenants with watched channels and no destination but `in_app`, with the numbers of their active administrators and members.
 select t.id, t.name, a.id as in_app, a.config, a.disabled_at is not null as is_off, m.admins, m.members
 from tenants t
 left join zapwatch_destinations a on a.tenant_id = t.id and a.kind = 'in_app'
@@ -65,19 +65,19 @@ where exists (
   )
 order by t.name, t.id;
 
--- name: operators_are_told
--- Whether operators have a destination that is in use.
+-- name: operators_have_destination
+-- Whether operators have a destination that is enabled.
 select exists (select from zapwatch_destinations where tenant_id is null and disabled_at is null);
 
 -- name: poor_destinations
--- Destinations that are switched off, or where nothing got through lately.
+-- Destinations that are disabled or fail.
 select d.id, d.kind, d.name, t.name as tenant, d.failing_since, d.disabled_at, d.disabled_why
 from zapwatch_destinations d left join tenants t on t.id = d.tenant_id
 where d.disabled_at is not null or d.failing_since is not null
 order by d.created_at, d.id;
 
 -- name: running_maintenance
--- Windows of maintenance that run, and for what.
+-- Maintenance windows that run, with their subjects.
 select w.ends_at, w.why, coalesce(c.name, c.instance) as channel, coalesce(g.name, g.base_url) as gateway,
   t.name as tenant, w.channel_id, w.gateway_id, w.tenant_id
 from zapwatch_maintenance w
@@ -88,7 +88,7 @@ where w.starts_at <= now() and w.ends_at > now()
 order by w.ends_at desc, w.id;
 
 -- name: overdue
--- What should have been done before $1, and whether somebody is at it. Nobody asks a gateway that is down.
+-- Probes and deadlines due before $1, and whether any are claimed. Those of a gateway that is down don't count.
 select count(*) filter (where probe_due_at < $1) as probes, min(probe_due_at) as probe_due_at,
   coalesce(bool_or(probe_claimed_until > now()), false) as probing,
   count(*) filter (where due_at < $1) as deadlines, min(due_at) as due_at,
@@ -100,8 +100,8 @@ from (
   where s.probe_due_at is not null or s.due_at is not null
 ) s;
 
--- name: suspected_channels
--- Channels that may be open but dead, or were found so; the longest suspected first.
+-- name: diagnosed_deep_probes
+-- Candidates for deep probes, and channels that were found open but dead; the oldest candidates first.
 select c.instance, g.base_url, s.reason is not distinct from 'open_but_dead' as found
 from zapwatch_suspicions z
 join zapwatch_states s using (channel_id)
@@ -111,7 +111,7 @@ where z.suspected_at is not null and not c.removed and (s.state = 'open' or s.re
 order by z.suspected_at;
 
 -- name: unknown_instances
--- Instances that were heard of since $1 and that nobody registered, the newest first.
+-- Unregistered instances with events since $1, the newest first.
 select u.instance, g.base_url from zapwatch_unknown_instances u join zapwatch_gateways g on g.id = u.gateway_id
 where u.last_at > $1 and not exists (
   select from zapwatch_channels c where c.gateway_id = u.gateway_id and c.instance = u.instance and not c.removed)
@@ -123,8 +123,8 @@ select count(*) as bodies, (select q.problem from zapwatch_quarantine q order by
 from zapwatch_quarantine;
 
 -- name: events_size
--- What the events take with their indexes, about how many they are, and about how many came since $1: told by their
--- ids, which are given in order, because counting takes minutes where they come by the thousand a second.
+-- What the events take with their indexes, about how many they are, and about how many came since $1: estimated by
+-- their ids, which are given in order, because counting takes minutes where they come by the thousand a second.
 select pg_total_relation_size('zapwatch_events') as bytes,
   case when c.reltuples >= 10000 then c.reltuples::bigint else (select count(*) from zapwatch_events) end as events,
   coalesce(
@@ -134,7 +134,7 @@ select pg_total_relation_size('zapwatch_events') as bytes,
 from pg_class c where c.oid = 'zapwatch_events'::regclass;
 
 -- name: late_retention
--- How many channels' old events should have been looked at before $1.
+-- How many channels are overdue for retention since before $1.
 select count(*) as channels, min(retention_due_at) as due_at from zapwatch_channels where retention_due_at < $1;
 
 -- name: our_functions
@@ -172,7 +172,7 @@ with roles as (
   where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and c.relname in (
     'tenants', 'tenant_members', 'notification_channels', 'notifications', 'whatsapp_connection_incidents')
 )
-select 'missing_role' as kind, w.name as what, format('create role %I nologin;', w.name) as remedy
+select 'missing_role' as kind, w.name as what, format('create role %I nologin;', w.name) as action
 from (values ('authenticated'), ('service_role')) as w (name)
 where not exists (select from pg_roles where rolname = w.name)
 
@@ -233,9 +233,9 @@ select 'owner', format('row security hides rows of %s from %s', s.name, current_
 from shared s where row_security_active(s.oid)
 
 union all
-select 'missing_object', format('the policy %s on %s', w.policy, w.name), w.remedy
+select 'missing_object', format('the policy %s on %s', w.policy, w.name), w.action
 from (
-  select t.name, 'zapwatch owner' as policy, 'run its statement of db/migrations/0002_zapwatch.sql;' as remedy, t.oid from tables t
+  select t.name, 'zapwatch owner' as policy, 'run its statement of db/migrations/0002_zapwatch.sql;' as action, t.oid from tables t
   union all
   select s.name, p.policy, 'run its statement of db/migrations/0003_incidents.sql;', s.oid from shared s cross join (values
     ('wa_incidents_select_members'), ('wa_incidents_select_saas_admin'), ('wa_incidents_service_role_all')

@@ -1,9 +1,9 @@
 -- name: lock_migrations
--- Lets one session at a time migrate this database, until its transaction ends.
+-- Let one session at a time migrate this database, until its transaction ends.
 select pg_advisory_xact_lock(hashtextextended('zapwatch migrations', 0));
 
 -- name: limit_migration
--- Sets for this transaction where names are looked up and how long a lock is waited for; nothing else ends it.
+-- Set for this transaction where names are looked up and how long a lock is waited for; nothing else ends it.
 select set_config('search_path', 'public, pg_temp', true), set_config('lock_timeout', $1, true),
   set_config('statement_timeout', '0', true), set_config('zapwatch.tenant_id', '', true);
 
@@ -12,7 +12,7 @@ select set_config('search_path', 'public, pg_temp', true), set_config('lock_time
 select to_regclass('public.zapwatch_migrations') is not null;
 
 -- name: create_migrations_table
--- Makes the table of applied migrations.
+-- Make the table of applied migrations.
 create table public.zapwatch_migrations (
   name text primary key,
   checksum text not null,
@@ -28,5 +28,5 @@ alter table public.zapwatch_migrations enable row level security;
 select name, checksum from public.zapwatch_migrations;
 
 -- name: record_migration
--- Notes that a migration is applied.
+-- Note that a migration is applied.
 insert into public.zapwatch_migrations (name, checksum) values ($1, $2);

@@ -1,7 +1,7 @@
 """Rows for the API, the command line and the pages; reads only.
 
 A reader of one tenant runs in a transaction with row security narrowed to it, and every statement names the
-tenant besides: one of both may be forgotten.
+tenant besides, so that a mistake in one of both discloses nothing.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ ChannelKey: TypeAlias = tuple[UUID | None, UUID]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelFilter:
-    """Which channels to list; None lets all through. `state` is a word shown to the world."""
+    """Which channels to list; None: no such filter. `state` is one of the states that users see."""
 
     state: str | None = None
     with_incident: bool = False

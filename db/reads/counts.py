@@ -11,7 +11,7 @@ COUNT_TIMEOUT: Final = timedelta(seconds=15)
 
 
 class ChannelCount(NamedTuple):
-    """How many channels of a provider are in a state, as the world is shown it, and their open incidents."""
+    """How many channels of a provider are in a state, as users see it, and how many have open incidents."""
 
     provider: str
     state: str

@@ -11,7 +11,7 @@ from db.queries import sql
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentFilter:
-    """Which incidents to list; None lets all through. Times are those of `started_at`, `until` excluded."""
+    """Which incidents to list; None: no such filter. Times are those of `started_at`, `until` excluded."""
 
     open: bool | None = None
     tenant_id: UUID | None = None

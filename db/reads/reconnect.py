@@ -1,4 +1,4 @@
-"""How a channel stands for whoever holds a link to bring it back; changes nothing."""
+"""Channels and incidents of reconnect links; reads only."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,7 +31,7 @@ class ReconnectTarget(NamedTuple):
     started_at: datetime
     resolved_at: datetime | None
     shown_at: datetime | None
-    """When the QR was made that its gateway shows and told us of; None: it told of none that still holds."""
+    """When the QR was issued that its gateway shows; None: no webhook brought one that is still valid."""
 
 
 async def find_reconnect_targets(
@@ -40,8 +40,8 @@ async def find_reconnect_targets(
     """Return those of the channels that there are, each with its own incident."""
     channels, incidents = zip(*wanted, strict=True)
     found: dict[ReconnectKey, ReconnectTarget] = {}
-    for row in await pool.fetch(sql.read_stranded, channels, incidents):
-        words = {"state": state_of(row["state"]), "reason": reason_of(row["reason"])}
-        values = dict(row.items()) | words
+    for row in await pool.fetch(sql.read_reconnect_targets, channels, incidents):
+        known = {"state": state_of(row["state"]), "reason": reason_of(row["reason"])}
+        values = dict(row.items()) | known
         found[row["channel_id"], row["incident_id"]] = ReconnectTarget(**values)
     return found

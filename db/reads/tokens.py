@@ -1,4 +1,4 @@
-"""What tokens belong to, by their hashes, and channels by gateway and instance; reads only."""
+"""Finds the owners of tokens by their hashes, and channels by gateway and instance; reads only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LOOKUP_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who asks the ops API: somebody of one tenant, or (None) of all."""
+    """A caller of the ops API, with access to one tenant or (None) to all."""
 
     tenant_id: UUID | None = None
     name: str | None = None
@@ -24,7 +24,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookOwner:
-    """What a webhook token belongs to; a gateway's has no channel yet, the body names the instance."""
+    """The owner of a webhook token; with a gateway's the body names the instance, and so the channel."""
 
     kind: Literal["channel", "gateway"]
     token_hash: bytes
@@ -40,7 +40,7 @@ class WebhookOwner:
 
 
 class ChannelRef(NamedTuple):
-    """A channel and whose it is."""
+    """A channel and its tenant."""
 
     channel_id: UUID
     tenant_id: UUID
@@ -53,7 +53,7 @@ async def find_operators(pool: Pool, digests: Sequence[bytes]) -> dict[bytes, Op
 
 
 async def find_webhook_owners(pool: Pool, digests: Sequence[bytes]) -> dict[bytes, WebhookOwner]:
-    """Return what webhook tokens belong to, by their hashes; unknown and revoked ones are left out."""
+    """Return the owners of webhook tokens, by their hashes; unknown and revoked ones are left out."""
     rows = await pool.fetch(sql.find_webhook_targets, digests, timeout=LOOKUP_SECONDS)
     return {row["token_hash"]: WebhookOwner(**{**row, "clock": clock_of(row["clock"])}) for row in rows}
 
@@ -61,7 +61,7 @@ async def find_webhook_owners(pool: Pool, digests: Sequence[bytes]) -> dict[byte
 async def find_channels_of_instances(
     pool: Pool, keys: Sequence[tuple[UUID, str]]
 ) -> dict[tuple[UUID, str], ChannelRef]:
-    """Return the channels by gateway and instance; those that nobody registered are left out."""
+    """Return the channels by gateway and instance; unregistered ones are left out."""
     gateways, instances = zip(*keys, strict=True)
     rows = await pool.fetch(sql.find_channels_of_instances, gateways, instances, timeout=LOOKUP_SECONDS)
     return {

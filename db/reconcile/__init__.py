@@ -1,1 +1,1 @@
-"""Rows behind probing: claims, gateway health, recoveries and registrations."""
+"""Rows behind probing: claims, gateway health, recoveries and webhook registrations."""

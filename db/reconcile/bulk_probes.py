@@ -1,4 +1,4 @@
-"""Sweeps as rows: which gateways to ask about all their channels at once, and which channels that are."""
+"""Bulk probes as rows: which gateways are due for one, and the channels that it covers. Calls no gateway."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,19 +13,19 @@ from statemachine.model import State
 
 
 class DueBulkProbe(NamedTuple):
-    """A gateway whose sweep is due."""
+    """A gateway whose bulk probe is due."""
 
     id: UUID
     provider: str
     base_url: str
     api_key: bytes | None
     """Sealed."""
-    sweeps: bool | None
-    """Whether one call is known to tell of all its channels; None: it was never tried."""
+    supports_bulk: bool | None
+    """Whether one call is known to report all its channels; None: it was never tried."""
 
 
 class BulkProbeTarget(NamedTuple):
-    """A channel that a sweep may tell of, as it was before the sweep began."""
+    """A channel that a bulk probe may report, as it was before that began."""
 
     channel_id: UUID
     version: int
@@ -43,7 +43,7 @@ async def claim_bulk_probes(
     fewest: int,
     limit: int,
 ) -> tuple[list[DueBulkProbe], int]:
-    """Return gateways to sweep, and how many were due; the next sweep of each is at `again_at`.
+    """Return gateways to bulk-probe, and how many were due; the next bulk probe of each is at `again_at`.
 
     One where fewer than `fewest` channels have a probe due by `soon` is not worth a call.
     """
@@ -53,17 +53,17 @@ async def claim_bulk_probes(
 
 
 async def settle_bulk_probe(
-    connection: Connection, gateway_id: UUID, sweeps: bool, again_at: datetime
+    connection: Connection, gateway_id: UUID, supports_bulk: bool, again_at: datetime
 ) -> None:
-    """Keep whether one call tells of all channels of a gateway, and when to make the next one."""
-    await connection.execute(sql.settle_bulk_probe, gateway_id, sweeps, again_at)
+    """Keep whether one call reports all channels of a gateway, and when to make the next one."""
+    await connection.execute(sql.settle_bulk_probe, gateway_id, supports_bulk, again_at)
 
 
 async def bulk_probe_channels(connection: Connection, gateway_id: UUID) -> list[BulkProbeTarget]:
-    """Return the channels of a gateway that a sweep may tell of.
+    """Return the channels of a gateway that a bulk probe may report.
 
-    Not those of which nothing is known yet, nor those in error: what they have to learn is whether their
-    own key and path are right, and a sweep asks with neither.
+    Not those in unknown or error: for them it matters whether their own key and path are right, and a bulk
+    probe uses neither.
     """
     rows = await connection.fetch(sql.bulk_probe_channels, gateway_id)
     return [
@@ -79,14 +79,14 @@ async def hold_concurrency_slots(
 ) -> list[Claim]:
     """Claim so many due channels of a gateway that none is probed by itself meanwhile, and return the claims.
 
-    Twice as many as it has places: those that are being asked now leave theirs. Where nothing is due nothing
-    is held, so that a doubtful channel never waits for a sweep.
+    Twice as many as it has concurrency slots: probes under way free theirs. Where nothing is due nothing is
+    held, so that a channel with a probe streak never waits for a bulk probe.
     """
     rows = await connection.fetch(sql.hold_concurrency_slots, gateway_id, now, until, 2 * PER_GATEWAY)
     return [Claim(row["channel_id"], until) for row in rows]
 
 
 async def hasten_probes(connection: Connection, channels: Sequence[BulkProbeTarget], now: datetime) -> None:
-    """Have channels probed at once, except those that are being asked or have changed since."""
+    """Make probes of channels due now, except of those that are being probed or have changed since."""
     ids, versions = [it.channel_id for it in channels], [it.version for it in channels]
     await connection.execute(sql.hasten_probes, ids, versions, now)

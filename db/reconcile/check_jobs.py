@@ -1,7 +1,7 @@
-"""Checks: probes of all channels, of a tenant's, of a gateway's or of one, that somebody asked for.
+"""Checks: probes of all channels, of a tenant's, of a gateway's or of one, on request.
 
-A check is a row, so that any replica goes on with it. It only makes channels due; the probes themselves are
-the reconciler's, like all others.
+A check is a row, so that any replica goes on with it. It only makes probes due; the reconciler makes them,
+like all others.
 """
 
 from datetime import datetime, timedelta
@@ -14,9 +14,9 @@ from db.queries import sql
 PAGE: Final = 1000
 """Channels made due in one transaction."""
 AGAIN: Final = timedelta(seconds=2)
-"""When to look for channels that a pass has missed: they were locked, or a probe of before was on its way."""
+"""When to look for channels that a pass has missed: they were locked, or an earlier probe was under way."""
 LONGEST: Final = timedelta(minutes=15)
-"""After this long a check ends with what it has: a gateway that hangs must not keep off the next one."""
+"""After this long a check ends with what it has: a gateway that hangs must not block the next one."""
 KEPT: Final = timedelta(days=1)
 
 

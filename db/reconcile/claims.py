@@ -11,16 +11,16 @@ from db.queries import sql
 LEASE: Final = timedelta(seconds=10)
 """How long a claimed deadline is left to the replica that claimed it."""
 PER_GATEWAY: Final = 20
-"""Channels of one gateway that are asked at the same time, by all replicas together."""
+"""Concurrency slots: channels of one gateway that are probed at the same time, by all replicas together."""
 
 WARNED_BEFORE: Final = (7, 3, 1)
-"""How many days before a subscription ends people are warned."""
+"""How many days before the end of a subscription a warning is sent."""
 WINDOW: Final = timedelta(seconds=60)
-"""Troubles of one gateway's channels that are no farther apart may have one cause."""
+"""Failures of one gateway's channels that are no farther apart may have one cause."""
 
 
 class ProbeTarget(NamedTuple):
-    """A channel to be probed: where, with whose key, and what was known of it when it was read."""
+    """A channel to be probed: its address and keys, and its version when it was read."""
 
     channel_id: UUID
     version: int
@@ -33,11 +33,11 @@ class ProbeTarget(NamedTuple):
     """Sealed, as is `gateway_key`, which serves channels without one of their own."""
     gateway_key: bytes | None
     expires_at: datetime | None = None
-    """Until when the gateway said that it is paid for."""
+    """The end of its subscription, as the gateway reported it."""
 
     @property
     def configured(self) -> bool:
-        """Whether there is an address, an instance and a key to ask with."""
+        """Whether there are an address, an instance and a key to probe it with."""
         keyed = self.channel_key is not None or self.gateway_key is not None
         return bool(self.base_url and self.instance) and keyed
 
@@ -51,7 +51,7 @@ class DueGateway(NamedTuple):
 
 
 class DueDeadline(NamedTuple):
-    """A channel whose deadline has come. `queued`: it is being asked, or waits behind others for that.
+    """A channel whose deadline has come. `queued`: it is being probed, or waits for a concurrency slot.
 
     `suspect`: others of its gateway are in trouble, too.
     """
@@ -63,7 +63,7 @@ class DueDeadline(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Work on a channel that is left to us until the lease ends; no two claims of a channel end together."""
+    """A claim on a channel until its lease ends; no two claims of a channel end at the same time."""
 
     channel_id: UUID
     until: datetime
@@ -103,9 +103,9 @@ async def claim_probes(
 ) -> tuple[list[ProbeTarget], set[UUID]]:
     """Return channels that are due to be probed, of each gateway the longest due first, and the locked ones.
 
-    No gateway has more than `per_gateway` claims at a time, whoever holds them: claimed channels keep
-    their place among those that are due, and so do locked ones, which another replica may be claiming.
-    Those of `aside` are left out. The answer ends a claim, or else the lease does.
+    No gateway has more than `per_gateway` claims at a time, of all replicas: claimed channels keep their
+    concurrency slots, and so do locked ones, which another replica may be claiming. Those of `aside` are
+    left out. The answer ends a claim, or else the lease does.
     """
     rows = await connection.fetch(sql.claim_probes, now, now + lease, per_gateway, limit, list(aside))
     locked = {row["channel_id"] for row in rows if row["version"] is None}
@@ -113,14 +113,14 @@ async def claim_probes(
 
 
 async def put_off_probes(connection: Connection, channel_ids: Iterable[UUID], until: datetime) -> None:
-    """Have channels probed later, and end their claims."""
+    """Put off the probes of channels, and end their claims."""
     await connection.execute(sql.put_off_probes, list(channel_ids), until)
 
 
 async def probe_target(
     connection: Connection, channel_id: UUID, tenant_id: UUID | None
 ) -> tuple[ProbeTarget, bool] | None:
-    """Return whom to ask about a channel, and whether it is paused; None: no such channel of this tenant."""
+    """Return a channel's target, and whether it is paused; None: no such channel of this tenant."""
     row = await connection.fetchrow(sql.probe_target, channel_id, tenant_id)
     if row is None:
         return None
@@ -153,9 +153,9 @@ async def settle_subscription(
     again_at: datetime,
     now: datetime,
 ) -> None:
-    """Keep until when a channel is paid for, the gateway's word for it, and when to ask again.
+    """Keep a subscription's end, the gateway's payment status, and when to read it again.
 
-    Where that is within `WARNED_BEFORE` it is noted that people are to be warned: of each end once for each.
+    Where the end is within `WARNED_BEFORE` a warning is noted: of each end once for each number of days.
     """
     await connection.execute(
         sql.settle_subscription,

@@ -1,4 +1,4 @@
-"""Rows of channels that may be open but dead, and the budget of deep probes; asks and judges nobody."""
+"""Candidates for deep probes, and their budget, as rows; calls no gateway and decides no state."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -10,17 +10,17 @@ from db.queries import sql
 from db.reconcile.claims import ProbeTarget
 
 BUDGET: Final = timedelta(minutes=10)
-"""Within this time no channel has two deep probes and no gateway two looks at its records, of any replica."""
+"""Within this time no channel gets two deep probes and no gateway's records are read twice."""
 SPREAD: Final = timedelta(minutes=1)
-"""How far the first deep probes of channels that are suspected together are spread."""
+"""How far the first deep probes of channels that become candidates together are spread."""
 HARMLESS_FOR: Final = timedelta(days=1)
-"""How long a sign against a channel that was found alive is taken for a lie of the records."""
+"""How long the sign of a channel that was found alive is ignored: the records were wrong."""
 PER_GATEWAY: Final = 2
-"""Deep probes of one gateway in a round of a replica: look-ups of many channels at once would be seen."""
+"""Deep probes of one gateway in a round of a replica: WhatsApp might notice many look-ups at once."""
 
 
 class DueRecords(NamedTuple):
-    """A gateway whose records are to be looked at."""
+    """A gateway whose records are due to be read."""
 
     id: UUID
     provider: str
@@ -29,7 +29,7 @@ class DueRecords(NamedTuple):
 
 
 class DeepProbeCandidate(NamedTuple):
-    """A channel that is due for a deep probe. `doubted_at`: since when they bring nothing back."""
+    """A channel that is due for a deep probe. `doubted_at`: since when deep probes get no answer."""
 
     target: ProbeTarget
     doubted_at: datetime | None
@@ -38,7 +38,7 @@ class DeepProbeCandidate(NamedTuple):
 async def claim_records(
     connection: Connection, providers: Sequence[str], now: datetime, limit: int
 ) -> list[DueRecords]:
-    """Return gateways whose records are to be looked at; the next look is put off."""
+    """Return gateways whose records are due to be read; the next reading is put off."""
     rows = await connection.fetch(sql.claim_records, now, providers, BUDGET, limit)
     return [DueRecords(**row) for row in rows]
 
@@ -49,13 +49,13 @@ async def open_targets(connection: Connection, gateway_id: UUID) -> list[ProbeTa
 
 
 async def note_candidates(connection: Connection, signs: Mapping[UUID, str], now: datetime) -> None:
-    """Note signs against channels, unless one is known already, or was found harmless not long ago."""
+    """Make channels with a sign in the records candidates, unless they are, or were lately found alive."""
     signed = list(signs), list(signs.values())
     await connection.execute(sql.note_candidates, *signed, now, SPREAD, HARMLESS_FOR)
 
 
 async def drop_candidates(connection: Connection, channel_ids: Collection[UUID]) -> None:
-    """Forget the signs against channels: they are gone."""
+    """Drop channels whose sign is gone from the candidates."""
     await connection.execute(sql.drop_candidates, list(channel_ids))
 
 
@@ -73,5 +73,5 @@ async def claim_deep_probes(connection: Connection, now: datetime, limit: int) -
 async def settle_deep_probe(
     connection: Connection, channel_id: UUID, outcome: str, doubted_at: datetime | None
 ) -> None:
-    """Keep what a deep probe showed. `doubted_at`: since when they bring nothing back."""
+    """Keep a deep probe's outcome. `doubted_at`: since when deep probes get no answer."""
     await connection.execute(sql.settle_deep_probe, channel_id, outcome, doubted_at, BUDGET)

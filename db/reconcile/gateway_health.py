@@ -1,7 +1,7 @@
-"""Gateways in trouble: the rows behind `statemachine.gateway`. THE ONLY writer of their state and incidents.
+"""Gateway health: the rows behind `statemachine.gateway`. THE ONLY writer of its state and incidents.
 
-Judges nothing itself, and asks no gateway. Every look at a gateway is one transaction that holds its row, so
-any number of replicas may look. It waits for no row: what somebody else has is left to the next look.
+Decides nothing itself, and calls no gateway. Each evaluation of a gateway is one transaction that locks its
+row, so any number of replicas may do it. It waits for no lock: a locked gateway is left to the next round.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,27 +33,27 @@ from statemachine.gateway import (
 )
 
 LATELY: Final = 2
-"""Windows in which departures are looked for: a probe proves one some time after it happened."""
+"""Windows in which departures are counted: a probe finds one some time after it happened."""
 SPREAD: Final = 0.8
-"""Share of the time for settling over which probes are spread; the rest is for their answers."""
+"""Share of `Limits.settle` over which probes are spread; the rest is for their answers."""
 HEALTHS: Final = frozenset(Health)
 CAUSES: Final = frozenset(Cause)
 AROUND: Final = 20
-"""Among how many of a gateway's channels the one is chosen that a trial asks about."""
+"""Among how many of a gateway's channels the target of a recovery probe is chosen."""
 
 
 class GatewayObservation(NamedTuple):
-    """What a process noted of one gateway since it last told."""
+    """What one process has seen of a gateway since it last reported."""
 
     answered_at: datetime | None = None
     failing: FailureStreak | None = None
     offline: bool = False
-    """Nothing came back from anywhere, for longer than silence is blamed on nobody."""
+    """No gateway answered, for longer than that is taken for an outage of our own network."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayVerdict:
-    """What a look at a gateway amounted to."""
+    """The result of one evaluation of a gateway."""
 
     gateway: Gateway
     effect: GatewayEffect | None
@@ -61,7 +61,7 @@ class GatewayVerdict:
 
 
 class RecoveryProbe(NamedTuple):
-    """A gateway that is left to us to be tried, and a channel to ask it about."""
+    """A claimed recovery probe: the gateway, the end of the lease and the channel to probe."""
 
     gateway_id: UUID
     until: datetime
@@ -69,24 +69,24 @@ class RecoveryProbe(NamedTuple):
     target: ProbeTarget
 
 
-async def gateways_in_question(
+async def gateways_to_evaluate(
     connection: Connection,
     now: datetime,
     noted: dict[UUID, GatewayObservation],
     window: timedelta,
     limits: Limits,
 ) -> list[UUID]:
-    """Return the gateways that are to be looked at now."""
-    failing = [id for id, told in noted.items() if told.failing is not None]
-    answered = [id for id, told in noted.items() if told.answered_at is not None]
+    """Return the gateways that are to be evaluated now."""
+    failing = [id for id, observation in noted.items() if observation.failing is not None]
+    answered = [id for id, observation in noted.items() if observation.answered_at is not None]
     renewed = now + limits.hold / 2
     rows = await connection.fetch(
-        sql.gateways_in_question, now - LATELY * window, failing, answered, renewed, ENOUGH, now - OBJECTION
+        sql.gateways_to_evaluate, now - LATELY * window, failing, answered, renewed, ENOUGH, now - OBJECTION
     )
     return [row["id"] for row in rows]
 
 
-async def judge(
+async def evaluate(
     connection: Connection,
     gateway_id: UUID,
     now: datetime,
@@ -94,16 +94,16 @@ async def judge(
     window: timedelta,
     limits: Limits,
 ) -> GatewayVerdict | None:
-    """Look at a gateway, with what was noted of it, and keep what follows.
+    """Evaluate a gateway with this process's observation, and write what follows.
 
-    None: somebody has its row, or only a later version knows how it stands.
+    None: its row is locked, or its state is known to a later version only.
     """
     async with connection.transaction():
         row = await connection.fetchrow(sql.lock_gateway_health, gateway_id)
         if row is None or not _is_known(row):
             return None
         before = _gateway(row)
-        seen = await _look(connection, gateway_id, now, noted, window, row)
+        seen = await _snapshot(connection, gateway_id, now, noted, window, row)
         after, effect = decide(before, seen, limits)
         if after != before:
             await connection.execute(sql.save_gateway_health, gateway_id, *_columns(after))
@@ -113,7 +113,7 @@ async def judge(
         return GatewayVerdict(after, effect, before.failing is None and after.failing is not None)
 
 
-async def _look(
+async def _snapshot(
     connection: Connection,
     gateway_id: UUID,
     now: datetime,
@@ -121,7 +121,7 @@ async def _look(
     window: timedelta,
     row: Record,
 ) -> GatewaySnapshot:
-    # Who left before the last incident was settled was judged with it; who leaves an open one, still counts.
+    # Departures before the end of the last incident belong to it; those during an open one still count.
     after = row["held_until"] if row["incident_id"] is None else row["since"]
     since = max(now - LATELY * window, after or now - LATELY * window)
     fallen = row["incident_id"] if row["cause"] == Cause.MASS_LOSS else None
@@ -146,13 +146,13 @@ async def _keep_incident(
             await connection.execute(sql.resolve_gateway_incident, incident_id, now)
         case None:
             if row["cause"] == Cause.MASS_LOSS:
-                # Whoever leaves while it is open leaves with the others.
+                # Channels that leave while it is open belong to it.
                 since = row["incident_started_at"]
                 await connection.execute(sql.attach_channels, incident_id, gateway_id, since)
 
 
 async def acknowledge(pool: Pool, reader: UUID | None, incident_id: UUID) -> Record | None:
-    """Note that somebody has seen a gateway's incident; return it, or None: there is none for this reader.
+    """Acknowledge a gateway's incident; return it, or None: there is none for this reader.
 
     The first time counts. A reader of one tenant sees no gateway's.
     """
@@ -160,11 +160,11 @@ async def acknowledge(pool: Pool, reader: UUID | None, incident_id: UUID) -> Rec
         return await connection.fetchrow(sql.acknowledge_gateway_incident, incident_id)
 
 
-async def ask_others(
+async def hasten_other_probes(
     connection: Connection, gateway_id: UUID, now: datetime, but: Collection[object]
 ) -> None:
-    """Have some other open channels of a gateway probed now: do they share the fate of these?"""
-    await connection.execute(sql.ask_others, gateway_id, now, list(but), ENOUGH)
+    """Make probes of some other open channels of a gateway due now: do they fail, too?"""
+    await connection.execute(sql.hasten_other_probes, gateway_id, now, list(but), ENOUGH)
 
 
 async def doubt(
@@ -177,7 +177,7 @@ async def doubt(
 async def claim_recovery_probes(
     connection: Connection, now: datetime, lease: timedelta, limit: int
 ) -> list[RecoveryProbe]:
-    """Return gateways that are down and due to be tried: one question each, whoever asks it."""
+    """Return gateways whose recovery probe is due, each claimed for one replica."""
     until = now + lease
     rows = await connection.fetch(sql.claim_recovery_probes, now, until, limit)
     tries = {row["id"]: row["tries"] for row in rows}
@@ -190,16 +190,17 @@ async def claim_recovery_probes(
 
 
 async def pick_targets(connection: Connection, gateway_ids: Collection[UUID]) -> list[ProbeTarget]:
-    """Return a channel of each of these gateways to ask about, another one each time."""
+    """Return a channel of each of these gateways to probe, chosen at random."""
     return [
-        ProbeTarget(**row) for row in await connection.fetch(sql.trial_targets, list(gateway_ids), AROUND)
+        ProbeTarget(**row)
+        for row in await connection.fetch(sql.recovery_probe_targets, list(gateway_ids), AROUND)
     ]
 
 
 async def end_recovery_probe(
     connection: Connection, recovery_probe: RecoveryProbe, now: datetime, limits: Limits
 ) -> None:
-    """Say when a gateway is tried again, unless its trial has ended otherwise."""
+    """Schedule a gateway's next recovery probe, unless this one has ended otherwise."""
     again_at = now + next_gap(recovery_probe.tries, limits)
     await connection.execute(
         sql.end_recovery_probe, recovery_probe.gateway_id, recovery_probe.until, again_at
@@ -209,7 +210,7 @@ async def end_recovery_probe(
 async def gateways_elsewhere(
     connection: Connection, providers: Collection[str], but: Collection[UUID], limit: int
 ) -> list[UUID]:
-    """Return some other gateways of these providers with channels to ask about, those that are up first."""
+    """Return some other gateways of these providers with channels to probe, those that are up first."""
     rows = await connection.fetch(sql.gateways_elsewhere, list(but), limit, list(providers))
     return [row["id"] for row in rows]
 

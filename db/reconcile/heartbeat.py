@@ -1,4 +1,4 @@
-"""Whether the whole chain works: something can be written, and nothing that is due waits for long."""
+"""Whether the service works as a whole: writes succeed, and nothing is overdue."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -8,17 +8,17 @@ from db.queries import sql
 from db.reads.counts import read_oldest_due
 from db.reconcile.failing_loops import read_failing_loops
 
-PATIENCE: Final = timedelta(minutes=1)
-"""How long what is due may wait while everything works."""
+LATE_AFTER: Final = timedelta(minutes=1)
+"""How long probes, deadlines, alerts and messages may be due before they are late."""
 
 
 async def find_late(connection: Connection, now: datetime) -> list[str]:
     """Return what waits too long: `probes`, `deadlines`, `alerts`, `messages`, and the loops that fail.
 
-    Commits a write first, and raises what asyncpg raises where that is not taken.
+    Commits a write first, and raises what asyncpg raises when that fails.
     """
     await connection.execute(sql.write_nothing)
-    before = now - PATIENCE
+    before = now - LATE_AFTER
     due = await read_oldest_due(connection, now)
     alerts = await connection.fetchrow(sql.late_alerts, before)
     messages = await connection.fetchrow(sql.late_messages, before)

@@ -1,6 +1,6 @@
-"""QRs that gateways show, sealed for as long as they can be scanned; asks no gateway.
+"""QRs that gateways show, sealed for as long as they can be scanned; calls no gateway.
 
-Whoever has one links a phone to the channel. So none is in an event, a log or in clear in a row.
+A QR links any phone to the channel. So none is in an event, a log or in clear in a row.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from db.vault import Vault
 from statemachine.model import Reason, State
 
 SHOWN_FOR: Final = timedelta(seconds=45)
-"""How long a QR that a webhook told is shown: docs/provider-facts.md#evolution-qr."""
+"""How long a QR from a webhook is shown: docs/provider-facts.md#evolution-qr."""
 ASKED_EVERY: Final = timedelta(seconds=5)
 """Between two questions for one channel's QR, by all replicas together: Evolution counts what it makes."""
 
@@ -41,7 +41,7 @@ class KeptQr(NamedTuple):
 
 
 class QrRequest(NamedTuple):
-    """A channel whose QR somebody wants: whom to ask, how it stands, and the QR that is shown, if one is."""
+    """A channel whose QR is requested: its target and status, and the QR that is shown, if one is."""
 
     target: ProbeTarget
     paused: bool

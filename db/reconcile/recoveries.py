@@ -1,7 +1,7 @@
-"""Episodes of recovery: what gateways are ordered to do for a channel, bounded over all replicas.
+"""Episodes of recovery: the orders to gateways for a channel, bounded over all replicas.
 
 An episode is a row, and each order a time in it. Nothing is ordered before its time is committed here, so
-the rows say the most that gateways can have been told. Whether an order would help is the provider's to say.
+the rows count at least the orders that were sent. Whether an order would help is for the provider to decide.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -41,23 +41,23 @@ class Budget(NamedTuple):
 
 
 class RequestedBy(StrEnum):
-    """Who wants an episode."""
+    """The requester of an episode."""
 
     CLOCK = "clock"
     OPERATOR = "operator"
 
 
 class Outcome(StrEnum):
-    """What came of an episode."""
+    """The outcome of an episode."""
 
     RECOVERED = "recovered"
     FAILED = "failed"
     OVERTAKEN = "overtaken"
-    """Paused, moved, or standing otherwise now: no further order was wanted."""
+    """Paused, moved, or of another status now: no further order was wanted."""
 
 
 class RecoveryContext(NamedTuple):
-    """A channel that an order may help: how it stands, and the episode that runs."""
+    """A channel with its status and the episode that runs, for the choice of an order."""
 
     target: ProbeTarget
     state: State
@@ -69,7 +69,7 @@ class RecoveryContext(NamedTuple):
     paused: bool
     gateway_down: bool
     gateway_settles: bool
-    """Whether its gateway has just come back, so that nobody is judged yet."""
+    """Whether its gateway has just come back, so that incidents of its channels are still held."""
     recovery_id: UUID | None
     asked_by: RequestedBy
     tries: int
@@ -83,7 +83,7 @@ class SpentEpisode(NamedTuple):
 
 
 class OverBudget(Exception):
-    """An order that an operator asks for is not to be given now; says why."""
+    """An operator's order exceeds the budget; `wait` is the time until it may be given."""
 
     def __init__(self, why: str, wait: timedelta) -> None:
         super().__init__(why)
@@ -101,7 +101,7 @@ async def _handing_out(connection: Connection) -> AsyncIterator[None]:
 async def claim_recoveries(
     connection: Connection, now: datetime, until: datetime, limit: int, budget: Budget
 ) -> list[Claim]:
-    """Return the episodes that are ours until then: what nobody works on, and new ones for what is due."""
+    """Return claims of episodes: those without a live claim, and new ones for channels that are due."""
     async with _handing_out(connection):
         left = await connection.fetch(sql.resume_recoveries, now, until)
         new = await connection.fetch(
@@ -118,7 +118,9 @@ async def spent_recoveries(
     return [SpentEpisode(**row) for row in rows]
 
 
-async def claim_by_hand(connection: Connection, channel_id: UUID, until: datetime, budget: Budget) -> Claim:
+async def claim_for_operator(
+    connection: Connection, channel_id: UUID, until: datetime, budget: Budget
+) -> Claim:
     """Return an episode for an operator: a new one, or what is left of the last; raise `OverBudget`."""
     async with _handing_out(connection):
         row = await connection.fetchrow(sql.recovery_spent, channel_id, budget.per_gateway, budget.window)
@@ -150,7 +152,7 @@ def _check(row: Record, budget: Budget) -> bool:
 async def read_context(
     connection: Connection, channel_id: UUID, tenant_id: UUID | None = None
 ) -> RecoveryContext | None:
-    """Return how a channel stands, or None when there is none, it is deleted or another tenant's."""
+    """Return a channel's context, or None when there is none, it is deleted or another tenant's."""
     row = await connection.fetchrow(sql.read_context, channel_id, tenant_id)
     if row is None:
         return None
@@ -209,5 +211,5 @@ async def last_recovery(pool: Pool, tenant_id: UUID | None, channel_id: UUID) ->
 
 
 async def prune_recoveries(connection: Connection, now: datetime) -> None:
-    """Forget episodes that are older than anybody asks for."""
+    """Forget episodes that are older than `KEPT`."""
     await connection.execute(sql.prune_recoveries, now - KEPT)

@@ -1,4 +1,4 @@
-"""Rows of the places on gateways where webhooks are addressed to us; asks no gateway."""
+"""Webhook registrations as rows: our address as set on instances at their gateways; calls no gateway."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,17 +15,17 @@ from db.vault import Vault, VaultError
 
 
 class RegistrationState(StrEnum):
-    """What became of a place."""
+    """The state of a webhook registration."""
 
     SET = "set"
     FOREIGN = "foreign"
     FAILED = "failed"
     LOST = "lost"
-    """Gone again right after it was mended: somebody or something takes it away."""
+    """Gone again right after it was restored: another system removes it."""
 
 
 class WebhookRegistration(NamedTuple):
-    """A channel's place for webhooks on its gateway; keys and what was there before are sealed."""
+    """A channel's webhook registration at its gateway; keys and what was there before are sealed."""
 
     channel_id: UUID
     gateway_id: UUID
@@ -42,12 +42,12 @@ class WebhookRegistration(NamedTuple):
 
     @property
     def configured(self) -> bool:
-        """Whether there is an address and a key to ask with."""
+        """Whether there are an address and a key to call the gateway with."""
         return bool(self.base_url) and (self.channel_key or self.gateway_key) is not None
 
 
 class RegistrationUpdate(NamedTuple):
-    """What is to be kept of a place."""
+    """The fields of a webhook registration to write."""
 
     state: RegistrationState
     traffic: bool
@@ -58,12 +58,12 @@ class RegistrationUpdate(NamedTuple):
 
 
 def registration_identity(channel_id: UUID) -> str:
-    """Return what the row that we replaced is sealed for."""
+    """Return the identity that the replaced setting is sealed for."""
     return f"slot:{channel_id}"
 
 
 class WebhookAddress(NamedTuple):
-    """What is set on channels of a gateway: an address by its token, and the secret that goes with it."""
+    """The address set on channels of a gateway, by its token; no secret: the gateway sends none."""
 
     token: str
     secret: str | None
@@ -72,9 +72,9 @@ class WebhookAddress(NamedTuple):
 async def our_address(
     connection: Connection, vault: Vault, gateway_id: UUID, with_secret: bool
 ) -> WebhookAddress:
-    """Return what we set on channels of a gateway; what was revoked or no key opens any more is made anew.
+    """Return our address for channels of a gateway; a revoked or unreadable token or secret is renewed.
 
-    `with_secret`: the gateway can send one, so that it gets one.
+    `with_secret`: the gateway can send a secret.
     """
     async with connection.transaction():
         await connection.execute(sql.lock_gateway, gateway_id)
@@ -100,7 +100,7 @@ async def _keep(connection: Connection, vault: Vault, gateway_id: UUID, ours: We
 
 
 def _opened(vault: Vault, sealed: bytes | None, identity: str) -> str | None:
-    """Return what was sealed; None when there is nothing, or no key opens it: then another is made."""
+    """Return the plaintext; None when there is nothing, or no key opens it."""
     try:
         return None if sealed is None else vault.open(sealed, identity).decode()
     except VaultError:
@@ -112,32 +112,37 @@ def _secret_identity(gateway_id: UUID) -> str:
 
 
 async def registrations_of(connection: Connection, gateway_id: UUID) -> list[WebhookRegistration]:
-    """Return the places of all channels of a gateway."""
-    return [WebhookRegistration(**row) for row in await connection.fetch(sql.slots_of_gateway, gateway_id)]
+    """Return the registrations of all channels of a gateway."""
+    return [
+        WebhookRegistration(**row) for row in await connection.fetch(sql.registrations_of_gateway, gateway_id)
+    ]
 
 
 async def replaced_registrations(
     connection: Connection, gateway_id: UUID | None
 ) -> list[WebhookRegistration]:
-    """Return the places, of one gateway or (None) of all, that held another system's address before us."""
-    return [WebhookRegistration(**row) for row in await connection.fetch(sql.replaced_slots, gateway_id)]
+    """Return the registrations, of one gateway or (None) of all, that replaced another system's address."""
+    return [
+        WebhookRegistration(**row) for row in await connection.fetch(sql.replaced_registrations, gateway_id)
+    ]
 
 
 async def claim_registrations(
     connection: Connection, now: datetime, again_at: datetime, limit: int
 ) -> Sequence[WebhookRegistration]:
-    """Return places that are to be looked at; unless one is kept the next look is at `again_at`."""
+    """Return registrations that are due for a check; unless one is kept the next is at `again_at`."""
     return [
-        WebhookRegistration(**row) for row in await connection.fetch(sql.claim_slots, now, again_at, limit)
+        WebhookRegistration(**row)
+        for row in await connection.fetch(sql.claim_registrations, now, again_at, limit)
     ]
 
 
 async def keep_registration(
     connection: Connection, channel_id: UUID, found: RegistrationUpdate, now: datetime
 ) -> None:
-    """Keep what was found in a place, or put there."""
+    """Keep a registration as it was found or set."""
     await connection.execute(
-        sql.keep_slot,
+        sql.keep_registration,
         channel_id,
         found.state,
         found.traffic,
@@ -150,5 +155,5 @@ async def keep_registration(
 
 
 async def forget_registration(connection: Connection, channel_id: UUID) -> None:
-    """Leave a place alone from now on."""
-    await connection.execute(sql.forget_slot, channel_id)
+    """Forget a registration, so that it is not checked any more."""
+    await connection.execute(sql.forget_registration, channel_id)

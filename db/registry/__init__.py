@@ -1,1 +1,1 @@
-"""What operators register: tenants, channels, gateways and tokens."""
+"""Registration of tenants, channels, gateways and tokens."""

@@ -3,7 +3,7 @@
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-# Where a provider is one service for all; the others are hosted by whoever uses them.
+# Where a provider is one service for all; the others are hosted by their users.
 DEFAULTS: Final = {"wapi": "https://api.w-api.app/v1", "twilio": "https://messaging.twilio.com"}
 PROVIDERS: Final = ("evolution_api", "wapi", "twilio", "waha")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -1,7 +1,7 @@
-"""Registers the channels that an application beside us made, whose address and key are in its `credentials`.
+"""Registers the channels that another application made, with address and key from its `credentials`.
 
-Credentials are read leniently and left as found. What can't be read is registered all the same, unconfigured,
-so that somebody can be told of it.
+Credentials are read leniently and left as found. A channel whose credentials can't be read is registered all
+the same, unconfigured, so that the doctor reports it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ async def adopt(connection: Connection, vault: Vault) -> int:
 
 async def _register(connection: Connection, found: Sequence[_Found]) -> int:
     async with connection.transaction():
-        places = sorted({(channel.provider, channel.base_url) for channel in found})
-        rows = await connection.fetch(sql.adopt_gateways, *zip(*places, strict=True))
+        addresses = sorted({(channel.provider, channel.base_url) for channel in found})
+        rows = await connection.fetch(sql.adopt_gateways, *zip(*addresses, strict=True))
         gateways = {(row["provider"], row["base_url"]): row["id"] for row in rows}
         registered = await _insert(connection, found, gateways)
         rivals = [

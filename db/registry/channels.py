@@ -46,7 +46,7 @@ class ChannelUpdate:
 
 
 def channel_identity(channel_id: UUID) -> str:
-    """Return what a channel's key is sealed for."""
+    """Return the identity that a channel's key is sealed for."""
     return f"channel:{channel_id}"
 
 
@@ -107,7 +107,7 @@ async def change_channel(
 
 
 async def pause_channel(connection: Connection, channel_id: UUID, tenant_id: UUID | None) -> None:
-    """Have a channel neither probed nor told about until it is resumed; raises `UnknownChannel`."""
+    """Stop a channel's probes and incidents until it is resumed; raises `UnknownChannel`."""
     async with connection.transaction():
         channel = await _lock(connection, channel_id, tenant_id)
         await connection.execute(sql.pause_channel, channel_id)

@@ -1,4 +1,4 @@
-"""Gateways as operators register them, and as channels make them; asks none."""
+"""Gateways, registered by operators or with their channels; calls none."""
 
 from typing import Final
 from uuid import UUID
@@ -20,7 +20,7 @@ class Duplicate(Exception):
 
 
 def gateway_identity(gateway_id: UUID) -> str:
-    """Return what a gateway's key is sealed for."""
+    """Return the identity that a gateway's key is sealed for."""
     return f"gateway:{gateway_id}"
 
 
@@ -29,7 +29,7 @@ async def register_gateway(
 ) -> tuple[UUID, str]:
     """Return the gateway's id and its webhook token; one that only channels had made is taken over.
 
-    Raises `Duplicate` when somebody registered it before, and `AddressError`.
+    Raises `Duplicate` when it is registered itself already, and `AddressError`.
     """
     async with connection.transaction():
         gateway = await gateway_at(connection, provider, base_url)

@@ -1,4 +1,4 @@
-"""Registers the instances that a gateway lists, a set at a time; asks no gateway."""
+"""Registers the instances that a gateway lists, a set at a time; calls no gateway."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from db.registry.tokens import hash_token
 from db.vault import Vault, VaultError
 
 CHUNK: Final = 500
-"""Instances that are registered together: nobody else registers on that gateway meanwhile."""
+"""Instances that are registered together: other registrations on that gateway wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class ListedInstance:
 
     instance: str
     name: str | None = None
-    """What people call it, if that is not the instance's own name."""
+    """Its display name, if that is not the instance's own name."""
     api_key: str | None = field(default=None, repr=False)
     """Its own key, where the gateway's doesn't serve for it."""
     phone: str | None = None
@@ -40,7 +40,7 @@ async def register_instances(
 ) -> int:
     """Register those that are not registered yet and return how many; once more changes nothing.
 
-    A channel of an instance that is known stays as it is, whosever it is, but for a key that came from this
+    A channel of an instance that is known stays as it is, of any tenant, but for a key that came from this
     list and is another one there now. At most `CHUNK` or so at a time. Raises `UnknownTenant`.
     """
     async with connection.transaction():
@@ -75,7 +75,7 @@ async def _insert(
         None if it.api_key is None else vault.seal(it.api_key, channel_identity(channel_id))
         for it, channel_id in zip(listed, ids, strict=True)
     ]
-    whose = tenant_id, gateway_id, provider
+    shared = tenant_id, gateway_id, provider
     await connection.execute(
         sql.import_notification_channels,
         tenant_id,
@@ -87,7 +87,7 @@ async def _insert(
     names = [it.name for it in listed]
     hashes = [None if it.api_key is None else hash_token(it.api_key) for it in listed]
     instances = [it.instance for it in listed]
-    await connection.execute(sql.import_channels, *whose, ids, instances, names, keys, hashes)
+    await connection.execute(sql.import_channels, *shared, ids, instances, names, keys, hashes)
     await connection.execute(sql.import_states, tenant_id, ids, [it.has_been_open for it in listed])
 
 
@@ -95,7 +95,7 @@ async def _insert(
 class _KeyRenewal:
     channel_id: UUID
     read: bytes
-    """The sealed key as it was read: nothing happens when somebody has given another one since."""
+    """The sealed key as it was read: a key that was changed since is kept."""
     key: bytes | None
     """The new one; None: the list only confirms what is there."""
     hash: bytes
@@ -125,7 +125,7 @@ def _renewal(vault: Vault, row: Record, listed: str) -> _KeyRenewal | None:
     try:
         known = hash_token(vault.open(row["api_key"], identity).decode())
     except VaultError:
-        return None  # nobody can tell whose it is
+        return None  # unreadable: it may be an operator's
     if known == digest:
         return _KeyRenewal(row["channel_id"], row["api_key"], None, digest)
     if known != row["listed_key_hash"]:

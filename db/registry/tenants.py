@@ -1,4 +1,4 @@
-"""Tenants: whose channels are watched, in which language, and with which defaults."""
+"""Tenants: the owners of channels, with their language, time zone and the defaults of their channels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -68,8 +68,8 @@ class DecisionRound:
         if against is not None:
             self._add(alert, None, facts.event, against)
         if against is DecisionReason.MAINTENANCE:
-            assert alert.stand.quiet_until is not None
-            self._held[alert.id] = alert.stand.quiet_until
+            assert alert.status.quiet_until is not None
+            self._held[alert.id] = alert.status.quiet_until
             return
         self._settled.append(alert.id)
         if against is None:
@@ -85,7 +85,7 @@ class DecisionRound:
             self._reminded.append((reminder.id, None, reminder.reminders))
             return
         recipient = self._recipients[destination.id]
-        subject = _subject(reminder.stand)
+        subject = _subject(reminder.status)
         opening = _opening(reminder.outcome, held=False)
         why = reason_for_reminder(subject, recipient, opening, reminder.acknowledged)
         gap = timedelta(minutes=destination.reminder_minutes)
@@ -106,7 +106,7 @@ class DecisionRound:
         new = [message for id, message in self._planner.new.items() if id in used]
         await alert_rows.keep_decisions(connection, self._now, new, decided)
         if self._taken_back:
-            await alert_rows.take_back(
+            await alert_rows.withdraw_openings(
                 connection, self._taken_back, DecisionReason.OVER_BEFORE_TOLD, self._now
             )
         await alert_rows.settle_alerts(connection, self._settled, self._now)
@@ -191,7 +191,7 @@ def _facts(alert: DueAlert, now: datetime) -> AlertFacts:
     else:
         event = Event.INCIDENT_OPENED if of_channel else Event.GATEWAY_OPENED
     age = now - alert.created_at
-    return AlertFacts(event.value, alert.resolved, _subject(alert.stand), age, alert.was_held)
+    return AlertFacts(event.value, alert.resolved, _subject(alert.status), age, alert.was_held)
 
 
 def _subject(stand: IncidentStatus) -> SubjectState:

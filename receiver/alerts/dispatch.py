@@ -23,7 +23,7 @@ from db.alerts.messages import (
     MessageSettlement,
     claim_messages,
     keep_facts,
-    read_news,
+    read_message_items,
     release_messages,
     settle,
     void_empty,
@@ -223,7 +223,7 @@ async def _facts_of(
     facts = {claim.id: claim.facts for claim in claims if claim.facts is not None}
     new = [claim for claim in claims if claim.facts is None]
     if new:
-        alerts = await read_news(connection, [claim.id for claim in new])
+        alerts = await read_message_items(connection, [claim.id for claim in new])
         made = {claim.id: freeze(claim, alerts[claim.id], now) for claim in new if alerts[claim.id]}
         await keep_facts(connection, made)
         await void_empty(connection, [claim.id for claim in new if not alerts[claim.id]], now)

@@ -62,7 +62,7 @@ class Routing:
         """Decide what is due and return how many that were; 0 while another replica decides."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
-            if not await alert_rows.take_turn(connection):
+            if not await alert_rows.lock_routing(connection):
                 return 0
             alerts, reminders, changed = await self._due(connection, now)
             if not alerts and not reminders and not changed:
@@ -145,7 +145,7 @@ class Routing:
             destinations = await alert_rows.read_destinations(connection, tenants)
         ids = [one.id for one in destinations]
         subjects = [alert.subject_id for alert in alerts if alert.resolved]
-        members = await alert_rows.recipients(connection, tenants)
+        members = await alert_rows.tenants_with_members(connection, tenants)
         waiting = await alert_rows.lock_waiting(connection, ids, now)
         newest_due = await alert_rows.read_newest_due(connection, ids, now - self._window)
         openings = await alert_rows.read_openings(connection, subjects)

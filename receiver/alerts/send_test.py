@@ -8,7 +8,7 @@ from typing import Final
 from uuid import uuid4
 
 from db.alerts.deliveries import TestResult, begin_test, end_test
-from db.alerts.destinations import Config, Destination, tongue_of
+from db.alerts.destinations import Config, Destination, language_of
 from db.connection.types import Pool
 from receiver.alerts.message import DeliveryResult, Event, Message, MessageItem, Notifier
 from receiver.outbound.egress import Egress
@@ -59,7 +59,7 @@ class TestSend:
         return tested
 
     async def _message(self, destination: Destination) -> Message:
-        locale, time_zone = await tongue_of(self._pool, destination.tenant_id)
+        locale, time_zone = await language_of(self._pool, destination.tenant_id)
         now, message_id = datetime.now(UTC), uuid4()
         # A test looks like an alert; its id is that of no incident.
         item = MessageItem(

@@ -71,8 +71,8 @@ class StateChangeDecisions:
 
     def _decide(self, change: DueStateChange) -> None:
         why, against = _why(change)
-        if against is DecisionReason.MAINTENANCE and change.stand.quiet_until is not None:
-            self._held[change.id] = change.stand.quiet_until
+        if against is DecisionReason.MAINTENANCE and change.status.quiet_until is not None:
+            self._held[change.id] = change.status.quiet_until
             self._routed.discard(change.id)
         if against is not None:
             self.decided.append(self._decision(change, None, against))
@@ -118,9 +118,9 @@ class StateChangeDecisions:
 def _why(change: DueStateChange) -> tuple[DecisionReason, DecisionReason | None]:
     """Return why a change is sent, and why no destination gets it now; None: decide for each."""
     if change.event == Event.EXPIRING:
-        return DecisionReason.EXPIRING, reason_for_expiry(SubjectState(*change.stand))
+        return DecisionReason.EXPIRING, reason_for_expiry(SubjectState(*change.status))
     is_back = change.state == change.previous_state
-    return DecisionReason.STATE_CHANGED, reason_for_state(change.stand.removed, is_back)
+    return DecisionReason.STATE_CHANGED, reason_for_state(change.status.removed, is_back)
 
 
 def _details(change: DueStateChange) -> str:

@@ -123,7 +123,7 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "registrations", seen.judge
     yield "webhooks", partial(check_webhooks, seen)
     yield "webhook addresses", partial(check_base_url, seen)
-    yield "who is told", seen.check_listeners
+    yield "who is told", seen.check_recipients
     yield "alerts", partial(diagnosis.check_alerts, connection)
     yield "destinations", partial(diagnosis.check_destinations, connection)
     yield "maintenance", partial(diagnosis.check_maintenance, connection)

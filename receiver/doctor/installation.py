@@ -43,9 +43,9 @@ class Installation:
             self.vault = Vault(kept_keys(kept))
         return ()
 
-    async def check_listeners(self) -> Sequence[Finding]:
+    async def check_recipients(self) -> Sequence[Finding]:
         """Find incidents whose alerts would reach no destination."""
-        return await diagnosis.check_listeners(self.connection, self.vault)
+        return await diagnosis.check_recipients(self.connection, self.vault)
 
     async def judge(self) -> Sequence[Finding]:
         """Find what is wrong with what was registered."""
@@ -55,10 +55,10 @@ class Installation:
         unknown = [gateway for gateway in gateways if gateway.provider not in PROVIDERS]
         return [
             *_unknown_providers(unknown),
-            *diagnosis.judge_channels(self.channels, datetime.now(UTC)),
-            *diagnosis.judge_gateways(gateways),
-            *diagnosis.judge_clocks(gateways),
-            *diagnosis.judge_versions([gateway for gateway in gateways if gateway.provider in versioned]),
+            *diagnosis.check_channels(self.channels, datetime.now(UTC)),
+            *diagnosis.check_gateways(gateways),
+            *diagnosis.check_clocks(gateways),
+            *diagnosis.check_versions([gateway for gateway in gateways if gateway.provider in versioned]),
         ]
 
 

@@ -143,7 +143,9 @@ class BulkProber:
         except (NotCommitted, *TRANSIENT) as error:
             log.warning("the bulk probe of gateway %s was not committed: %r", gateway.id, error)
             with contextlib.suppress(*TRANSIENT):
-                await self._settle(gateway, bool(gateway.sweeps), SOON * self._installation.stale_after)
+                await self._settle(
+                    gateway, bool(gateway.supports_bulk), SOON * self._installation.stale_after
+                )
         except Exception:
             # An unforeseen answer of one gateway must not end the bulk probes of the others.
             log.exception("the bulk probe of gateway %s failed", gateway.id)
@@ -154,7 +156,11 @@ class BulkProber:
         until = now + 2 * timedelta(seconds=self._client.seconds) + 2 * COMMIT_TIMEOUT
         async with self._pool.acquire() as connection:
             channels = await bulk_probe_channels(connection, gateway.id)
-            slots = await hold_concurrency_slots(connection, gateway.id, now, until) if gateway.sweeps else []
+            slots = (
+                await hold_concurrency_slots(connection, gateway.id, now, until)
+                if gateway.supports_bulk
+                else []
+            )
         try:
             return await self._probe_and_write(gateway, channels, until)
         finally:
@@ -172,15 +178,15 @@ class BulkProber:
         except Unanswered as reason:
             log.info("gateway %s did not answer a bulk probe: %s", gateway.id, reason)
             # A timeout may be due to our own load: everything is due after a stop.
-            if not gateway.sweeps and not reason.timed_out:
+            if not gateway.supports_bulk and not reason.timed_out:
                 await self._settle(gateway, False, AGAIN)
             return "failed"
         except BulkProbeUnsupported as reason:
             log.info("gateway %s: %s", gateway.id, reason)
-            await self._settle(gateway, False, AGAIN if gateway.sweeps else DAILY)
+            await self._settle(gateway, False, AGAIN if gateway.supports_bulk else DAILY)
             return "refused"
         ended_at, stale_after = datetime.now(UTC), self._installation.stale_after
-        if not gateway.sweeps:
+        if not gateway.supports_bulk:
             log.info("gateway %s answers bulk probes", gateway.id)
             await self._settle(gateway, True, PAUSE * stale_after)
         stretch = JITTER * OPEN_SHARE_OF_JITTER

@@ -78,7 +78,7 @@ class GatewayHealth:
         unproven = await self._doubt(now) if self._answers.failing else []
         observations = self._answers.take(now, unproven)
         async with self._pool.acquire() as connection:
-            wanted = await gateway_health.gateways_in_question(
+            wanted = await gateway_health.gateways_to_evaluate(
                 connection, now, observations, self._window, self._limits
             )
         self._delayed_until = {id: until for id, until in self._delayed_until.items() if until > now}
@@ -97,7 +97,7 @@ class GatewayHealth:
             return
         try:
             async with self._pool.acquire() as connection:
-                verdict = await gateway_health.judge(
+                verdict = await gateway_health.evaluate(
                     connection, gateway_id, now, observation, self._window, self._limits
                 )
         except Exception as error:
@@ -120,7 +120,7 @@ class GatewayHealth:
             return
         try:
             async with self._pool.acquire() as connection:
-                await gateway_health.ask_others(connection, gateway_id, now, failing.channels)
+                await gateway_health.hasten_other_probes(connection, gateway_id, now, failing.channels)
         except Exception as error:
             if passes(error):
                 log.warning("no other channels of gateway %s are probed at once: %r", gateway_id, error)

@@ -23,7 +23,7 @@ from db.reconcile.recoveries import (
     Outcome,
     RecoveryContext,
     RequestedBy,
-    claim_by_hand,
+    claim_for_operator,
     claim_recoveries,
     end_recovery,
     read_context,
@@ -153,7 +153,7 @@ class Recovery:
             raise RecoveryDeclined(plan.why)
         until = datetime.now(UTC) + self._lease
         async with self._pool.acquire() as connection:
-            claim = await claim_by_hand(connection, channel_id, until, self._budget)
+            claim = await claim_for_operator(connection, channel_id, until, self._budget)
         attempt = RecoveryAttempt()
         try:
             attempt = await self._try(claim, context, plan)

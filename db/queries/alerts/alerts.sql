@@ -1,10 +1,10 @@
--- name: take_routing_turn
--- Let one at a time, over all replicas, decide about alerts; whoever freezes meanwhile loses its turn.
+-- name: lock_routing
+-- Lock routing for one replica at a time; one that freezes meanwhile loses its lock.
 select pg_try_advisory_xact_lock(hashtextextended('zapwatch routing', 0))
   and set_config('idle_in_transaction_session_timeout', '10s', true) is not null;
 
 -- name: due_alerts
--- Alerts that are to be decided, with how their incidents and channels stand; nobody else decides them meanwhile.
+-- Alerts that are due for a decision, with the status of their incidents and channels; locked for this replica.
 select a.id, a.kind = 'resolved' as resolved, a.incident_id, a.gateway_incident_id, a.tenant_id, a.created_at,
   a.due_at > a.created_at as was_held,
   i.resolved_at is not null or gi.resolved_at is not null as is_over,
@@ -23,7 +23,7 @@ limit $2
 for update of a skip locked;
 
 -- name: due_reminders
--- Openings of which a destination is perhaps to be reminded, with how their incidents and channels stand.
+-- Openings whose reminders are due, with the status of their incidents and channels.
 select d.id, d.event, d.incident_id, d.gateway_incident_id, d.tenant_id, d.destination_id, d.reminders,
   m.outcome, coalesce(i.acknowledged_at, gi.acknowledged_at) is not null as acknowledged,
   i.resolved_at is not null or gi.resolved_at is not null as is_over,
@@ -49,22 +49,22 @@ from zapwatch_destinations
 where tenant_id is null or tenant_id = any ($1::uuid[]);
 
 -- name: add_in_app_destinations
--- Make the destinations inside the application that tenants lack.
+-- Add the `in_app` destinations that tenants lack.
 insert into zapwatch_destinations (id, tenant_id, kind, config)
 select u.id, u.tenant_id, 'in_app', u.config
 from unnest($1::uuid[], $2::uuid[], $3::bytea[]) as u (id, tenant_id, config)
 join tenants t on t.id = u.tenant_id
 on conflict do nothing;
 
--- name: count_recipients
--- Whether these tenants have active members at all, and among them administrators.
+-- name: tenants_with_members
+-- Those of these tenants that have active members, and whether one of these is an administrator.
 select tenant_id, bool_or(role::text in ('clinic_admin', 'tenant_admin')) as admins
 from tenant_members
 where tenant_id = any ($1::uuid[]) and status::text = 'active'
 group by tenant_id;
 
 -- name: lock_waiting_messages
--- Messages of these destinations that wait for others to join them; they don't leave meanwhile.
+-- Messages of these destinations that may still take further alerts; locked, so that they are not sent meanwhile.
 select id, destination_id, purpose
 from zapwatch_messages
 where destination_id = any ($1::uuid[]) and settled_at is null and due_at > $2 and tries = 0 and purpose <> 'test'
@@ -72,14 +72,14 @@ order by id
 for no key update;
 
 -- name: read_newest_due
--- When the newest messages of these destinations were to leave, of those that opened a window not over by $2.
+-- When the newest messages of these destinations were first due, where that was after $2.
 select destination_id, purpose, max(leaves_at) as leaves_at
 from zapwatch_messages
 where destination_id = any ($1::uuid[]) and leaves_at > $2
 group by destination_id, purpose;
 
 -- name: read_openings
--- Which destinations were told that these incidents began, and what became of it.
+-- The openings of these incidents that were sent, by destination, with the outcomes.
 select d.id, d.subject_id, d.destination_id, d.message_id, m.outcome
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
@@ -87,14 +87,14 @@ where d.subject_id = any ($1::uuid[]) and d.is_sent and d.alert_id is not null
   and d.event in ('incident.opened', 'gateway.opened');
 
 -- name: add_messages
--- Keep messages that are to leave.
+-- Write messages to send.
 insert into zapwatch_messages (id, destination_id, tenant_id, purpose, due_at, leaves_at)
 select u.id, u.destination_id, u.tenant_id, u.purpose, u.due_at, u.due_at
 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[])
   as u (id, destination_id, tenant_id, purpose, due_at);
 
 -- name: add_decisions
--- Keep what was decided; what is decided anew takes the place of what held an alert back.
+-- Write decisions; a new decision about an alert replaces the one that held it.
 insert into zapwatch_decisions as d
   (at, alert_id, incident_id, gateway_incident_id, tenant_id, destination_id, event, is_sent, why, message_id, remind_at,
    channel_id, details)
@@ -106,8 +106,8 @@ on conflict (alert_id, coalesce(destination_id, '00000000-0000-0000-0000-0000000
 do update set at = excluded.at, is_sent = excluded.is_sent, why = excluded.why, message_id = excluded.message_id,
   remind_at = excluded.remind_at;
 
--- name: take_back_openings
--- Take openings out of messages that have not left: the incidents are over. A message of nothing else is void.
+-- name: withdraw_openings
+-- Withdraw openings from messages that have not been sent: the incidents are over. A message of nothing else is void.
 with taken as (
   update zapwatch_decisions d
   set is_sent = false, why = $2, message_id = null, remind_at = null
@@ -121,25 +121,25 @@ where m.id in (select message_id from taken) and m.settled_at is null and not ex
   select from zapwatch_decisions d where d.message_id = m.id and d.id <> all ($1::bigint[]));
 
 -- name: settle_alerts
--- End alerts about which it was decided for good.
+-- Settle alerts whose decision is final.
 update zapwatch_alerts set settled_at = $2, claimed_until = null where id = any ($1::bigint[]);
 
 -- name: put_off_alerts
--- Have alerts decided later.
+-- Put off the decisions about alerts.
 update zapwatch_alerts a
 set due_at = u.due_at
 from unnest($1::bigint[], $2::timestamptz[]) as u (id, due_at)
 where a.id = u.id and a.settled_at is null;
 
 -- name: put_off_reminders
--- Say when destinations are to be reminded next, if ever, and how often they were.
+-- Set when the next reminders are due, if ever, and how many were sent.
 update zapwatch_decisions d
 set remind_at = u.remind_at, reminders = u.reminders
 from unnest($1::bigint[], $2::timestamptz[], $3::int[]) as u (id, remind_at, reminders)
 where d.id = u.id;
 
 -- name: release_held_alerts
--- Have alerts decided now that were held back by maintenance of which nothing is left.
+-- Make alerts due now that were held by a maintenance window that has ended early.
 update zapwatch_alerts
 set due_at = $1
 where id in (
@@ -153,7 +153,7 @@ where id in (
 
 -- name: prune_messages
 -- Forget messages that were settled long ago, with what was decided and tried for them, a few at a time; but none of an
--- incident that is still open, for whose end it must be known who was told.
+-- incident that is still open, for its end goes to the destinations that got its opening.
 delete from zapwatch_messages
 where id = any (array(
   select m.id

@@ -1,5 +1,5 @@
 -- name: list_decisions
--- One page of what was decided about alerts and destinations, newest first; a tenant sees no operators' destination.
+-- One page of decisions about alerts and destinations, newest first; a tenant sees no operators' destination.
 select d.id, d.at, d.event, d.incident_id, d.gateway_incident_id, d.channel_id, d.tenant_id, d.is_sent, d.why,
   d.destination_id, t.kind as destination_kind, t.name as destination_name,
   d.message_id, m.purpose, m.due_at, m.tries, m.settled_at, m.outcome
@@ -20,16 +20,16 @@ where message_id = any($1::uuid[])
 order by id desc;
 
 -- name: read_tested
--- When a destination was tried last, if that was after $2.
+-- When a destination was last tested, if that was after $2.
 select max(leaves_at) from zapwatch_messages where destination_id = $1 and leaves_at > $2 and purpose = 'test';
 
 -- name: begin_test
--- Keep a message that tries a destination; it leaves now and once, and has failed unless an answer says otherwise.
+-- Write a test message; it is sent once, now, and counts as failed until its result is known.
 insert into zapwatch_messages (id, destination_id, tenant_id, purpose, due_at, leaves_at, tries, settled_at, outcome)
 values ($1, $2, $3, 'test', $4, $4, 1, $4, 'failed');
 
 -- name: end_test
--- Note what came of trying a destination, with the decision to do so; one that was deleted meanwhile has none.
+-- Write the result of a test with its decision, unless the destination was deleted meanwhile.
 with destination as (
   select id from zapwatch_destinations where id = $2 for key share
 ), message as (

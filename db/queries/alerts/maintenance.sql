@@ -14,17 +14,17 @@ from zapwatch_maintenance
 where id = $1 and ($2::uuid is null or tenant_id = $2);
 
 -- name: insert_maintenance
--- Keeps a time in which nobody is told; a channel's has the channel's tenant, so that this one sees it.
+-- Write a maintenance window; a channel's has the channel's tenant, so that this tenant sees it.
 insert into zapwatch_maintenance (tenant_id, channel_id, gateway_id, starts_at, ends_at, why)
 values (coalesce($1, (select tenant_id from notification_channels where id = $2)), $2, $3, coalesce($4, now()), $5, $6)
 returning id;
 
 -- name: cancel_maintenance
--- Forgets a window that has not begun.
+-- Delete a window that has not begun.
 delete from zapwatch_maintenance where id = $1 and starts_at >= now();
 
 -- name: end_maintenance
--- Ends a window that runs; what is over stays as it was.
+-- End a window that runs; one that is over stays as it was.
 update zapwatch_maintenance set ends_at = now() where id = $1 and starts_at < now() and ends_at > now();
 
 -- name: gateway_exists

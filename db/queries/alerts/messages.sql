@@ -1,8 +1,8 @@
 -- name: claim_messages
 -- Claim messages that are due, each for one replica until the lease ends, and count the try: of each destination the
--- longest due, no more than its places, and one if the last did not get through. Claimed ones keep their place. One that
--- tells the end of an incident whose opening is still on its way is put off until that was tried once more; so is a change
--- of a channel while the one before is.
+-- longest due, no more than its concurrency slots, and one if the last try failed. Claimed ones keep their slots. The
+-- message of an incident's end is put off while that of its opening is not settled, until that was tried once more; so is
+-- that of a channel's change while the one before is not.
 with recursive waiting as (
   (select destination_id from zapwatch_messages where settled_at is null order by destination_id limit 1)
   union all
@@ -18,14 +18,14 @@ with recursive waiting as (
   from waiting w
   join zapwatch_destinations d on d.id = w.destination_id and d.disabled_at is null
   cross join lateral (
-    select m.id, m.due_at, m.claimed_until, row_number() over (order by m.due_at, m.id) as place
+    select m.id, m.due_at, m.claimed_until, row_number() over (order by m.due_at, m.id) as slot
     from zapwatch_messages m
     where m.destination_id = d.id and m.settled_at is null and m.due_at <= $1
     order by m.due_at, m.id
     limit case when d.failing_since is null then $3::int else 1 end
   ) l
   where l.claimed_until is null or l.claimed_until <= $1
-  order by l.place, l.due_at
+  order by l.slot, l.due_at
   limit $4
 ), mine as (
   select m.id, (
@@ -69,8 +69,8 @@ join zapwatch_destinations d on d.id = c.destination_id
 left join tenants t on t.id = c.tenant_id
 where c.claimed_until is not null;
 
--- name: read_news
--- What messages are about, in the order in which it was decided.
+-- name: read_message_items
+-- The items of messages, in the order of their decisions.
 select d.message_id, d.event, coalesce(d.subject_id, d.about_destination_id) as subject_id,
   coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, coalesce(d.details::text, i.details::text) as details,
   coalesce(i.started_at, gi.started_at, (d.details ->> 'since')::timestamptz, o.failing_since, o.disabled_at) as started_at,
@@ -91,14 +91,14 @@ where d.message_id = any ($1::uuid[]) and d.is_sent
 order by d.id;
 
 -- name: keep_facts
--- Keep what messages say, from their first try on.
+-- Keep the facts of messages, from their first try on.
 update zapwatch_messages m
 set facts = u.facts::jsonb
 from unnest($1::uuid[], $2::text[]) as u (id, facts)
 where m.id = u.id;
 
 -- name: void_empty
--- End messages of which nothing is left.
+-- Settle messages without items as void.
 update zapwatch_messages set settled_at = $2, outcome = 'void', claimed_until = null
 where id = any ($1::uuid[]) and settled_at is null;
 
@@ -113,30 +113,30 @@ with mine as (
 )
 update zapwatch_messages m set claimed_until = null from mine where m.id = mine.id;
 
--- name: note_got_through
+-- name: note_reached
 -- Note that a destination can be reached.
 update zapwatch_destinations set failing_since = null where id = $1 and failing_since is not null;
 
--- name: note_not_through
--- Note that a destination was not reached, and return since when it is so.
+-- name: note_unreached
+-- Note that a destination was not reached, and return since when it fails.
 update zapwatch_destinations set failing_since = coalesce(failing_since, $2)
 where id = $1
 returning failing_since;
 
 -- name: add_attempt
--- Keep what became of one try, unless the message is gone.
+-- Write one try, unless the message is gone.
 insert into zapwatch_attempts (message_id, destination_id, tenant_id, at, took_ms, is_ok, status, answer)
 select id, destination_id, tenant_id, $2, $3, $4, $5, $6 from zapwatch_messages where id = $1;
 
 -- name: settle_message
--- End a message, unless it has ended already; one that got through has, whoever had claimed it meanwhile.
+-- Settle a message, unless it is settled already; a delivered one also when another replica has claimed it meanwhile.
 update zapwatch_messages
 set settled_at = $2, outcome = $3, claimed_until = null
 where id = $1 and settled_at is null and ($3 = 'delivered' or claimed_until = $4)
 returning id;
 
 -- name: put_off_message
--- Say when a message is tried again, unless somebody else has it.
+-- Set when a message is tried again, unless another replica has claimed it.
 update zapwatch_messages
 set due_at = $2, claimed_until = null
 where id = $1 and settled_at is null and claimed_until = $3;
@@ -149,13 +149,13 @@ where message_id = $1 and is_sent and incident_id is not null and event = 'incid
 order by incident_id;
 
 -- name: disable_destination
--- Switch a destination off, unless it is already.
+-- Disable a destination, unless it is already.
 update zapwatch_destinations set disabled_at = $2, disabled_why = $3, updated_at = $2
 where id = $1 and disabled_at is null
 returning tenant_id;
 
 -- name: void_messages
--- End what waits for a destination that is switched off, and say so of what was decided.
+-- Settle the waiting messages of a disabled destination as void, and change their decisions.
 with void as (
   update zapwatch_messages
   set settled_at = $2, outcome = 'void', claimed_until = null
@@ -165,9 +165,9 @@ with void as (
 update zapwatch_decisions set is_sent = false, why = 'disabled', remind_at = null
 where message_id in (select id from void);
 
--- name: tell_of_disabled
--- Tell the other destinations of a destination's owner that it was switched off, or operators where there is none that
--- reaches somebody.
+-- name: add_disabled_messages
+-- Add messages about a disabled destination to its owner's other destinations, or to operators where none of these has a
+-- reader.
 with reaching as (
   select d.id, d.tenant_id
   from zapwatch_destinations d
@@ -189,7 +189,7 @@ insert into zapwatch_decisions (at, tenant_id, destination_id, event, is_sent, w
 select $3, $2, destination_id, 'destination.disabled', true, 'destination_disabled', id, $1
 from message;
 
--- name: find_recipients
+-- name: find_members
 -- The active members of a tenant: its administrators, or all of them.
 select distinct user_id
 from tenant_members
@@ -197,7 +197,7 @@ where tenant_id = $1 and status::text = 'active' and ($2 or role::text in ('clin
 order by user_id;
 
 -- name: add_notifications
--- Show members something in their application, each once for an id.
+-- Write notifications to members, each once for an id.
 insert into notifications (id, owner_id, tenant_id, type, ref_id, payload)
 select u.id, u.owner_id, $3, $4, $5, $6::jsonb
 from unnest($1::uuid[], $2::uuid[]) as u (id, owner_id)

@@ -1,6 +1,6 @@
 -- name: list_notifications
--- One page of what we told a tenant's people inside their application, newest first; other applications' own is not ours
--- to show. The table may be another application's, with types of its own.
+-- One page of a tenant's notifications, newest first; those of other applications are left out. The table may be another
+-- application's, with types of its own.
 select id, tenant_id, owner_id, type::text as type, ref_id::text as ref_id, payload::text as payload,
   read_at::timestamptz as read_at, created_at::timestamptz as created_at
 from notifications
@@ -11,7 +11,7 @@ order by created_at::timestamptz desc, id desc
 limit $6;
 
 -- name: read_notification
--- Notes that a notification was read; the first time counts.
+-- Note that a notification was read; the first time counts.
 update notifications set read_at = coalesce(read_at, now())
 where id = $1 and ($2::uuid is null or tenant_id = $2) and type::text = any($3::text[])
 returning id, tenant_id, owner_id, type::text as type, ref_id::text as ref_id, payload::text as payload,

@@ -1,5 +1,5 @@
 -- name: due_changes
--- Changes of channels that are to be routed, with how their channels stand; nobody else routes them meanwhile. One that
+-- Changes of channels that are due for routing, with the status of their channels; locked for this replica. One that
 -- comes after another of its channel that is put off waits, too.
 select c.id, c.channel_id, c.tenant_id, c.event, c.previous_state, c.state, c.reason, c.since, c.version, c.expires_at,
   c.created_at,
@@ -20,18 +20,18 @@ limit $2
 for update of c skip locked;
 
 -- name: forget_changes
--- Forget changes that were routed.
+-- Delete changes that were routed.
 delete from zapwatch_changes where id = any ($1::bigint[]);
 
 -- name: put_off_changes
--- Have changes routed later.
+-- Put off the routing of changes.
 update zapwatch_changes c
 set due_at = u.due_at
 from unnest($1::bigint[], $2::timestamptz[]) as u (id, due_at)
 where c.id = u.id;
 
 -- name: release_held_changes
--- Have changes routed now that were held back by maintenance of which nothing is left.
+-- Make changes due now that were held by a maintenance window that has ended early.
 update zapwatch_changes
 set due_at = $1
 where id in (
@@ -43,8 +43,8 @@ where id in (
 );
 
 -- name: find_older_changes
--- The messages that are to leave and tell of earlier changes of these channels to these destinations. Of those before the
--- newest all but what was on its way were made void in their turn, so a look at few suffices.
+-- The unsettled messages with earlier changes of these channels to these destinations. Of those before the newest all but
+-- the ones under way were made void in their turn, so a few suffice.
 select distinct m.id
 from unnest($1::uuid[], $2::uuid[], $3::text[]) as u (channel_id, destination_id, event)
 cross join lateral (
@@ -57,8 +57,8 @@ cross join lateral (
 join zapwatch_messages m on m.id = d.message_id and m.settled_at is null;
 
 -- name: supersede_changes
--- Take changes out of these messages that newer ones follow, unless they are on their way or were tried: what was tried says
--- the same in each try. A message of nothing else is void.
+-- Withdraw changes that newer ones follow from these messages, unless they are under way or were tried: the facts are the
+-- same in each try. A message of nothing else is void.
 with waiting as (
   select id, facts is not null as was_tried
   from zapwatch_messages

@@ -1,7 +1,7 @@
 -- name: notify
--- Sends a notice to whoever listens.
+-- Send a notice to all listening processes.
 select pg_notify($1, $2);
 
 -- name: answer
--- Has the server show that it is there.
+-- Check that the server answers.
 select 1;

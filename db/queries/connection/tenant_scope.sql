@@ -1,3 +1,3 @@
 -- name: scope_tenant
--- Narrows row security to one tenant until the end of the transaction.
+-- Narrow row security to one tenant until the end of the transaction.
 select set_config('zapwatch.tenant_id', $1, true);

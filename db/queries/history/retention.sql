@@ -1,5 +1,5 @@
 -- name: claim_snapshots
--- Claim channels that are due to be looked at, each for one replica until the transaction ends; the next time is $2.
+-- Claim channels that are due for retention, each for one replica until the transaction ends; the next time is $2.
 update zapwatch_channels
 set retention_due_at = $2
 where channel_id = any (array(
@@ -48,9 +48,9 @@ using (
 where s.channel_id = begin.channel_id and s.event_id < begin.event_id;
 
 -- name: forget_events
--- Look at one page of events, in the order in which they are stored, and forget those that are old, but none that isn't
--- in each snapshot of its channel; one that somebody else has waits for the next time. Tell where the next page begins;
--- nowhere, when this one reaches events that are young.
+-- Delete the old events of one page, in the order in which they are stored, but none that isn't in each snapshot of its
+-- channel; locked ones wait for the next time. Return where the next page begins; null when this one reaches events that
+-- are young.
 with page as (
   select id, channel_id, received_at < $2 as old
   from zapwatch_events

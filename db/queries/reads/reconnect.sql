@@ -1,5 +1,5 @@
--- name: read_stranded
--- How channels stand whose people hold a link made for an incident, and how the incident and the shown QR stand.
+-- name: read_reconnect_targets
+-- The channels of reconnect links, with their status, their incidents, and the time of the QR that is shown.
 select w.channel_id, w.incident_id, c.tenant_id, coalesce(c.name, n.profile_name, c.instance) as name,
   t.name as tenant, t.locale::text as locale, t.time_zone, c.provider, s.state, s.reason,
   c.paused_at is not null or not n.is_active as paused, i.started_at, i.resolved_at,

@@ -1,6 +1,6 @@
 -- name: claim_bulk_probes
--- Claim gateways of these providers whose sweep is due, by putting off the next one; tell of those where enough channels
--- are due for a probe, or soon. One that is down is left to its one try at a time.
+-- Claim gateways of these providers whose bulk probe is due, by putting off the next one; `worthwhile` are those with
+-- enough channels whose probe is due by $4. Gateways that are down are left to their recovery probes.
 with due as (
   select g.id, exists (
     select
@@ -20,10 +20,10 @@ update zapwatch_gateways g
 set sweep_due_at = $3
 from due
 where g.id = due.id
-returning g.id, g.provider, g.base_url, g.api_key, g.sweeps, due.worthwhile;
+returning g.id, g.provider, g.base_url, g.api_key, g.sweeps as supports_bulk, due.worthwhile;
 
 -- name: settle_bulk_probe
--- Keep whether one call tells of all channels of a gateway, and when to make the next one.
+-- Keep whether one call reports all channels of a gateway, and when to make the next one.
 update zapwatch_gateways set sweeps = $2, sweep_due_at = $3 where id = $1;
 
 -- name: bulk_probe_channels
@@ -34,7 +34,7 @@ join zapwatch_channels c using (channel_id)
 where s.gateway_id = $1 and s.probe_due_at is not null and s.state not in ('unknown', 'error');
 
 -- name: hold_concurrency_slots
--- Claim the channels of a gateway that are due the longest and that nobody asks about, so that its places are taken.
+-- Claim the longest due unclaimed channels of a gateway, so that its concurrency slots are taken.
 with mine as (
   select s.channel_id
   from zapwatch_states s
@@ -47,7 +47,7 @@ update zapwatch_states s set probe_claimed_until = $3 from mine where s.channel_
 returning s.channel_id;
 
 -- name: hasten_probes
--- Have channels probed at once that nobody asks about and that are as they were; rows that somebody has are left.
+-- Make probes due now of channels that are unclaimed and unchanged; locked rows are skipped.
 with mine as (
   select s.channel_id
   from zapwatch_states s

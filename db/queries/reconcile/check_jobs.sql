@@ -31,7 +31,7 @@ limit 1
 for update skip locked;
 
 -- name: make_page_due
--- Have the next channels of a check probed now that were not probed since it began; the last one's id.
+-- Make the probes of a check's next channels due now that were not probed since it began; the last one's id.
 with page as (
   select channel_id
   from zapwatch_states

@@ -1,6 +1,6 @@
 -- name: claim_deadlines
 -- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: the channel is
--- being asked, or is due while as many of its gateway are due as can be asked at a time. `suspect`: others of its
+-- being probed, or is due while as many of its gateway are due as it has concurrency slots. `suspect`: others of its
 -- gateway went unanswered since $5 (or there are no others), or it left open since then and so did another, where there
 -- are enough channels for a mass loss.
 update zapwatch_states s
@@ -47,7 +47,7 @@ exists (
 ) as suspect;
 
 -- name: release_deadlines
--- Give claimed deadlines back, each unless the claim is over; a row that somebody has is left to its lease.
+-- Give claimed deadlines back, each unless the claim is over; a locked row is left to its lease.
 with mine as (
   select s.channel_id
   from zapwatch_states s
@@ -58,7 +58,7 @@ with mine as (
 update zapwatch_states s set claimed_until = null from mine where s.channel_id = mine.channel_id;
 
 -- name: release_probes
--- Give claimed probes back, each unless the claim is over; a row that somebody has is left to its lease.
+-- Give claimed probes back, each unless the claim is over; a locked row is left to its lease.
 with mine as (
   select s.channel_id
   from zapwatch_states s
@@ -70,21 +70,21 @@ update zapwatch_states s set probe_claimed_until = null from mine where s.channe
 
 -- name: claim_probes
 -- Claim channels that are due to be probed, each for one replica until the lease ends: of each gateway the longest due
--- ones that are not yet asked, no more than its places. Gateways take turns, so that none waits behind another.
--- Channels whose row somebody else has come without a target; those of $5 are left aside. A gateway that is down has no
--- places: it is tried with one question at a time.
+-- unclaimed ones, no more than it has free concurrency slots. Gateways take turns, so that none waits behind another.
+-- Locked channels come without a target; those of $5 are left out. A gateway that is down has no concurrency slots: it
+-- gets recovery probes, one at a time.
 with due as (
   select w.channel_id
   from zapwatch_gateways g
   cross join lateral (
-    select s.channel_id, s.probe_due_at, s.probe_claimed_until, row_number() over (order by s.probe_due_at) as place
+    select s.channel_id, s.probe_due_at, s.probe_claimed_until, row_number() over (order by s.probe_due_at) as slot
     from zapwatch_states s
     where s.gateway_id = g.id and s.probe_due_at <= $1 and s.channel_id <> all ($5::uuid[])
     order by s.probe_due_at
     limit $3
   ) w
   where (w.probe_claimed_until is null or w.probe_claimed_until <= $1) and g.try_at is null
-  order by w.place, w.probe_due_at
+  order by w.slot, w.probe_due_at
   limit $4
 ), mine as (
   select s.channel_id
@@ -107,12 +107,12 @@ from due
 left join claimed using (channel_id);
 
 -- name: put_off_probes
--- Have channels probed later: they can't be asked now, for a reason of ours. A claim until then marks it.
+-- Put off the probes of channels that can't be made now, for a reason of ours. A claim until then marks it.
 update zapwatch_states set probe_due_at = $2, probe_claimed_until = $2
 where channel_id = any ($1::uuid[]) and probe_due_at is not null;
 
 -- name: probe_target
--- Whom to ask about a channel, whether or not it is due; `paused`: it may not be.
+-- The target for a channel, whether or not it is due; `paused`: it may not be probed.
 select s.channel_id, s.version, coalesce(s.probe_due_at, now()) as due_at, c.gateway_id, c.provider,
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   c.paused_at is not null or not n.is_active as paused
@@ -123,7 +123,7 @@ left join zapwatch_gateways g on g.id = c.gateway_id
 where s.channel_id = $1 and ($2::uuid is null or c.tenant_id = $2) and not c.removed and n.deleted_at is null;
 
 -- name: control_targets
--- Other channels of a gateway, open ones first: do they share one channel's fate?
+-- Other channels of a gateway, open ones first: do their probes fail, too?
 select s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
   c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
 from (
@@ -161,8 +161,8 @@ from claimed c
 left join zapwatch_gateways g on g.id = c.gateway_id;
 
 -- name: settle_subscription
--- Keep until when a channel is paid for, and when to ask again. Where that is within days of which nobody was warned yet,
--- note that it is to be told: once for each number of days and each end, whoever else settles it, too.
+-- Keep a subscription's end, and when to read it again. Where a warning of its end is due, note it as a change: once for
+-- each number of days and each end, even when two replicas settle it.
 with before as (
   select channel_id, tenant_id, warned_days, warned_of is not distinct from $2::timestamptz as is_known, (
     select min(days) from unnest($6::int[]) as t (days)

@@ -1,5 +1,5 @@
 -- name: claim_records
--- Claim gateways whose records are to be looked at, and put off the next look.
+-- Claim gateways whose records are due to be read, and put off the next reading.
 update zapwatch_gateways
 set records_due_at = $1::timestamptz + $3::interval * (1 + random() / 5)
 where id = any (array(
@@ -14,7 +14,7 @@ where id = any (array(
 returning id, provider, base_url, version;
 
 -- name: open_targets
--- The channels of a gateway that are open and watched, with what its records are asked with: its own key first.
+-- The channels of a gateway that are open and watched; first those without a key of their own, for the gateway's key.
 select s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
   c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
 from zapwatch_states s
@@ -24,7 +24,7 @@ where s.gateway_id = $1 and s.probe_due_at is not null and s.state = 'open' and 
 order by c.api_key is not null, random();
 
 -- name: note_candidates
--- Note signs against channels. One that was found harmless stays so while it is the same, for the time of $5.
+-- Make channels with a sign candidates. One that was found alive is none while its sign is the same, for $5.
 insert into zapwatch_suspicions (channel_id, tenant_id, sign, suspected_at, due_at)
 select c.channel_id, c.tenant_id, u.sign, $3::timestamptz, $3::timestamptz + $4::interval * random()
 from unnest($1::uuid[], $2::text[]) as u (channel_id, sign)
@@ -36,7 +36,7 @@ where zapwatch_suspicions.suspected_at is null and (
   zapwatch_suspicions.sign is distinct from excluded.sign or zapwatch_suspicions.asked_at <= $3::timestamptz - $5::interval);
 
 -- name: drop_candidates
--- Forget signs that are gone; a channel that was found dead is asked about until it is found alive.
+-- Drop candidates whose sign is gone; a channel that was found dead gets deep probes until it is found alive.
 update zapwatch_suspicions z
 set sign = null, suspected_at = null, due_at = null, doubted_at = null
 where z.channel_id in (
@@ -50,10 +50,10 @@ where z.channel_id in (
 
 -- name: claim_deep_probes
 -- Claim channels that are due for a deep probe, each for one replica, and put off the next: however a row came to be
--- due, $2 has passed since the last one. Only those that are said to be open, and few of a gateway. A first doubt
--- counts only if nothing was heard of the channel since.
+-- due, $2 has passed since the last one. Only those that their gateway calls open, and few of a gateway. A first
+-- unanswered deep probe counts only without a later event of the channel.
 with due as (
-  select z.channel_id, row_number() over (partition by s.gateway_id order by z.due_at) as place
+  select z.channel_id, row_number() over (partition by s.gateway_id order by z.due_at) as rank
   from zapwatch_suspicions z
   join zapwatch_states s using (channel_id)
   join zapwatch_gateways g on g.id = s.gateway_id and g.state <> 'down'
@@ -63,7 +63,7 @@ with due as (
   select z.channel_id
   from zapwatch_suspicions z
   join due using (channel_id)
-  where due.place <= $3 and z.due_at <= $1 and (z.asked_at is null or z.asked_at <= $1::timestamptz - $2::interval)
+  where due.rank <= $3 and z.due_at <= $1 and (z.asked_at is null or z.asked_at <= $1::timestamptz - $2::interval)
   limit $4
   for no key update of z skip locked
 ), claimed as (
@@ -82,7 +82,7 @@ join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id;
 
 -- name: settle_deep_probe
--- Keep what a deep probe showed: alive ends the suspicion, and whatever else is asked again.
+-- Keep a deep probe's outcome: alive ends the candidacy, any other is followed by another deep probe.
 update zapwatch_suspicions
 set outcome = $2, doubted_at = $3,
   suspected_at = case when $2 <> 'alive' then coalesce(suspected_at, asked_at) end,

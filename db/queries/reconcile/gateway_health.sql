@@ -1,6 +1,6 @@
--- name: gateways_in_question
--- The gateways that are to be looked at now: of which a probe has told something that is not known yet ($2 failed, $3
--- answered) or nobody has objected to, whose hold is to be renewed, whose channels fall or fell together. One index look-up for each gateway.
+-- name: gateways_to_evaluate
+-- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a failure streak that no
+-- answer has ended, with a hold to renew, or with a mass loss. One index look-up for each gateway.
 select g.id
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
@@ -17,7 +17,7 @@ where g.id = any ($2::uuid[])
     limit 1));
 
 -- name: lock_gateway_health
--- What is known of a gateway, held until the end of the transaction; nothing while another replica looks at it.
+-- A gateway's health, locked until the end of the transaction; nothing while another replica has it locked.
 select g.state, g.since, g.failing_since, g.failed_at, g.failed, g.failures, g.unavailable, g.suspected_at, g.doubted_at, g.doubted_until,
   g.held_until, g.try_at, g.tries, g.lost, g.moved_at, i.id as incident_id, i.cause,
   i.started_at as incident_started_at
@@ -28,7 +28,7 @@ for no key update of g skip locked;
 
 -- name: count_gateway_losses
 -- How many channels of a gateway left open within one window, at most, and since when; how many there are in all, counted
--- only when that matters; how many of an incident's are away; how many can be asked.
+-- only when that matters; how many of an incident's are not open; how many can be probed.
 with departures as (
   select s.left_at
   from zapwatch_states s
@@ -60,7 +60,7 @@ select
   ) as probed;
 
 -- name: save_gateway_health
--- Save what is known of a gateway.
+-- Save a gateway's health.
 update zapwatch_gateways
 set state = $2, since = $3, failing_since = $4, failed_at = $5, failed = $6, failures = $7, unavailable = $8,
   suspected_at = $9, doubted_at = $10, doubted_until = $11, held_until = $12, try_at = $13, tries = $14, lost = $15,
@@ -68,7 +68,7 @@ set state = $2, since = $3, failing_since = $4, failed_at = $5, failed = $6, fai
 where id = $1;
 
 -- name: open_gateway_incident
--- Open a gateway's incident and have operators told, or give the open one a graver cause; at most one for each gateway.
+-- Open a gateway's incident with its alert, or give the open one a graver cause; at most one for each gateway.
 with incident as (
   insert into zapwatch_gateway_incidents as i (gateway_id, cause, details, started_at, opened_at)
   values ($1, $2, $3::jsonb, $4, $5)
@@ -81,7 +81,7 @@ with incident as (
 select id from incident;
 
 -- name: resolve_gateway_incident
--- End a gateway's incident and have operators told.
+-- Resolve a gateway's incident, with its alert.
 with incident as (
   update zapwatch_gateway_incidents
   set resolved_at = greatest($2, started_at),
@@ -92,7 +92,7 @@ with incident as (
 insert into zapwatch_alerts (gateway_incident_id, kind) select id, 'resolved' from incident;
 
 -- name: acknowledge_gateway_incident
--- Note that an operator has seen a gateway's incident, unless one has already, and return it.
+-- Acknowledge a gateway's incident, unless it is already, and return it.
 update zapwatch_gateway_incidents i
 set acknowledged_at = coalesce(i.acknowledged_at, now())
 from zapwatch_gateways g
@@ -116,7 +116,7 @@ update zapwatch_gateway_incidents set affected = affected + (select count(*) fro
 where id = $1 and exists (select from attached);
 
 -- name: spread_probes
--- Have all channels of a gateway that is back probed at random moments of a span; those that somebody has are due anyway.
+-- Spread the probes of all channels of a gateway that is back over a span; locked ones are due anyway.
 with mine as (
   select channel_id from zapwatch_states
   where gateway_id = $1 and probe_due_at is not null
@@ -125,8 +125,8 @@ with mine as (
 update zapwatch_states s set probe_due_at = $2::timestamptz + random() * $3::interval
 from mine where s.channel_id = mine.channel_id;
 
--- name: ask_others
--- Have some open channels of a gateway probed now, others than those that went unanswered: do they share the fate?
+-- name: hasten_other_probes
+-- Make probes of some open channels of a gateway due now, others than those that went unanswered.
 with others as (
   select channel_id from zapwatch_states
   where gateway_id = $1 and probe_due_at > $2 and state = 'open' and channel_id <> all ($3::uuid[])
@@ -142,7 +142,7 @@ where state <> 'down' and doubted_until is null
   and id in (select id from zapwatch_gateways where id = any ($1::uuid[]) order by id for no key update skip locked);
 
 -- name: claim_recovery_probes
--- Claim gateways that are down and due to be tried, each for one replica until the lease ends.
+-- Claim the due recovery probes of gateways that are down, each for one replica until the lease ends.
 update zapwatch_gateways
 set try_at = $2, tries = tries + 1
 where id = any (array(
@@ -150,8 +150,8 @@ where id = any (array(
 ))
 returning id, tries;
 
--- name: trial_targets
--- A channel of each of these gateways to ask about, another one each time.
+-- name: recovery_probe_targets
+-- A channel of each of these gateways to probe, chosen at random.
 select s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
   c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
 from unnest($1::uuid[]) as u (gateway_id)
@@ -170,11 +170,11 @@ join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id;
 
 -- name: end_recovery_probe
--- Say when a gateway is tried again, unless it is back or somebody else's trial already.
+-- Schedule a gateway's next recovery probe, unless it is back or another replica has claimed it.
 update zapwatch_gateways set try_at = $3 where id = $1 and try_at = $2;
 
 -- name: gateways_elsewhere
--- Some gateways of these providers, besides these gateways, that have channels to ask about.
+-- Some gateways of these providers, besides these gateways, that have channels to probe.
 select g.id
 from zapwatch_gateways g
 where g.id <> all ($1::uuid[]) and g.base_url <> '' and g.provider = any ($3::text[])

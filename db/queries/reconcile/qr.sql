@@ -21,7 +21,7 @@ where channel_id = any (array(
 ));
 
 -- name: qr_target
--- Whom to ask for a channel's QR, how the channel stands, and the QR that its gateway shows, if it still does.
+-- The target for a channel's QR, the channel's status, and the QR that its gateway shows, if it still does.
 select s.channel_id, s.version, coalesce(s.probe_due_at, now()) as due_at, c.gateway_id, c.provider,
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   c.paused_at is not null or not n.is_active as paused, s.state, s.reason, t.locale::text as locale,

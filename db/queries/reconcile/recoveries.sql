@@ -4,7 +4,7 @@
 select pg_advisory_xact_lock(hashtextextended('zapwatch recoveries', 0));
 
 -- name: resume_recoveries
--- Claim episodes that nobody works on any more.
+-- Claim episodes whose claim is over.
 update zapwatch_recoveries
 set claimed_until = $2
 where ended_at is null and (claimed_until is null or claimed_until <= $1)
@@ -94,7 +94,7 @@ set asked_by = 'operator', ended_at = null, outcome = null, claimed_until = $2
 where id = $1 and ended_at is not null;
 
 -- name: read_context
--- All that a recovery needs to know of a channel: whom to ask, how it stands, and the episode that runs.
+-- All that a recovery needs of a channel: its target, its status, and the episode that runs.
 select s.channel_id, s.version, coalesce(s.recovery_due_at, now()) as due_at, c.gateway_id, c.provider,
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   s.state, s.reason, s.since, s.recovery_due_at is not null as wanted, g.version as gateway_version,
@@ -131,7 +131,7 @@ where r.channel_id = $1 and r.ended_at is null and r.claimed_until = $2
 returning cardinality(r.tried_at);
 
 -- name: show_recovery
--- Show the applications beside us that an order was given, unless somebody has the row.
+-- Write for other applications that an order was given, unless the row is locked.
 update notification_channels
 set auto_recovery_attempts = $2, last_recovery_at = now()
 where id in (select id from notification_channels where id = $1 for no key update skip locked);
@@ -148,7 +148,7 @@ delete from zapwatch_recoveries
 where channel_id = $1 and ended_at is null and claimed_until = $2 and tried_at = '{}';
 
 -- name: release_recoveries
--- Give claimed episodes back, each unless the claim is over; a row that somebody has is left to its lease.
+-- Give claimed episodes back, each unless the claim is over; a locked row is left to its lease.
 with mine as (
   select r.id
   from zapwatch_recoveries r

@@ -10,7 +10,7 @@ update zapwatch_gateways set webhook_token = $2, webhook_secret = $3 where id = 
 -- Note which secret webhooks to a token carry.
 update zapwatch_tokens set secret_hash = $2 where hash = $1;
 
--- name: slots_of_gateway
+-- name: registrations_of_gateway
 -- The channels of a gateway, with what is needed to address their webhooks.
 select c.channel_id, c.gateway_id, c.provider, coalesce(g.base_url, '') as base_url, c.instance,
   c.api_key as channel_key, g.api_key as gateway_key, g.version, s.traffic, s.before, s.mended_at, s.checked_at
@@ -20,8 +20,8 @@ left join zapwatch_slots s using (channel_id)
 where c.gateway_id = $1 and not c.removed and c.instance is not null
 order by c.instance;
 
--- name: claim_slots
--- Claim places that are to be looked at again, and put off the next look.
+-- name: claim_registrations
+-- Claim webhook registrations that are due for a check, and put off the next one.
 with due as (
   select channel_id from zapwatch_slots where due_at <= $1 order by due_at limit $3 for no key update skip locked
 ), claimed as (
@@ -35,8 +35,8 @@ join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id
 where not c.removed and c.instance is not null;
 
--- name: keep_slot
--- Keep what was found in a place, or put there; what was there before us is kept from the first time on.
+-- name: keep_registration
+-- Keep a webhook registration as it was found or set; what it first replaced is kept.
 insert into zapwatch_slots
   (channel_id, tenant_id, state, traffic, foreign_host, before, set_at, checked_at, mended_at, due_at)
 select c.channel_id, c.tenant_id, $2, $3, $4, $5, case when $2 = 'set' then $6::timestamptz end, $6, $7, $8
@@ -49,12 +49,12 @@ set
   set_at = coalesce(zapwatch_slots.set_at, excluded.set_at), checked_at = excluded.checked_at,
   mended_at = coalesce(excluded.mended_at, zapwatch_slots.mended_at), due_at = excluded.due_at;
 
--- name: forget_slot
--- Leave a place alone from now on: what was there before us is back.
+-- name: forget_registration
+-- Forget a webhook registration: what it replaced is back.
 delete from zapwatch_slots where channel_id = $1;
 
--- name: replaced_slots
--- The channels, of one gateway or of all, whose place held another system's address before us.
+-- name: replaced_registrations
+-- The webhook registrations, of one gateway or of all, that replaced another system's address.
 select c.channel_id, c.gateway_id, c.provider, coalesce(g.base_url, '') as base_url, c.instance,
   c.api_key as channel_key, g.api_key as gateway_key, g.version, s.traffic, s.before, s.mended_at, s.checked_at
 from zapwatch_slots s

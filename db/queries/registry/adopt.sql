@@ -18,14 +18,14 @@ on conflict (provider, base_url) do update set name = zapwatch_gateways.name
 returning id, provider, base_url;
 
 -- name: adopt_channels
--- Registers found channels; one whose instance is taken is passed over, and its id is not among the answers.
+-- Register found channels; one whose instance is taken is skipped, and its id is not returned.
 insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, api_key)
 select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])
 on conflict do nothing
 returning channel_id;
 
 -- name: adopt_states
--- Gives found channels their state: they have been open before, their rules are looked at, and who can be is probed.
+-- Write the states of found channels: they have been open before, and their deadlines and probes are due now.
 insert into zapwatch_states (channel_id, tenant_id, memory, due_at, probe_due_at)
 select c.channel_id, c.tenant_id, '{"has_been_open": true}', now(),
   case when g.base_url <> '' and c.instance is not null and coalesce(c.api_key, g.api_key) is not null then now() end

@@ -3,18 +3,18 @@
 select from zapwatch_gateways where id = $1 for no key update;
 
 -- name: import_notification_channels
--- Makes the channels that applications see, of instances that a gateway lists.
+-- Write the rows that other applications read, for instances that a gateway lists.
 insert into notification_channels (id, tenant_id, provider, phone_number, profile_name)
 select u.id, $1, $2, u.phone, u.profile from unnest($3::uuid[], $4::text[], $5::text[]) as u (id, phone, profile);
 
 -- name: import_channels
--- Registers the channels of listed instances with us.
+-- Register the channels of listed instances.
 insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key, listed_key_hash)
 select u.id, $1, $2, $3, u.instance, u.name, u.api_key, u.hash
 from unnest($4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::bytea[]) as u (id, instance, name, api_key, hash);
 
 -- name: listed_keys
--- The sealed keys of the channels that instances of a gateway are, and hashes of those that it listed before.
+-- The sealed keys of a gateway's channels by their instances, and hashes of the keys that it listed before.
 select channel_id, instance, api_key, listed_key_hash from zapwatch_channels
 where gateway_id = $1 and instance = any ($2::text[]) and not removed;
 
@@ -31,7 +31,7 @@ join held using (channel_id)
 where c.channel_id = u.channel_id and c.api_key = u.read;
 
 -- name: probe_channels
--- Have channels looked at and probed now, those that are probed at all.
+-- Make deadlines and probes of channels due now, of those that are probed at all.
 with due as (
   select channel_id from zapwatch_states where channel_id = any ($1::uuid[]) and probe_due_at is not null
   order by channel_id for no key update
@@ -39,7 +39,7 @@ with due as (
 update zapwatch_states s set due_at = now(), probe_due_at = now() from due where s.channel_id = due.channel_id;
 
 -- name: import_states
--- Gives listed channels their state, unknown, and a first probe when they can be probed; one with an owner was open once.
+-- Write the states of listed channels, unknown, with a first probe when they can be probed; one with an owner was open.
 insert into zapwatch_states (channel_id, tenant_id, memory, probe_due_at)
 select u.id, $1, case when u.has_been_open then '{"has_been_open": true}' else '{}' end::jsonb,
   case when g.base_url <> '' and coalesce(c.api_key, g.api_key) is not null then now() end

@@ -1,5 +1,5 @@
 -- name: lock_default_tenant
--- Lets one registration at a time make the tenant `default`.
+-- Let one registration at a time make the tenant `default`.
 select pg_advisory_xact_lock(hashtextextended('zapwatch default tenant', 0));
 
 -- name: find_default_tenant
@@ -11,7 +11,7 @@ select id from tenants where name = 'default' order by created_at, id limit 1;
 select exists (select from tenants where id = $1);
 
 -- name: insert_tenant
--- Makes a tenant.
+-- Make a tenant.
 insert into tenants (name, locale, time_zone, defaults) values ($1, $2, $3, $4::text::jsonb) returning id;
 
 -- name: lock_tenant
@@ -19,11 +19,11 @@ insert into tenants (name, locale, time_zone, defaults) values ($1, $2, $3, $4::
 select id, name, locale, time_zone, defaults::text as defaults from tenants where id = $1 for no key update;
 
 -- name: update_tenant
--- Writes a tenant's settings.
+-- Write a tenant's settings.
 update tenants set name = $2, locale = $3, time_zone = $4, defaults = $5::text::jsonb, updated_at = now() where id = $1;
 
 -- name: make_tenant_due
--- Has the rules of all channels of a tenant looked at again; locks in the order that apply uses.
+-- Make the deadlines of a tenant's channels due, so that their rules are read again; locks in the order of apply.
 with due as (
   select channel_id from zapwatch_states where tenant_id = $1 order by channel_id for no key update
 )

@@ -1,9 +1,9 @@
 -- name: insert_token
--- Keeps a token's hash; never the token.
+-- Keep a token's hash; never the token.
 insert into zapwatch_tokens (hash, kind, tenant_id, channel_id, gateway_id, name) values ($1, $2, $3, $4, $5, $6);
 
 -- name: lock_first_token
--- Lets one process at a time decide whether a first operator's token is needed.
+-- Let one process at a time decide whether a first operator's token is needed.
 select pg_advisory_xact_lock(hashtextextended('zapwatch first operator token', 0));
 
 -- name: operator_token_exists
@@ -11,7 +11,7 @@ select pg_advisory_xact_lock(hashtextextended('zapwatch first operator token', 0
 select exists (select from zapwatch_tokens where kind = 'operator');
 
 -- name: find_operators
--- Whose tokens these hashes are.
+-- The owners of operators' tokens, by their hashes.
 select hash, tenant_id, name from zapwatch_tokens
 where hash = any ($1::bytea[]) and kind = 'operator' and revoked_at is null;
 

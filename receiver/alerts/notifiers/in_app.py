@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 
 from db.alerts.alerts import IN_APP
-from db.alerts.messages import find_recipients, notify_members
+from db.alerts.messages import find_members, notify_members
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from receiver.alerts.message import DeliveryResult, Message, MessageItem
@@ -62,7 +62,7 @@ class InApp:
         payload = orjson.dumps(self._payload(message), default=str).decode()  # asyncpg's UUID is a subclass
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                owners = await find_recipients(connection, tenant_id, includes_all_members(config))
+                owners = await find_members(connection, tenant_id, includes_all_members(config))
                 ids = [(uuid5(message.id, str(owner)), owner) for owner in owners]
                 await notify_members(connection, tenant_id, ids, kind, ref_id, payload)
         except (*TRANSIENT, asyncpg.PostgresError) as error:

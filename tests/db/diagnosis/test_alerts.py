@@ -44,7 +44,7 @@ async def add_destination(connection: Connection, tenant: UUID, kind: str, confi
 async def test_incidents_that_nobody_would_hear_of_are_a_problem(
     connection: Connection, tenant: UUID
 ) -> None:
-    found = await diagnosis.check_listeners(connection, VAULT)
+    found = await diagnosis.check_recipients(connection, VAULT)
 
     assert codes(found) == ["nobody_told", "operators_not_told"]
     assert "default" in found[0].what
@@ -53,7 +53,7 @@ async def test_incidents_that_nobody_would_hear_of_are_a_problem(
 async def test_one_that_only_operators_hear_of_is_a_note(connection: Connection, tenant: UUID) -> None:
     await connection.execute(OPERATORS)
 
-    assert codes(await diagnosis.check_listeners(connection, VAULT)) == ["tenant_not_told"]
+    assert codes(await diagnosis.check_recipients(connection, VAULT)) == ["tenant_not_told"]
 
 
 @pytest.mark.parametrize("role", ["clinic_admin", "tenant_admin"])
@@ -62,14 +62,14 @@ async def test_an_active_admin_is_told_in_the_application(
 ) -> None:
     await add_member(connection, tenant, role)
 
-    assert codes(await diagnosis.check_listeners(connection, VAULT)) == ["operators_not_told"]
+    assert codes(await diagnosis.check_recipients(connection, VAULT)) == ["operators_not_told"]
 
 
 async def test_nobody_is_told_where_only_others_are_members(connection: Connection, tenant: UUID) -> None:
     await add_member(connection, tenant, "member")
     await add_member(connection, tenant, "tenant_admin", "suspended")
 
-    assert "nobody_told" in codes(await diagnosis.check_listeners(connection, VAULT))
+    assert "nobody_told" in codes(await diagnosis.check_recipients(connection, VAULT))
 
 
 async def test_every_member_is_told_where_the_tenant_wants_it(connection: Connection, tenant: UUID) -> None:
@@ -78,17 +78,17 @@ async def test_every_member_is_told_where_the_tenant_wants_it(connection: Connec
     for_all = seal_config(VAULT, destination, {"recipients": "all"})
     await connection.execute("update zapwatch_destinations set config = $1", for_all)
 
-    assert codes(await diagnosis.check_listeners(connection, VAULT)) == ["operators_not_told"]
-    assert "nobody_told" in codes(await diagnosis.check_listeners(connection, Vault([bytes(range(32))])))
+    assert codes(await diagnosis.check_recipients(connection, VAULT)) == ["operators_not_told"]
+    assert "nobody_told" in codes(await diagnosis.check_recipients(connection, Vault([bytes(range(32))])))
 
 
 async def test_a_destination_that_is_off_tells_nobody(connection: Connection, tenant: UUID) -> None:
     await add_destination(connection, tenant, "webhook")
-    assert codes(await diagnosis.check_listeners(connection, VAULT)) == ["operators_not_told"]
+    assert codes(await diagnosis.check_recipients(connection, VAULT)) == ["operators_not_told"]
 
     await connection.execute("update zapwatch_destinations set disabled_at = now(), disabled_why = 'gone'")
 
-    assert "nobody_told" in codes(await diagnosis.check_listeners(connection, VAULT))
+    assert "nobody_told" in codes(await diagnosis.check_recipients(connection, VAULT))
 
 
 async def test_a_tenant_without_channels_that_are_watched_needs_nobody(
@@ -96,7 +96,7 @@ async def test_a_tenant_without_channels_that_are_watched_needs_nobody(
 ) -> None:
     await connection.execute("update zapwatch_channels set paused_at = now()")
 
-    assert codes(await diagnosis.check_listeners(connection, VAULT)) == ["operators_not_told"]
+    assert codes(await diagnosis.check_recipients(connection, VAULT)) == ["operators_not_told"]
 
 
 async def test_alerts_and_messages_that_wait_for_minutes_are_a_problem(

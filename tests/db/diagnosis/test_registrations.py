@@ -324,7 +324,7 @@ async def test_old_events_that_nobody_forgets_are_a_problem(connection: Connecti
 
     assert in_time == []
     assert (found.severity, found.code) == (Severity.PROBLEM, "no_retention")
-    assert found.what == "Old events of 1 channels are not forgotten, for 1,560 min."
+    assert found.what == "Old events of 1 channels are not deleted, for 1,560 min."
 
 
 async def test_disk_of_a_day_follows_the_last_days_events(connection: Connection) -> None:
@@ -375,7 +375,7 @@ async def test_channels_that_can_not_be_asked_or_are_forgotten_are_found(connect
     )
 
     channels = await diagnosis.read_channels(connection)
-    found = {finding.code: finding for finding in diagnosis.judge_channels(channels, datetime.now(UTC))}
+    found = {finding.code: finding for finding in diagnosis.check_channels(channels, datetime.now(UTC))}
 
     assert set(found) == {"unreadable", "unconfigured", "paused"}
     assert f"(1): {nameless} (evolution_api at http://gw.example)." in found["unreadable"].what
@@ -396,7 +396,7 @@ async def test_what_is_no_longer_paid_for_or_soon_will_not_be_is_found(connectio
         )
 
     channels = await diagnosis.read_channels(connection)
-    found = {finding.code: finding for finding in diagnosis.judge_channels(channels, datetime.now(UTC))}
+    found = {finding.code: finding for finding in diagnosis.check_channels(channels, datetime.now(UTC))}
 
     assert {
         code: next(name for name in days if f"({name} " in finding.what) for code, finding in found.items()
@@ -436,7 +436,7 @@ async def test_removed_channels_are_not_looked_at(connection: Connection) -> Non
 def test_clock_is_wrong_only_away_from_whole_quarters_of_an_hour(
     offset: float | None, code: str | None, words: str
 ) -> None:
-    found = diagnosis.judge_clocks([gateway(offset=offset)])
+    found = diagnosis.check_clocks([gateway(offset=offset)])
 
     assert codes(found) == ([] if code is None else [code])
     assert words in "".join(finding.what for finding in found)
@@ -454,7 +454,7 @@ def test_clock_is_wrong_only_away_from_whole_quarters_of_an_hour(
     ],
 )
 def test_versions_that_are_unknown_or_wipe_sessions_are_notes(version: str | None, code: str | None) -> None:
-    found = diagnosis.judge_versions([gateway(version)])
+    found = diagnosis.check_versions([gateway(version)])
 
     assert [(finding.severity, finding.code) for finding in found] == (
         [] if code is None else [(Severity.NOTE, code)]
@@ -488,7 +488,7 @@ async def test_a_gateway_with_an_incident_is_a_problem(connection: Connection) -
            select id, 'unavailable', now(), now() from zapwatch_gateways"""
     )
 
-    (finding,) = diagnosis.judge_gateways(await diagnosis.read_gateways(connection))
+    (finding,) = diagnosis.check_gateways(await diagnosis.read_gateways(connection))
 
     assert (finding.severity, finding.code) == (Severity.PROBLEM, "gateway_down")
     assert "(unavailable)" in finding.what

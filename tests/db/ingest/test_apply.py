@@ -73,7 +73,7 @@ def story(of: Of, seed: int) -> list[Entry]:
             entries.append(told[-1])
         elif choice < 0.65 and told:
             twin = random.choice(told)
-            entries.append(Entry(twin.channel_id, twin.source, twin.name, at(now), twin.said, twin.key))
+            entries.append(Entry(twin.channel_id, twin.source, twin.name, at(now), twin.content, twin.key))
         elif choice < 0.75:
             entries.append(of.signal(now, Source.WEBHOOK, Alive(at(now))))
         elif choice < 0.85:
@@ -277,7 +277,7 @@ async def test_repeated_event_does_not_touch_the_table_of_others(connection: Con
 
 async def test_failing_batch_writes_nothing(connection: Connection) -> None:
     of = Of(await register(connection))
-    broken = Entry(of.channel_id, Source.WEBHOOK, "nul \0", at(5), of.told(5, None).said, b"k")
+    broken = Entry(of.channel_id, Source.WEBHOOK, "nul \0", at(5), of.told(5, None).content, b"k")
 
     with pytest.raises(asyncpg.PostgresError):
         await apply(connection, [of.told(0, Trigger.OPENED), broken], RULES)

@@ -115,7 +115,7 @@ async def test_channel_that_somebody_locks_keeps_its_order(dsn: str, connection:
 
 async def test_bad_entry_fails_alone(dsn: str, connection: Connection) -> None:
     channels = [Of(await register(connection, f"loja-{number}")) for number in range(5)]
-    broken = Entry(channels[0].channel_id, Source.WEBHOOK, "nul \0", at(1), channels[0].told(1, None).said)
+    broken = Entry(channels[0].channel_id, Source.WEBHOOK, "nul \0", at(1), channels[0].told(1, None).content)
     async with running(dsn) as writer:
         good = [writer.submit([of.told(0, Trigger.OPENED)]) for of in channels]
 

@@ -83,7 +83,7 @@ async def test_what_was_learnt_is_told_at_the_next_claim(connection: Connection)
     await settle_bulk_probe(connection, gateway, True, NOW)
 
     due, _ = await claim_bulk_probes(connection, ["evolution_api"], NOW, LATER, NOW, 2, 9)
-    assert [(it.id, it.sweeps) for it in due] == [(gateway, True)]
+    assert [(it.id, it.supports_bulk) for it in due] == [(gateway, True)]
 
 
 async def test_channels_that_have_to_be_asked_themselves_are_not_swept(connection: Connection) -> None:

@@ -13,12 +13,12 @@ from db.reconcile.claims import claim_deadlines, claim_probes
 from db.reconcile.gateway_health import (
     GatewayObservation,
     GatewayVerdict,
-    ask_others,
     claim_recovery_probes,
     doubt,
     end_recovery_probe,
-    gateways_in_question,
-    judge,
+    evaluate,
+    gateways_to_evaluate,
+    hasten_other_probes,
 )
 from statemachine.gateway import ENOUGH, Cause, Down, FailureStreak, Limits, Up
 from statemachine.model import Reason, Trigger
@@ -43,7 +43,7 @@ async def filled(connection: Connection, channels: int = 6, host: str = "evo") -
 async def looked(
     connection: Connection, gateway: UUID, seconds: float, noted: GatewayObservation | None = None
 ) -> GatewayVerdict | None:
-    return await judge(connection, gateway, at(seconds), noted or GatewayObservation(), WINDOW, LIMITS)
+    return await evaluate(connection, gateway, at(seconds), noted or GatewayObservation(), WINDOW, LIMITS)
 
 
 async def brought_down(connection: Connection, gateway: UUID, channels: list[UUID], seconds: float) -> None:
@@ -171,10 +171,10 @@ async def test_open_incidents_of_channels_are_attached_to_that_of_their_gateway(
 async def test_healthy_gateways_are_not_looked_at_again_and_again(connection: Connection) -> None:
     gateway, _ = await filled(connection)
     answered = {gateway: GatewayObservation(answered_at=at(NOW))}
-    first = await gateways_in_question(connection, at(NOW), answered, WINDOW, LIMITS)
+    first = await gateways_to_evaluate(connection, at(NOW), answered, WINDOW, LIMITS)
     await looked(connection, gateway, NOW, answered[gateway])
 
-    second = await gateways_in_question(connection, at(NOW + 1), answered, WINDOW, LIMITS)
+    second = await gateways_to_evaluate(connection, at(NOW + 1), answered, WINDOW, LIMITS)
 
     assert (first, second) == ([gateway], [])
 
@@ -185,8 +185,8 @@ async def test_departures_from_open_put_a_gateway_in_question(connection: Connec
     for n, channel in enumerate(channels[:ENOUGH]):
         await apply(connection, [Of(channel).told(100 + n, Trigger.CONNECTING)], RULES)
 
-    in_time = await gateways_in_question(connection, at(110), {}, WINDOW, LIMITS)
-    too_late = await gateways_in_question(connection, at(300), {}, WINDOW, LIMITS)
+    in_time = await gateways_to_evaluate(connection, at(110), {}, WINDOW, LIMITS)
+    too_late = await gateways_to_evaluate(connection, at(300), {}, WINDOW, LIMITS)
     judged = await looked(connection, gateway, 110)
 
     assert (in_time, too_late) == ([gateway], [])
@@ -199,7 +199,7 @@ async def test_others_than_those_that_failed_are_asked_about_their_gateway(conne
     await opened_all(connection, channels)
     await connection.execute("update zapwatch_states set probe_due_at = $1", at(1000))
 
-    await ask_others(connection, gateway, at(500), channels[:4])
+    await hasten_other_probes(connection, gateway, at(500), channels[:4])
 
     due = await connection.fetch(
         "select channel_id from zapwatch_states where probe_due_at = $1 order by 1", at(500)

@@ -18,7 +18,7 @@ from db.reconcile.recoveries import (
     Budget,
     Outcome,
     OverBudget,
-    claim_by_hand,
+    claim_for_operator,
     claim_recoveries,
     end_recovery,
     last_recovery,
@@ -43,8 +43,8 @@ async def stuck(connection: Connection, instance: str = "loja-01", api_url: str 
     """Register a channel that has been connecting for long."""
     channel = await register(connection, instance, api_url)
     of = Of(channel)
-    said = [of.told(1, Trigger.OPENED), of.told(2, Trigger.CONNECTING, Reason.CONNECTING)]
-    await apply(connection, said, Rules())
+    entries = [of.told(1, Trigger.OPENED), of.told(2, Trigger.CONNECTING, Reason.CONNECTING)]
+    await apply(connection, entries, Rules())
     return channel
 
 
@@ -201,14 +201,14 @@ async def test_an_operator_gets_what_is_left_of_the_budget_and_no_more(connectio
     channel = await stuck(connection)
     numbers = []
     for _ in range(3):
-        mine = await claim_by_hand(connection, channel, NOW, BUDGET)
+        mine = await claim_for_operator(connection, channel, NOW, BUDGET)
         numbers.append(await order(connection, mine))
         with pytest.raises(OverBudget, match="under way"):
-            await claim_by_hand(connection, channel, NOW, BUDGET)
+            await claim_for_operator(connection, channel, NOW, BUDGET)
         await end_recovery(connection, mine, Outcome.FAILED)
 
     with pytest.raises(OverBudget, match="as often") as refused:
-        await claim_by_hand(connection, channel, NOW, BUDGET)
+        await claim_for_operator(connection, channel, NOW, BUDGET)
 
     assert numbers == [1, 2, 3]
     assert timedelta(minutes=29) < refused.value.wait <= timedelta(minutes=30)
@@ -219,14 +219,14 @@ async def test_an_operator_gets_what_is_left_of_the_budget_and_no_more(connectio
 async def test_an_operator_waits_for_the_gap_and_for_the_gateway_as_well(connection: Connection) -> None:
     channel = await stuck(connection)
     other = await stuck(connection, "loja-02")
-    mine = await claim_by_hand(connection, channel, NOW, Budget())
+    mine = await claim_for_operator(connection, channel, NOW, Budget())
     await order(connection, mine)
     await end_recovery(connection, mine, Outcome.FAILED)
 
     with pytest.raises(OverBudget, match="just now") as soon:
-        await claim_by_hand(connection, channel, NOW, Budget())
+        await claim_for_operator(connection, channel, NOW, Budget())
     with pytest.raises(OverBudget, match="gateway") as busy:
-        await claim_by_hand(connection, other, NOW, Budget(per_gateway=1))
+        await claim_for_operator(connection, other, NOW, Budget(per_gateway=1))
 
     assert timedelta(0) < soon.value.wait <= timedelta(seconds=5)
     assert timedelta(0) < busy.value.wait <= timedelta(minutes=1)
@@ -264,8 +264,8 @@ def lossy(of: Of, seed: int) -> list[Entry]:
         if choice < 0.3:
             dropped = Trigger.DROPPED, Reason.DISCONNECTED
             began = at(now - 1)
-            said = Answered(at(now), began, number, *dropped, certain=True, session_lost=True)
-            entries.append(of.signal(now, Source.PROBE, said))
+            content = Answered(at(now), began, number, *dropped, certain=True, session_lost=True)
+            entries.append(of.signal(now, Source.PROBE, content))
         elif choice < 0.5:
             ended = RecoveryEnded(at(now), at(now + 600), failed=random.random() < 0.5)
             details = {"outcome": "failed"} if random.random() < 0.5 else {}
@@ -285,10 +285,10 @@ async def test_replaying_the_events_gives_what_recovery_left(connection: Connect
         stale_after=timedelta(days=9), recoverable=(RecoverableCondition.LOST, RecoverableCondition.STUCK)
     )
     for entry in lossy(Of(channel_id), seed):
-        said = entry.said
-        if isinstance(said, Answered):
+        content = entry.content
+        if isinstance(content, Answered):
             version = await connection.fetchval("select version from zapwatch_states")
-            entry = entry._replace(said=replace(said, version=version))
+            entry = entry._replace(content=replace(content, version=version))
         await apply(connection, [entry], rules)
 
     channel, effects = await replay(connection, channel_id)
