@@ -9,7 +9,7 @@ from receiver.jobs.loop import LoopTiming
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """How fast the service's own clockwork runs; the defaults are what every installation has."""
+    """Durations and speeds of the service's own work; every installation has the defaults."""
 
     recovery_speed: float = 1.0
     """How many times as fast recovery goes."""

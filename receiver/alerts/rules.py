@@ -28,7 +28,7 @@ class DecisionReason(StrEnum):
     """The incident ended before its opening was sent; the state was again what it had been, or the
     subscription was renewed or had ended."""
     SUPERSEDED = "superseded"
-    """A newer change of the same channel takes its recipient."""
+    """A newer change of the same channel replaces it."""
 
     DISABLED = "disabled"
     NOT_WANTED = "not_wanted"

@@ -1,4 +1,4 @@
-"""Whether the service lives, is ready, and how it does; open to all, so nothing here names a channel."""
+"""Liveness, readiness and metrics of the service; without a token, so nothing here names a channel."""
 
 import asyncio
 import logging

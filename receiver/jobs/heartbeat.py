@@ -33,5 +33,5 @@ async def beat(pool: Pool, client: Client, url: str) -> bool:
 
 
 def loop(pool: Pool, client: Client, url: str, every: timedelta) -> Loop:
-    """Return the loop that beats."""
+    """Return the loop that sends heartbeats."""
     return Loop("heartbeat", partial(beat, pool, client, url), every)

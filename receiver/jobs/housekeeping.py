@@ -1,4 +1,4 @@
-"""Takes in channels that an application beside us registered, and forgets what was kept long enough."""
+"""Adopts channels that another application registered, and deletes rows whose retention is over."""
 
 import logging
 from collections.abc import Awaitable, Callable

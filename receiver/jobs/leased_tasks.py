@@ -1,4 +1,4 @@
-"""Work under way on claimed channels, and giving back what is not done when a process ends."""
+"""Tasks that work on claimed channels; releases the claims of unfinished ones when a process ends."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class LeasedTasks:
-    """The tasks of one loop that work on claims; `release` gives claims back."""
+    """The tasks of one loop that work on claims; `release` ends claims early."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class LeasedTasks:
         return task
 
     async def give_back(self) -> None:
-        """Cut short what is under way, and end its claims: another replica need not wait for their lease."""
+        """Cancel the tasks under way and release their claims: other replicas need not wait for the lease."""
         left = dict(self._under_way)
         for task in left:
             task.cancel()

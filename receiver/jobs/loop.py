@@ -31,7 +31,7 @@ class Failure(StrEnum):
     TRANSIENT = "transient"
     """The database is away, or did not answer in time."""
     REFUSED = "refused"
-    """The database refuses a statement, and will again until the row or the schema is mended."""
+    """The database refuses a statement, and will again until the row or the schema is corrected."""
     UNFORESEEN = "unforeseen"
 
 
@@ -215,7 +215,7 @@ class LoopRunner:
             del self._reported_at[name]
 
     async def _send_report(self, name: str, failing: Failing | None) -> bool:
-        """Return whether the report was taken; a report that fails is made again, and ends no loop."""
+        """Send a report and return whether that succeeded; a failed one is repeated, and ends no loop."""
         if self._report_to is None:
             return True
         try:

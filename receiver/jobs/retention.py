@@ -1,4 +1,4 @@
-"""Has old events and messages forgotten, round after round, at a pace that leaves the database to others."""
+"""Deletes old events and messages in rounds, at a pace that leaves capacity of the database to others."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from db.history.retention import CHANNELS, forget, take_snapshots
 from receiver.jobs.loop import Loop
 
 EVERY: Final = timedelta(seconds=30)
-"""Pause between looks for channels that are due for a snapshot."""
+"""Pause between searches for channels that are due for a snapshot."""
 PASSES: Final = 20
 """Passes over the old events while an event is kept. Each checks again those that can't be deleted yet."""
 
@@ -27,7 +27,7 @@ async def keep_snapshots(pool: Pool, keep: timedelta) -> None:
 
 
 async def forget_old(pool: Pool, keep: timedelta) -> None:
-    """Forget old events, page by page from the oldest on."""
+    """Delete old events, page by page from the oldest on."""
     last: int | None = 0
     while last is not None:
         async with _paced(pool) as connection:
@@ -45,7 +45,7 @@ async def _paced(pool: Pool) -> AsyncIterator[Connection]:
 
 
 def loop(pool: Pool, keep: timedelta) -> Loop:
-    """Return the loop that forgets."""
+    """Return the loop that takes snapshots and deletes."""
     pass_at = time.monotonic()
 
     async def pass_if_due() -> bool:

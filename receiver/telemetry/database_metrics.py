@@ -36,7 +36,7 @@ COUNTED: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFigures:
-    """What the database knew at one moment."""
+    """Counts in the database at one moment."""
 
     channels: list[ChannelCount]
     gateways: dict[str, int]
