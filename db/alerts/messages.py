@@ -49,6 +49,8 @@ class Attempt(NamedTuple):
     is_ok: bool
     status: int | None
     answer: str
+    was_sent: bool = True
+    """False: the destination was not asked, for a reason of ours."""
 
 
 class MessageSettlement(NamedTuple):
@@ -129,6 +131,8 @@ async def settle(
 
 async def _note_reached(connection: Connection, claim: ClaimedMessage, attempt: Attempt) -> datetime | None:
     """Note whether the destination was reached; return since when it fails."""
+    if not attempt.was_sent:
+        return None
     if attempt.is_ok:
         await connection.execute(sql.note_reached, claim.destination_id)
         return None

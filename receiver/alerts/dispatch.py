@@ -28,13 +28,13 @@ from db.alerts.messages import (
     settle,
     void_empty,
 )
-from db.connection.retry import TRANSIENT, persist
+from db.connection.retry import TRANSIENT, passes, persist
 from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
 from receiver.alerts.facts import MakeLink, freeze, message_of
 from receiver.alerts.message import DeliveryResult, Notifier
 from receiver.jobs.leased_tasks import to_the_end
-from receiver.jobs.loop import Loop
+from receiver.jobs.loop import ItemFailed, Loop
 from receiver.outbound.egress import Egress
 
 SCHEDULE: Final = tuple(
@@ -87,6 +87,9 @@ class Dispatcher:
         self._schedule = schedule
         self._send_within = send_within
         self._under_way: dict[asyncio.Task[None], ClaimedMessage] = {}
+        self._at_once = AT_ONCE
+        self._unsettled: asyncpg.PostgresError | None = None
+        """Why a result was not written; reported by the next round."""
 
     @property
     def in_flight(self) -> int:
@@ -95,28 +98,49 @@ class Dispatcher:
 
     async def send_due(self) -> Sequence[asyncio.Task[None]]:
         """Begin to send due messages; return their tasks, to be awaited or not."""
-        free = AT_ONCE - len(self._under_way)
+        free = min(self._at_once, AT_ONCE - len(self._under_way))
         if free <= 0:
             return []
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
             claims = await claim_messages(connection, now, LEASE, free, PER_DESTINATION)
             facts = await _facts_of(connection, claims, now)
+        self._at_once = min(2 * self._at_once, AT_ONCE)
         return [self._begin(claim, facts[claim.id]) for claim in claims if claim.id in facts]
 
     def loop(self) -> Loop:
         """Return the loop that sends."""
         return Loop("messages", self._round, EVERY, self._give_back)
 
-    async def _round(self) -> bool:
-        await to_the_end(self.send_due())
+    async def _round(self) -> bool | None:
+        try:
+            await to_the_end(self.send_due())
+        except Exception as error:
+            if passes(error):
+                raise
+            # One of many may cause the error: one at a time finds it, and the others don't wait for it.
+            if self._at_once == 1 and await to_the_end(self._leave_one()):
+                raise ItemFailed from error
+            self._at_once = 1
+            raise
+        if self._unsettled is not None:
+            refused, self._unsettled = self._unsettled, None
+            raise ItemFailed from refused
         if not self._under_way:
-            return False
+            return None
         await asyncio.wait(
             list(self._under_way), timeout=EVERY.total_seconds(), return_when=asyncio.FIRST_COMPLETED
         )
         await asyncio.sleep(BREATH.total_seconds())
         return True
+
+    async def _leave_one(self) -> bool:
+        """Claim one message and leave it to the end of its lease; return whether there was one."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            claims = await claim_messages(connection, datetime.now(UTC), LEASE, 1, PER_DESTINATION)
+        for claim in claims:
+            log.error("message %s can't be read and is delayed", claim.id)
+        return bool(claims)
 
     def _begin(self, claim: ClaimedMessage, facts: str) -> asyncio.Task[None]:
         task = asyncio.create_task(self._deliver(claim, facts))
@@ -129,15 +153,16 @@ class Dispatcher:
         started = loop.time()
         sent = await self._send(claim, facts)
         took = timedelta(seconds=loop.time() - started)
-        attempt = Attempt(began, took, sent.ok, sent.status, _clean(sent.answer))
+        attempt = Attempt(began, took, sent.ok, sent.status, _clean(sent.answer), sent.was_sent)
         ending = self._end(claim, sent, began + took)
         try:
             disabled = await self._settle(claim, attempt, ending)
         except TRANSIENT as error:
             log.warning("the result of message %s was not committed: %s", claim.id, type(error).__name__)
             return
-        except asyncpg.PostgresError:
+        except asyncpg.PostgresError as error:
             log.exception("the database refuses the result of message %s", claim.id)
+            self._unsettled = error
             return
         outcome = ending.outcome or "retried"
         log.info(
@@ -156,11 +181,13 @@ class Dispatcher:
         """Have a message sent once; errors are returned, not raised."""
         notifier = self._notifiers.get(claim.kind)
         if notifier is None:
-            return DeliveryResult(False, answer="this version has no notifier of its kind")
+            return DeliveryResult(False, answer="this version has no notifier of its kind", was_sent=False)
         try:
             message = message_of(claim, facts, self._link, datetime.now(UTC))
         except ValidationError:
-            return DeliveryResult(False, answer="this version does not know what it is to tell")
+            return DeliveryResult(
+                False, answer="this version does not know what it is to tell", was_sent=False
+            )
         try:
             config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
             outgoing = self._egress.of(claim.tenant_id)
@@ -169,7 +196,7 @@ class Dispatcher:
         except TimeoutError:
             return DeliveryResult(False, answer=f"no answer within {self._send_within.total_seconds():g} s")
         except (VaultError, orjson.JSONDecodeError):
-            return DeliveryResult(False, answer="its configuration can't be opened")
+            return DeliveryResult(False, answer="its configuration can't be opened", was_sent=False)
         except Exception as error:
             # One notifier's fault must not end all deliveries.
             log.exception("the notifier %s failed", claim.kind)

@@ -79,6 +79,8 @@ class DeliveryResult(NamedTuple):
     status: int | None = None
     answer: str = ""
     """The destination's answer, or why there was none: short, and without secrets."""
+    was_sent: bool = True
+    """False: the destination was not asked, for a reason of ours, which says nothing about it."""
 
 
 class InvalidConfig(Exception):

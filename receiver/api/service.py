@@ -18,6 +18,8 @@ from receiver.http.problems import Unavailable
 
 log = logging.getLogger(__name__)
 
+FAILING_LOOPS_TIMEOUT: Final = timedelta(seconds=1)
+"""How long the loops that fail in other processes may take to read; readiness does not depend on them."""
 READY_TIMEOUT: Final = timedelta(seconds=3)
 """How long the database may take to answer; more than a silent host of several holds up connecting."""
 
@@ -50,8 +52,9 @@ async def ready(app: App) -> Response:
 async def _failing_loops(connection: Connection) -> list[str]:
     """Return the loops that fail in any process; those of this one are known without the database."""
     try:
-        return [one.loop for one in await read_failing_loops(connection)]
-    except asyncpg.PostgresError:
+        async with asyncio.timeout(FAILING_LOOPS_TIMEOUT.total_seconds()):
+            return [one.loop for one in await read_failing_loops(connection)]
+    except (asyncpg.PostgresError, TimeoutError):
         log.exception("the failing loops of other processes can't be read")
         return []
 

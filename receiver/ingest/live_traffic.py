@@ -6,6 +6,7 @@ sees it, and not again until it changes or an hour has passed.
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -13,14 +14,16 @@ from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from db.connection.retry import TRANSIENT
+import asyncpg
+
+from db.connection.retry import TRANSIENT, passes
 from db.connection.types import Pool
 from db.ingest.apply import freshen
 from db.ingest.entry import Entry, OwnerProfile, Source
 from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
 from receiver.http.cache import Cache
-from receiver.jobs.loop import Loop
+from receiver.jobs.loop import ItemFailed, Loop
 from statemachine.model import Rules
 from statemachine.signals import Alive
 
@@ -38,6 +41,8 @@ and a table that refused is tried again."""
 OWNERS_KNOWN: Final = 200_000
 """About 350 bytes each."""
 
+log = logging.getLogger(__name__)
+
 
 class _OwnerReport(NamedTuple):
     owner: OwnerProfile
@@ -54,30 +59,59 @@ class LiveTraffic:
         self._installation = installation
         self._noted: dict[UUID, Alive] = {}
         self._new_owners: dict[UUID, _OwnerReport] = {}
-        self._known: Cache[UUID, OwnerProfile] = Cache(OWNER_KNOWN_FOR, OWNERS_KNOWN, time.monotonic)
+        self._known: Cache[UUID, _OwnerReport] = Cache(OWNER_KNOWN_FOR, OWNERS_KNOWN, time.monotonic)
 
     def note(self, channel_id: UUID, alive: Alive, owner: OwnerProfile | None = None) -> None:
         """Note that a channel is alive, and the owner that its gateway names, if it names one."""
         self._noted[channel_id] = alive
-        if owner is not None and owner != self._known.get(channel_id):
+        if owner is not None:
             self._note_owner(channel_id, _OwnerReport(owner, alive))
 
     def _note_owner(self, channel_id: UUID, report: _OwnerReport) -> None:
-        before = self._new_owners.get(channel_id)
-        is_newer = before is None or _sent_at(before.alive) <= _sent_at(report.alive)
-        if is_newer and (before is not None or len(self._new_owners) < OWNERS_AT_ONCE):
+        known, pending = self._known.get(channel_id), self._new_owners.get(channel_id)
+        newest = max(
+            (_sent_at(before.alive) for before in (known, pending) if before is not None), default=None
+        )
+        if newest is not None and _sent_at(report.alive) < newest:
+            return
+        if known is not None and report.owner == known.owner:
+            # What was named in between is overtaken.
+            self._new_owners.pop(channel_id, None)
+        elif pending is not None or len(self._new_owners) < OWNERS_AT_ONCE:
             self._new_owners[channel_id] = report
 
-    async def flush(self) -> None:
-        """Write noted traffic; what can't be written is dropped, because later traffic replaces it."""
+    async def flush(self) -> asyncpg.PostgresError | None:
+        """Write noted traffic; what can't be written is dropped, because later traffic replaces it.
+
+        Returns why the database refused a channel's, if it did.
+        """
         noted, self._noted = self._noted, {}
         owners, self._new_owners = self._new_owners, {}
         # In parts: a list of all would block the event loop.
         left = iter(noted.items())
+        refused: asyncpg.PostgresError | None = None
         while part := dict(islice(left, AT_ONCE)):
             with contextlib.suppress(NotCommitted, *TRANSIENT):
-                await self._write({id: alive for id, alive in part.items() if id not in owners})
+                part = {id: alive for id, alive in part.items() if id not in owners}
+                refused = await self._write_each(part) or refused
         await self._write_owners(owners)
+        return refused
+
+    async def _write_each(self, noted: Mapping[UUID, Alive]) -> asyncpg.PostgresError | None:
+        """Write noted traffic, in halves where the database refuses a row; return why it refused one."""
+        try:
+            await self._write(noted)
+        except asyncpg.PostgresError as error:
+            if passes(error):
+                raise
+            if len(noted) == 1:
+                log.warning("live traffic of channel %s is refused: %s", *noted, type(error).__name__)
+                return error
+            items = list(noted.items())
+            halves = dict(items[: len(items) // 2]), dict(items[len(items) // 2 :])
+            refused = [await self._write_each(half) for half in halves]
+            return refused[0] or refused[1]
+        return None
 
     async def _write(self, noted: Mapping[UUID, Alive]) -> None:
         times = {id: alive.received_at for id, alive in noted.items()}
@@ -91,20 +125,22 @@ class LiveTraffic:
         written = await asyncio.gather(*(self._write_owner(id, report) for id, report in reports.items()))
         self._known.put(dict(owner for owner in written if owner is not None), time.monotonic())
 
-    async def _write_owner(self, channel_id: UUID, report: _OwnerReport) -> tuple[UUID, OwnerProfile] | None:
+    async def _write_owner(self, channel_id: UUID, report: _OwnerReport) -> tuple[UUID, _OwnerReport] | None:
         entry = _entry(channel_id, report.alive, report.owner)
         try:
             await self._writer.submit([entry], OWNERS_WAIT.total_seconds())
         except NotCommitted:
             return None
-        return channel_id, report.owner
+        return channel_id, report
 
     def loop(self) -> Loop:
         """Return the loop that writes."""
         return Loop("live_traffic", self._round, WRITTEN_EVERY)
 
     async def _round(self) -> bool:
-        await self.flush()
+        refused = await self.flush()
+        if refused is not None:
+            raise ItemFailed from refused
         return False
 
 

@@ -7,6 +7,7 @@ good round for a while after a failure.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ import asyncpg
 from db.connection.retry import passes
 
 REPORTED_WITHIN: Final = timedelta(seconds=5)
+LOGGED_EVERY: Final = timedelta(seconds=10)
+"""How often a loop logs, at most, that it waits for the database."""
 SHORTEST_PAUSE: Final = timedelta(seconds=0.1)
 """A pause that is longer is never made shorter than this by `LoopTiming.speed`."""
 
@@ -117,6 +120,7 @@ class _Streak:
     error: str = ""
     backed_off: int = 0
     transient: bool = True
+    logged: float = -math.inf
 
 
 class LoopRunner:
@@ -140,6 +144,8 @@ class LoopRunner:
         self._clock = clock
         self._streaks: dict[str, _Streak] = {}
         self._reported_at: dict[str, float] = {}
+        self._withdraw_at: dict[str, float] = {}
+        """When a withdrawal that failed is tried again."""
 
     async def run(self, loop: Loop) -> NoReturn:
         """Run a loop until it is cancelled; raises what a critical one fails with."""
@@ -150,9 +156,17 @@ class LoopRunner:
                 await asyncio.sleep(pause.total_seconds())
                 pause = await self._round(loop)
         finally:
-            if loop.stop is not None:
-                await loop.stop()
+            await self._stop(loop)
             await self._withdraw(loop.name)
+
+    async def _stop(self, loop: Loop) -> None:
+        """Have a loop give back what it holds; what it can't give back is free again after its lease."""
+        if loop.stop is None:
+            return
+        try:
+            await loop.stop()
+        except Exception as error:
+            _log(f"{loop.name}, which ends,", _kind_of(error), error)
 
     def is_failing(self, name: str) -> bool:
         """Return whether a loop has had no good round for `failing_after` since it failed."""
@@ -168,6 +182,15 @@ class LoopRunner:
         """Do one round; return the pause after it."""
         try:
             is_more = await loop.round()
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Something that the round awaits was cancelled, and not the loop.
+            inside = RuntimeError("cancelled inside")
+            inside.__cause__ = cancelled
+            streak = await self._failed(loop, Failure.UNFORESEEN, inside)
+            return self._back_off(loop, Failure.UNFORESEEN, streak)
         except ItemFailed as failed:
             error = failed.__cause__ if isinstance(failed.__cause__, Exception) else failed
             await self._failed(loop, _kind_of(error), error)
@@ -188,11 +211,14 @@ class LoopRunner:
         return streak is None or streak.transient or self._clock() - streak.last >= self._retried_within
 
     async def _failed(self, loop: Loop, failure: Failure, error: Exception) -> _Streak:
-        _log(loop.name, failure, error)
         self._on_failure(loop.name, failure)
-        streak = self._streaks.setdefault(loop.name, _Streak(self._clock(), datetime.now(UTC)))
+        now = self._clock()
+        streak = self._streaks.setdefault(loop.name, _Streak(now, datetime.now(UTC)))
+        if failure is not Failure.TRANSIENT or now - streak.logged >= LOGGED_EVERY.total_seconds():
+            streak.logged = now
+            _log(loop.name, failure, error)
         streak.error = _name_of(error)
-        streak.last = self._clock()
+        streak.last = now
         streak.transient = streak.transient and failure is Failure.TRANSIENT
         if self.is_failing(loop.name):
             await self._report(loop.name, Failing(streak.since, streak.error))
@@ -211,8 +237,13 @@ class LoopRunner:
             await self._send_report(name, failing)
 
     async def _withdraw(self, name: str) -> None:
-        if name in self._reported_at and await self._send_report(name, None):
+        if name not in self._reported_at or self._clock() < self._withdraw_at.get(name, -math.inf):
+            return
+        if await self._send_report(name, None):
             del self._reported_at[name]
+            self._withdraw_at.pop(name, None)
+        else:
+            self._withdraw_at[name] = self._clock() + self._reported_every
 
     async def _send_report(self, name: str, failing: Failing | None) -> bool:
         """Send a report and return whether that succeeded; a failed one is repeated, and ends no loop."""
@@ -246,7 +277,11 @@ def _name_of(error: Exception) -> str:
 def _log(name: str, failure: Failure, error: Exception) -> None:
     match failure:
         case Failure.TRANSIENT:
-            log.warning("loop %s waits for the database: %r", name, error)
+            # These say where the database is looked for, or what it said; others may hold values.
+            if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | ConnectionError):
+                log.warning("loop %s waits for the database: %r", name, error)
+            else:
+                log.warning("loop %s waits for the database: %s", name, _name_of(error), exc_info=error)
         case Failure.REFUSED:
             log.error("the database refuses a statement of loop %s", name, exc_info=error)
         case Failure.UNFORESEEN:

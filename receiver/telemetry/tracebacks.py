@@ -7,6 +7,7 @@ line is code.
 import linecache
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from os import sep
 from pathlib import Path
 from traceback import walk_tb
@@ -19,6 +20,8 @@ LAST_FRAMES: Final = 25
 """Frames that are shown of a longer traceback: its first and its last ones."""
 DEPTH: Final = 5
 """How many causes, or groups within groups, are followed."""
+LINES: Final = 500
+"""Lines of one error; groups within groups multiply."""
 GROUPED: Final = 10
 """Errors of a group that are shown."""
 
@@ -28,7 +31,8 @@ _CONTEXT: Final = "During handling of the above exception, another exception occ
 
 def format_error(error: BaseException) -> str:
     """Return frames and type of an error, of its causes and of a group's errors, in Python's own layout."""
-    return "\n".join(_format(error, DEPTH))
+    lines = list(islice(_format(error, DEPTH), LINES + 1))
+    return "\n".join([*lines[:LINES], "[more]"] if len(lines) > LINES else lines)
 
 
 def location_of(error: BaseException) -> str:

@@ -13,7 +13,7 @@ where channel_id = any (array(
   limit $3
   for update skip locked
 ))
-returning channel_id, due_at, probe_due_at <= $1 and (
+returning channel_id, greatest(due_at, 'epoch') as due_at, probe_due_at <= $1 and (
   coalesce(probe_claimed_until > $1, false)
   or exists (
     select

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from db.connection.types import Connection
 from receiver.sandbox import Fault
 from statemachine.model import State
 from tests.factories import Evolution
@@ -166,3 +167,23 @@ async def test_late_traffic_opens_nothing_either_where_the_error_is_not_known_ye
 
         assert await it.opened() == []
         assert (await it.told.z.state(it.channel))["state"] == "error"
+
+
+async def test_channel_whose_row_is_refused_costs_no_other_its_traffic(dsn: str, admin: Connection) -> None:
+    async with zapwatch(dsn, **UNHURRIED) as z:
+        names = ["a", "b", "c"]
+        channels = [await z.channel(name) for name in names]
+        for name, channel in zip(names, channels, strict=True):
+            await learnt(z, channel, Evolution(name))
+        before = [await last_event_at(z, channel) for channel in channels]
+        await admin.execute(
+            "alter table zapwatch_states add constraint no "
+            f"check (channel_id <> '{channels[0]}' or last_event_at <= now() - interval '1 hour') not valid"
+        )
+
+        for name, channel in zip(names, channels, strict=True):
+            await z.hear(channel, Evolution(name).message())
+        await z.app.live_traffic.flush()
+
+        after = [await last_event_at(z, channel) for channel in channels]
+        assert [then < now for then, now in zip(before, after, strict=True)] == [False, True, True]

@@ -13,6 +13,7 @@ from receiver.doctor import examine
 from receiver.jobs.loop import Backoff, LoopTiming
 from receiver.settings import Settings
 from tests.factories import Evolution
+from tests.receiver.alerts.sink import open_sink
 from tests.receiver.telemetry.test_metrics import value
 from tests.support.service import KEY, SOON, Zapwatch, zapwatch
 
@@ -131,3 +132,41 @@ async def test_alerts_that_can_not_be_decided_are_counted_and_named(dsn: str, ad
         assert shown == {"status": "degraded", "failing_loops": ["alerts"]}
         assert await metric(z, "zapwatch_loop_failures_total", loop="alerts", kind="unforeseen")
         assert await z.post(channel, Evolution().update("open")) == 204
+
+
+async def test_message_whose_result_is_refused_is_counted_and_named(dsn: str, admin: Connection) -> None:
+    async with open_sink() as sink, zapwatch(dsn, loops=QUICK) as z:
+        await admin.execute("alter table zapwatch_attempts add constraint no check (false) not valid")
+        body = {"kind": "webhook", "config": {"url": sink.url}, "events": ["incident.*"]}
+        assert (await z.client.post("/destinations", json=body)).status_code == 201
+        channel = await z.channel(metadata={"heartbeat_threshold_minutes": SOON})
+        await z.hear(channel, Evolution().update("open"), Evolution().update("close", 401))
+
+        shown = await z.until(lambda: ready(z), lambda it: it["failing_loops"])
+
+        assert shown == {"status": "degraded", "failing_loops": ["messages"]}
+        assert await metric(z, "zapwatch_loop_failures_total", loop="messages", kind="refused")
+
+
+async def test_incident_that_can_not_be_read_holds_up_no_message_of_another(
+    dsn: str, admin: Connection
+) -> None:
+    async with open_sink() as sink, zapwatch(dsn, loops=QUICK) as z:
+        bad, good = [await z.channel(name, metadata={"heartbeat_threshold_minutes": SOON}) for name in "ab"]
+        body = {"kind": "webhook", "config": {"url": sink.url}, "events": ["incident.opened"]}
+        assert (await z.client.post("/destinations", json=body)).status_code == 201
+        await admin.execute(
+            "create function spoil() returns trigger language plpgsql as "
+            "$$ begin new.started_at = '20000-01-01'; return new; end $$;"
+            "create trigger spoil before insert on whatsapp_connection_incidents for each row "
+            f"when (new.channel_id = '{bad}') execute function spoil()"
+        )
+
+        for channel, name in ((bad, "a"), (good, "b")):
+            await z.hear(channel, Evolution(name).update("open"), Evolution(name).update("close", 401))
+
+        async def told() -> bool:
+            return any(good.encode() in request.body for request in sink.got)
+
+        assert await z.until(told, bool)
+        assert await metric(z, "zapwatch_loop_failures_total", loop="messages", kind="unforeseen")

@@ -97,7 +97,7 @@ async def test_database_that_is_away_is_a_warning(lines: StringIO) -> None:  # n
     told = await failures_of([ConnectionRefusedError(), asyncpg.DeadlockDetectedError(), TimeoutError()])
 
     assert told == 3 * [("versions", Failure.TRANSIENT)]
-    assert lines.getvalue().count("WARNING") == 3
+    assert lines.getvalue().count("WARNING") == 1
     assert "Traceback" not in lines.getvalue()
 
 
@@ -207,6 +207,52 @@ async def test_loop_stays_failing_while_there_is_nothing_to_do_until_a_failed_it
         await over.wait()
 
     assert failing == [[], [], [], [], ["versions"], ["versions"], ["versions"], [], []]
+
+
+async def test_wait_for_something_that_does_not_say_what_it_is_shows_frames_and_no_value(
+    lines: StringIO,  # noqa: F811
+) -> None:
+    told = await failures_of([OSError(PHONE)])
+
+    assert told == [("versions", Failure.TRANSIENT)]
+    assert "loop versions waits for the database: OSError" in lines.getvalue()
+    assert ", in Work.round" in lines.getvalue()
+    assert PHONE not in lines.getvalue()
+
+
+async def test_something_cancelled_inside_a_round_is_a_failure_and_ends_no_loop() -> None:
+    told, work = list[tuple[str, Failure]](), Work([])
+
+    async def round() -> bool | None:
+        if told:
+            return await work.round()
+        inside = asyncio.get_running_loop().create_future()
+        inside.cancel()
+        await inside
+        return False
+
+    runner = LoopRunner(lambda *it: told.append(it), timing=QUICK)
+    async with running(runner, Loop("versions", round, timedelta(milliseconds=1))):
+        await work.done.wait()
+
+    assert told == [("versions", Failure.UNFORESEEN)]
+
+
+async def test_what_a_loop_can_not_give_back_keeps_it_from_nothing_else() -> None:
+    reports, work = list[object](), Work([KeyError(PHONE)])
+
+    async def report(name: str, failing: Failing | None) -> None:
+        reports.append(failing)
+
+    async def stop() -> None:
+        raise asyncpg.UndefinedColumnError(PHONE)
+
+    loop = Loop("versions", work.round, timedelta(milliseconds=1), stop)
+    async with running(LoopRunner(report=report, timing=AT_ONCE), loop) as task:
+        await work.done.wait()
+
+    assert task.cancelled()
+    assert reports[-1] is None
 
 
 async def test_item_that_fails_is_counted_by_its_own_error_and_backs_nothing_off() -> None:

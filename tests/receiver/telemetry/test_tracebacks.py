@@ -8,7 +8,7 @@ import pytest
 
 from receiver.settings import load_settings
 from receiver.telemetry.logs import log_unhandled
-from receiver.telemetry.tracebacks import DEPTH, FIRST_FRAMES, LAST_FRAMES, format_error, location_of
+from receiver.telemetry.tracebacks import DEPTH, FIRST_FRAMES, LAST_FRAMES, LINES, format_error, location_of
 from tests.receiver.test_secrets import lines  # noqa: F401
 
 VALUE = "+5511999990000"
@@ -120,3 +120,14 @@ async def test_error_that_no_task_handles_is_logged_without_its_message(lines: S
     assert "Task exception was never retrieved" in lines.getvalue()
     assert ", in fail" in lines.getvalue()
     assert VALUE not in lines.getvalue()
+
+
+def test_groups_within_groups_stay_short() -> None:
+    error: Exception = raised()
+    for _ in range(6):
+        error = ExceptionGroup(VALUE, [error] * 10)
+
+    shown = format_error(error).splitlines()
+
+    assert len(shown) == LINES + 1
+    assert shown[-1] == "[more]"
