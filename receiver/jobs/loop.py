@@ -19,7 +19,7 @@ import asyncpg
 from db.connection.retry import passes
 
 REPORTED_WITHIN: Final = timedelta(seconds=5)
-SHORTEST_PAUSE: Final = timedelta(seconds=0.1)
+SHORTEST_PAUSE: Final = timedelta(seconds=0.2)
 """A pause that is longer is never made shorter than this by `LoopTiming.speed`."""
 
 log = logging.getLogger(__name__)
