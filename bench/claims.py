@@ -21,7 +21,7 @@ from bench.population import BYTES_EACH, CYCLE, Population, populate
 from bench.table import Figure, at_most, percentile
 from db.connection.pool import connect
 from db.connection.types import Connection
-from db.ingest.queue import PATIENCE
+from db.ingest.queue import COMMIT_TIMEOUT
 from db.queries import sql
 from db.reconcile.claims import PER_GATEWAY, claim_probes, put_off_probes
 from receiver.reconcile.reconciler import AT_ONCE
@@ -39,7 +39,7 @@ CLAIMS: Final = 60
 QUICK_CLAIMS: Final = 20
 SHARE: Final = 0.01
 """Of channels that are due while the fleet is probed in time."""
-LEASE: Final = 2 * Settings().probe_timeout + 2 * PATIENCE
+LEASE: Final = 2 * Settings().probe_timeout + 2 * COMMIT_TIMEOUT
 """As the reconciler's."""
 INDEX: Final = "idx_zapwatch_states_probe"
 TABLE: Final = "zapwatch_states"

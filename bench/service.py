@@ -108,7 +108,7 @@ class Apart(Writer):
         super().__init__(partial(connect_writer, dsn), rules)
         self._pool, self._rules = pool, rules
 
-    def submit(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
+    def submit(self, entries: Sequence[Entry], timeout: float | None = None) -> "asyncio.Future[None]":
         """Apply the entries in a transaction of their own."""
         return asyncio.ensure_future(self._commit_one(entries))
 

@@ -57,12 +57,12 @@ class App:
     live_traffic: LiveTraffic
     operator_signals: OperatorSignals
     notices: Notices
-    """Hears from other processes what must be forgotten here."""
+    """Receives from other processes what must be forgotten here."""
     channels: DataLoader[ChannelKey, ChannelRow]
 
     client: Client
     list_client: Client
-    """With the patience that a list of all instances needs."""
+    """With the timeout that a list of all instances needs."""
     prober: Prober
     gateways: GatewayHealth
     bulk_prober: BulkProber
@@ -74,7 +74,7 @@ class App:
     """By kind of destination."""
     routing: Routing
     dispatcher: Dispatcher
-    recovery_probe: TestSend
+    test_send: TestSend
 
     links: ReconnectLinks
     reconnect_targets: DataLoader[ReconnectKey, ReconnectTarget]

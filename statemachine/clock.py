@@ -1,8 +1,8 @@
-"""Learns how far a gateway's clock is from ours; dates nothing and orders nothing itself.
+"""Learns the offset of a gateway's clock from ours; dates nothing and orders nothing itself.
 
 Evolution stamps local wall-clock time and calls it Z (docs/provider-facts.md#evolution-time), so a gateway is
 hours behind as a rule. An event reaches us after it was stamped, never before: of many differences the
-largest is the nearest to the truth.
+largest is the best estimate.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ STEP_TOLERANCE: Final = timedelta(seconds=5)
 JUMP: Final = timedelta(minutes=1)
 """An event stamped ahead by more than this is believed only when the next one is, too."""
 FARTHEST: Final = timedelta(hours=26)
-"""Time zones reach 14 hours either way; a stamp farther off than this is a broken clock or a lie."""
+"""Time zones reach 14 hours either way; a stamp farther off than this is invalid."""
 WORTH_KEEPING: Final = timedelta(milliseconds=100)
 """A better estimate by less than this is not written down."""
 
@@ -61,10 +61,10 @@ def is_believable(at: datetime, received_at: datetime) -> bool:
 
 
 def learn(clock: Clock, at: datetime, received_at: datetime) -> Clock:
-    """Return the clock after one event stamped `at` reached us; the same one when it taught nothing.
+    """Return the clock after one event stamped `at` reached us; the same one when nothing follows from it.
 
     A step of whole quarters of an hour, or a jump ahead, in two events in a row is a change of the
-    gateway's clock; one event told twice is one. A step back of another size can't be told from lateness.
+    gateway's clock; one event delivered twice is one. A step back of another size may as well be lateness.
     """
     if not is_believable(at, received_at):
         return clock
@@ -91,7 +91,7 @@ def _begin(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
 def _follow(clock: Clock, seen: timedelta, received_at: datetime) -> Clock:
     assert clock.offset is not None
     if clock.window_at is None or clock.best is None or received_at - clock.window_at > WINDOW:
-        # The last window's best becomes the floor: what it knew stays known for one window more.
+        # The last window's best becomes the floor, so that it holds for one window more.
         offset = seen if clock.best is None else max(seen, clock.best)
         return replace(clock, offset=offset, best=seen, window_at=received_at)
     if seen > clock.offset + WORTH_KEEPING:

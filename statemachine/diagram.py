@@ -36,7 +36,7 @@ def diagram() -> Iterator[str]:
 
 
 def ignored() -> Iterator[str]:
-    """Yield the lines of a table of what moves nothing, with the reason."""
+    """Yield the lines of a table of the ignored triggers, with the reason."""
     yield "| state | ignored trigger | because | reason shown |"
     yield "|---|---|---|---|"
     for (state, trigger), decision in sorted(TABLE.items(), key=lambda item: item[0]):
@@ -46,7 +46,7 @@ def ignored() -> Iterator[str]:
 
 def page() -> str:
     """Return the whole page."""
-    return "\n".join([HEAD, *diagram(), "", "## What moves nothing", "", *ignored(), ""])
+    return "\n".join([HEAD, *diagram(), "", "## Ignored triggers", "", *ignored(), ""])
 
 
 def _node(state: State) -> str:

@@ -2,8 +2,8 @@
 
 Merging webhooks is commutative, associative and idempotent, so lateness, doubling and batching need
 no special case. Per trigger only the newest is kept; for unpaired the newest per reason, with and
-without the gateway's number, because several events of one logout name it differently and the most
-telling name is the one to show.
+without the gateway's status code, because several events of one logout give different reasons, and the
+most specific one is to be shown.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from statemachine.model import Evidence, Reason, State, Status, Trigger, Witness
 from statemachine.signals import Heard, Verdict
 
 PROBE_TOLERANCE: Final = timedelta(seconds=2)
-"""A webhook emitted this little before a probe still counts as newer: clocks are learnt, not known."""
+"""A webhook emitted at most this long before a probe counts as newer: clock offsets are estimates."""
 
 QR_LIFE: Final = timedelta(minutes=3)
-"""After this long without a new QR, a probe's word on a channel that showed one applies as it stands."""
+"""After this long without a new QR, a probe's answer applies to a channel in `qr_pending` unchanged."""
 
-NAMES: Final = {
+NAMED_STATE: Final = {
     Trigger.OPENED: State.OPEN,
     Trigger.CONNECTING: State.CONNECTING,
     Trigger.QR_ISSUED: State.QR_PENDING,
     Trigger.DROPPED: State.DROPPED,
     Trigger.UNPAIRED: State.UNPAIRED,
 }
-"""The state that each webhook trigger names."""
+"""The state that each webhook trigger reports."""
 
-TELLING: Final[dict[Reason | None, int]] = {
+SPECIFICITY: Final[dict[Reason | None, int]] = {
     reason: rank
     for rank, reason in enumerate(
         (
@@ -47,37 +47,37 @@ TELLING: Final[dict[Reason | None, int]] = {
         start=1,
     )
 }
-"""How much a reason for being unpaired tells; others tell nothing (0)."""
+"""How specific a reason for being unpaired is; that of other reasons is 0."""
 
 
-def advance(standing: Status, trigger: Trigger, reason: Reason | None, status: int | None) -> Status:
-    """Return where one trigger leads from a standing, by the table."""
-    decision = TABLE[standing.state, trigger]
+def advance(current: Status, trigger: Trigger, reason: Reason | None, code: int | None) -> Status:
+    """Return the status that follows from one trigger, by the table."""
+    decision = TABLE[current.state, trigger]
     if isinstance(decision, State):
-        return Status(decision) if decision is State.OPEN else Status(decision, reason, status)
-    return _ignore(standing, decision, reason, status)
+        return Status(decision) if decision is State.OPEN else Status(decision, reason, code)
+    return _ignore(current, decision, reason, code)
 
 
-def _ignore(standing: Status, decision: Ignored, reason: Reason | None, status: int | None) -> Status:
+def _ignore(current: Status, decision: Ignored, reason: Reason | None, code: int | None) -> Status:
     match decision.keep:
         case Keep.NEWEST:
-            return Status(standing.state, reason, status)
-        case Keep.BETTER if _telling(reason, status) > _telling(standing.reason, standing.status):
-            return Status(standing.state, reason, status)
+            return Status(current.state, reason, code)
+        case Keep.BETTER if _specificity(reason, code) > _specificity(current.reason, current.code):
+            return Status(current.state, reason, code)
         case _:
-            return standing
+            return current
 
 
-def _telling(reason: Reason | None, status: int | None) -> tuple[int, bool]:
-    return TELLING.get(reason, 0), status is not None
+def _specificity(reason: Reason | None, code: int | None) -> tuple[int, bool]:
+    return SPECIFICITY.get(reason, 0), code is not None
 
 
 def state_of(evidence: Evidence) -> Status:
-    """Return the standing that the evidence amounts to: the witnesses in time order, from the base."""
-    standing = evidence.base
+    """Return the status that follows from the evidence: the witnesses applied to the base in time order."""
+    current = evidence.base
     for witness in _in_order(evidence.witnesses):
-        standing = advance(standing, witness.trigger, witness.reason, witness.status)
-    return standing
+        current = advance(current, witness.trigger, witness.reason, witness.status)
+    return current
 
 
 def _in_order(witnesses: tuple[Witness, ...]) -> Sequence[Witness]:
@@ -94,7 +94,7 @@ def _in_order(witnesses: tuple[Witness, ...]) -> Sequence[Witness]:
 
 
 def is_older_than_probe(evidence: Evidence, emitted_at: datetime) -> bool:
-    """True when a webhook was emitted so long before the last applied probe that it moves nothing."""
+    """True when a webhook was emitted so long before the last applied probe that it has no effect."""
     return evidence.settled_at is not None and emitted_at < evidence.settled_at - PROBE_TOLERANCE
 
 
@@ -133,26 +133,26 @@ def _kind(witness: Witness) -> tuple[object, ...]:
 
 
 def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
-    """Return the evidence after a probe's verdict: a new base, on which only younger webhooks stand."""
+    """Return the evidence after a probe's verdict: a new base, and of the webhooks only the later ones."""
     before = state_of(evidence)
-    standing = advance(before, verdict.trigger, verdict.reason, verdict.status)
+    current = advance(before, verdict.trigger, verdict.reason, verdict.status)
     if (
         before.state is State.QR_PENDING
         and verdict.trigger is Trigger.CONNECTING
         and qr_is_old(evidence, verdict.began_at)
     ):
-        standing = Status(State.CONNECTING, verdict.reason, verdict.status)
-    if verdict.trigger in GATEWAY_TROUBLE and standing == before:
+        current = Status(State.CONNECTING, verdict.reason, verdict.status)
+    if verdict.trigger in GATEWAY_TROUBLE and current == before:
         return evidence
     oldest = verdict.began_at - PROBE_TOLERANCE
-    younger = tuple(
+    later = tuple(
         w for w in evidence.witnesses if w.received_at > verdict.began_at and w.emitted_at >= oldest
     )
-    return evidence._replace(base=standing, witnesses=younger, settled_at=verdict.began_at)
+    return evidence._replace(base=current, witnesses=later, settled_at=verdict.began_at)
 
 
 def qr_is_old(evidence: Evidence, now: datetime) -> bool:
-    """True when no QR came for so long that nobody can be looking at one."""
+    """True when no QR came for so long that none can still be scanned."""
     shown_at = evidence.qr_at or evidence.settled_at
     return shown_at is None or now - shown_at > QR_LIFE
 

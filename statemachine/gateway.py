@@ -1,7 +1,7 @@
-"""What is true of a gateway: does it answer, and do its channels fall together? Pure, as all of this room.
+"""A gateway's health: whether it answers, and whether its channels leave open together. Pure functions.
 
-One channel's silence is no gateway's death, and one answer ends every doubt. Channels know nothing of this
-module: they are told until when their gateway's trouble stands for theirs.
+One channel's silence is no outage of its gateway, and one answer ends a failure streak. Channels know nothing
+of this module: `Deadline` carries until when their gateway's incident stands for theirs.
 """
 
 from collections.abc import Hashable
@@ -15,11 +15,11 @@ ENOUGH: Final = 5
 IN_A_ROW: Final = 3
 """How many answers must fail in a row, however few channels a gateway has."""
 OBJECTION: Final = timedelta(seconds=2)
-"""How long silence waits for other replicas, and for other channels, to say that they were answered."""
+"""How long a failure streak waits for answers that other replicas or other channels got."""
 SHARE: Final = 5
 """One in so many of a gateway's channels must leave open together: a fifth."""
 FIRST_GAP: Final = timedelta(seconds=1)
-"""Between the first two trials of a gateway that is down; each gap is twice the one before."""
+"""Between the first two recovery probes of a gateway that is down; each gap is twice the one before."""
 SHORTEST_HOLD: Final = timedelta(seconds=5)
 """For so long an open incident holds those of its channels at least, before it has to be renewed."""
 OFFLINE_MARGIN: Final = timedelta(seconds=10)
@@ -27,7 +27,7 @@ OFFLINE_MARGIN: Final = timedelta(seconds=10)
 
 
 class Health(StrEnum):
-    """What is shown of a gateway; it is down exactly while it has an open incident."""
+    """A gateway's state; it is down exactly while it has an open incident."""
 
     UNKNOWN = "unknown"
     UP = "up"
@@ -38,7 +38,7 @@ class Cause(StrEnum):
     """Why a gateway has an incident. A closed, public list."""
 
     UNREACHABLE = "unreachable"
-    """Nothing comes back, or only a proxy's word that nothing does (502, 504, 52x)."""
+    """No answer, or only a proxy's error (502, 504, 52x)."""
     UNAVAILABLE = "unavailable"
     """It answers 503: its licence, or its database."""
     MASS_LOSS = "mass_loss"
@@ -53,7 +53,7 @@ class FailureStreak(NamedTuple):
     last_at: datetime
     """When the newest of them began."""
     channels: tuple[Hashable, ...]
-    """Whom they asked about; no more than `ENOUGH` of them."""
+    """Their channels, no more than `ENOUGH` of them."""
     times: int = 1
     unavailable: int = 0
     """How many of them were answered 503."""
@@ -65,7 +65,7 @@ def failed(channel: Hashable, began_at: datetime, unavailable: bool) -> FailureS
 
 
 def join(one: FailureStreak | None, other: FailureStreak | None) -> FailureStreak | None:
-    """Return both stretches of failures as one."""
+    """Return both streaks as one."""
     if one is None or other is None:
         return one or other
     channels = one.channels + tuple(c for c in other.channels if c not in one.channels)
@@ -79,7 +79,7 @@ def join(one: FailureStreak | None, other: FailureStreak | None) -> FailureStrea
 
 
 class Gateway(NamedTuple):
-    """One gateway as it is kept between two looks at it."""
+    """One gateway as it is kept between two evaluations."""
 
     health: Health = Health.UNKNOWN
     since: datetime | None = None
@@ -94,7 +94,7 @@ class Gateway(NamedTuple):
     held_until: datetime | None = None
     """Until then its channels open no incidents of their own."""
     try_at: datetime | None = None
-    """When it is tried again; set exactly while nobody else may ask it."""
+    """When its next recovery probe is due; set exactly while it gets no other probes."""
     tries: int = 0
     lost: int = 0
     """Of its incident for a mass loss: how many were not back when that last changed."""
@@ -103,17 +103,17 @@ class Gateway(NamedTuple):
 
 
 class GatewaySnapshot(NamedTuple):
-    """What there is to know of a gateway at one moment, counted."""
+    """All that one evaluation of a gateway needs to know, counted."""
 
     now: datetime
     answered_at: datetime | None = None
-    """When it last answered one of us, if it has since the last look."""
+    """When it last answered a replica, if it has since the last evaluation."""
     failing: FailureStreak | None = None
-    """Probes that went unanswered since the last look."""
+    """Probes that went unanswered since the last evaluation."""
     offline: bool = False
     """Nothing came back from anywhere since those failures, for longer than that is blamed on nobody."""
     probed: int = ENOUGH
-    """Its channels that can be asked; counted no further than `ENOUGH`."""
+    """Its channels that can be probed; counted no further than `ENOUGH`."""
     watched: int = 0
     left: int = 0
     """The most of them that left open within one window, lately; of an open incident, since it opened."""
@@ -123,17 +123,17 @@ class GatewaySnapshot(NamedTuple):
     """How many of its open incident's channels are not open."""
 
     @property
-    def many(self) -> int:
-        """How many channels that leave together are too many to be a coincidence."""
+    def mass_loss_at(self) -> int:
+        """How many channels that leave open together are a mass loss."""
         return max(ENOUGH, -(-self.watched // SHARE))
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How patient an installation is."""
+    """An installation's times for gateways."""
 
     settle: timedelta = timedelta(seconds=60)
-    """How long channels are looked at after a gateway's return before they are judged."""
+    """How long after a gateway's return its channels are probed before incidents of theirs open."""
     breaker_max: timedelta = timedelta(seconds=60)
 
     @property
@@ -161,27 +161,27 @@ GatewayEffect = Down | Up
 
 
 def decide(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, GatewayEffect | None]:
-    """Return the gateway after one more look at it, and what became of its incident."""
+    """Return the gateway after one evaluation, and the effect on its incident, if any."""
     answered = _has_answered(gateway, seen)
-    gateway = _learn(gateway, seen, answered)
-    cause = _fault(gateway, seen)
-    if cause is None and gateway.cause is None and _fall_together(gateway, seen):
+    gateway = _with_answers(gateway, seen, answered)
+    cause = _probe_failure_cause(gateway, seen)
+    if cause is None and gateway.cause is None and _is_mass_loss(gateway, seen):
         cause = Cause.MASS_LOSS
     if cause is not None and gateway.cause in (None, Cause.MASS_LOSS) and cause is not gateway.cause:
-        return _fall(gateway, cause, seen, limits)
+        return _open(gateway, cause, seen, limits)
     if gateway.cause is None:
         return gateway, None
     if gateway.cause is Cause.MASS_LOSS:
         gateway = _count(gateway, seen)
-        still = seen.lost < seen.many or _has_passed(gateway.moved_at, limits.settle, seen.now)
-        over = still and seen.left < seen.many
+        still = seen.lost < seen.mass_loss_at or _has_passed(gateway.moved_at, limits.settle, seen.now)
+        over = still and seen.left < seen.mass_loss_at
     else:
         over = answered
-    return _rise(gateway, seen, limits) if over else (_hold(gateway, seen, limits), None)
+    return _resolve(gateway, seen, limits) if over else (_hold(gateway, seen, limits), None)
 
 
 def next_gap(tries: int, limits: Limits) -> timedelta:
-    """Return how long after a trial that failed the next one begins."""
+    """Return how long after a failed recovery probe the next one begins."""
     gap: timedelta = FIRST_GAP * 2 ** min(tries, 20)
     return min(gap, limits.breaker_max)
 
@@ -194,7 +194,7 @@ def _has_answered(gateway: Gateway, seen: GatewaySnapshot) -> bool:
     return silent_since is None or silent_since <= seen.answered_at
 
 
-def _learn(gateway: Gateway, seen: GatewaySnapshot, answered: bool) -> Gateway:
+def _with_answers(gateway: Gateway, seen: GatewaySnapshot, answered: bool) -> Gateway:
     if answered:
         gateway = gateway._replace(failing=None, suspected_at=None, doubted_at=None, doubted_until=None)
         if gateway.health is Health.UNKNOWN:
@@ -208,8 +208,8 @@ def _learn(gateway: Gateway, seen: GatewaySnapshot, answered: bool) -> Gateway:
     return gateway._replace(failing=join(gateway.failing, failing), suspected_at=suspected_at)
 
 
-def _fault(gateway: Gateway, seen: GatewaySnapshot) -> Cause | None:
-    """Return what is wrong with a gateway that nobody has an answer of; None while that isn't proven."""
+def _probe_failure_cause(gateway: Gateway, seen: GatewaySnapshot) -> Cause | None:
+    """Return the cause when enough probes in a row went unanswered; None while it isn't proven."""
     failing = gateway.failing
     if failing is None or failing.times < IN_A_ROW or _is_open_question(gateway, seen):
         return None
@@ -218,8 +218,8 @@ def _fault(gateway: Gateway, seen: GatewaySnapshot) -> Cause | None:
     return Cause.UNAVAILABLE if 2 * failing.unavailable > failing.times else Cause.UNREACHABLE
 
 
-def _fall_together(gateway: Gateway, seen: GatewaySnapshot) -> bool:
-    return seen.left >= seen.many and not _is_open_question(gateway, seen)
+def _is_mass_loss(gateway: Gateway, seen: GatewaySnapshot) -> bool:
+    return seen.left >= seen.mass_loss_at and not _is_open_question(gateway, seen)
 
 
 def _is_open_question(gateway: Gateway, seen: GatewaySnapshot) -> bool:
@@ -229,7 +229,7 @@ def _is_open_question(gateway: Gateway, seen: GatewaySnapshot) -> bool:
     return gateway.suspected_at is not None and seen.now - gateway.suspected_at < OBJECTION
 
 
-def _fall(gateway: Gateway, cause: Cause, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, Down]:
+def _open(gateway: Gateway, cause: Cause, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, Down]:
     silent = cause is not Cause.MASS_LOSS
     started_at = gateway.failing.since if silent and gateway.failing else seen.left_since or seen.now
     is_new = gateway.cause is None
@@ -265,6 +265,6 @@ def _hold(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> Gateway:
     return gateway._replace(held_until=seen.now + limits.hold)
 
 
-def _rise(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, Up]:
+def _resolve(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, Up]:
     after = Gateway(health=Health.UP, since=seen.now, held_until=seen.now + limits.settle)
     return after, Up()

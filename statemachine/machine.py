@@ -15,22 +15,22 @@ from statemachine.model import State, Trigger
 
 
 class Keep(Enum):
-    """What an ignored trigger does to the reason of the state that stays."""
+    """What an ignored trigger does to the reason of the unchanged state."""
 
     FIRST = "the reason stays"
-    BETTER = "the more telling reason stays"
+    BETTER = "the more specific reason stays"
     NEWEST = "the newest reason counts"
 
 
 class Ignored(NamedTuple):
-    """A decision that a trigger moves nothing in a state."""
+    """The decision that a trigger causes no transition in a state."""
 
     because: str
     keep: Keep = Keep.FIRST
 
 
 GATEWAY_TROUBLE: Final = (Trigger.UNREACHABLE, Trigger.UNAUTHORIZED, Trigger.NOT_LOADED, Trigger.DEAF)
-"""Triggers that speak of the gateway or of its answer, not of the session."""
+"""Triggers that concern the gateway or its answer, not the session."""
 LOST: Final = (Trigger.UNPAIRED, Trigger.SESSION_MISSING)
 
 STATES: Final = [
@@ -72,7 +72,7 @@ IGNORED: Final[dict[tuple[State, Trigger], Ignored]] = {
 
 
 class TableError(Exception):
-    """The declared table says two things, or nothing, or something of an unknown name."""
+    """The declared table is ambiguous, incomplete, or has an unknown name."""
 
 
 class _SlashedState(NestedState):
@@ -103,21 +103,21 @@ def compile_table(
     table: dict[tuple[State, Trigger], State | Ignored] = {}
     for name, event in machine.events.items():
         trigger = _trigger(name)
-        for edges in event.transitions.values():
-            for edge in edges:
-                if edge.conditions or edge.prepare or edge.before or edge.after:
-                    raise TableError(f"{name} from {edge.source} has a condition or a callback")
-                for state in _leaves(edge.source):
+        for declared in event.transitions.values():
+            for transition in declared:
+                if transition.conditions or transition.prepare or transition.before or transition.after:
+                    raise TableError(f"{name} from {transition.source} has a condition or a callback")
+                for state in _leaves(transition.source):
                     if (state, trigger) in table:
-                        raise TableError(f"two edges for {name} from {state}")
-                    table[state, trigger] = _leaf(str(edge.dest))
+                        raise TableError(f"two transitions for {name} from {state}")
+                    table[state, trigger] = _leaf(str(transition.dest))
     for pair, decision in ignored.items():
         if pair in table:
-            raise TableError(f"{pair[1]} from {pair[0]} is both an edge and ignored")
+            raise TableError(f"{pair[1]} from {pair[0]} is both a transition and ignored")
         table[pair] = decision
     missing = [f"{t} from {s}" for s in State for t in Trigger if (s, t) not in table]
     if missing:
-        raise TableError(f"nobody decided: {', '.join(missing)}")
+        raise TableError(f"undecided: {', '.join(missing)}")
     return table
 
 

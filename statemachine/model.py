@@ -1,4 +1,4 @@
-"""The words of the domain as frozen values; holds no behaviour beyond naming them.
+"""The domain's terms as frozen values; holds no behaviour beyond naming them.
 
 Named tuples, for they are compared and replaced with every event, which costs a dataclass several times as
 much. All times are aware datetimes. Everything ending in `_at` is our own clock; only `Witness.at` is the
@@ -23,14 +23,14 @@ class State(StrEnum):
     ERROR = "error"
 
     shown: str
-    """The word that users, tables and scripts see."""
+    """The state's name for users, tables and scripts."""
 
     def __init__(self, value: str) -> None:
         self.shown = value.partition("/")[0]
 
 
 class Trigger(StrEnum):
-    """What a piece of evidence says, whichever gateway or witness said it."""
+    """What a piece of evidence says about the session, independent of the provider and the source."""
 
     OPENED = "opened"
     CONNECTING = "connecting"
@@ -81,7 +81,7 @@ _BY_SCAN: Final = frozenset(
     {
         Reason.LOGGED_OUT,
         Reason.LOGGED_OUT_BY_API,
-        # The end of the ban needs time and nobody's action.
+        # The end of the ban needs time and no action.
         Reason.BANNED_TEMPORARILY,
         Reason.QR_LIMIT,
         Reason.SCAN_NEEDED,
@@ -95,20 +95,20 @@ _NOT_BY_SCAN: Final = frozenset({Reason.BANNED, Reason.EXPIRED, Reason.INSTANCE_
 
 
 class RecoverableCondition(StrEnum):
-    """What an order to the gateway may heal, where the gateway has an order for it."""
+    """A condition that a recovery action may end, where the gateway has an action for it."""
 
     LOST = "lost"
     """A probe found the session lost; a restart may still bring it back."""
     INCOMPLETE = "incomplete"
-    """Connected, but the gateway doesn't know whose number it is."""
+    """Connected, but the gateway doesn't know the owner's number."""
     STUCK = "stuck"
     """Connecting for so long that it won't come by itself."""
     DROPPED = "dropped"
-    """Closed, with a session, and nobody connects it."""
+    """Closed, with a session, and not reconnected."""
 
 
 class Monitoring(StrEnum):
-    """Whether a channel is looked after. Paused: no probe, no new incident. Removed: deleted or inactive."""
+    """Whether a channel is monitored. Paused: no probe, no new incident. Removed: deleted or inactive."""
 
     WATCHED = "watched"
     PAUSED = "paused"
@@ -116,20 +116,20 @@ class Monitoring(StrEnum):
 
 
 class Status(NamedTuple):
-    """A state with its reason and the gateway's own number for it."""
+    """A state with its reason and the gateway's own status code for it."""
 
     state: State
     reason: Reason | None = None
-    status: int | None = None
+    code: int | None = None
 
     @property
     def terminal(self) -> bool:
-        """True when only a person with the phone can bring the channel back."""
+        """True when only a scan with the phone can reconnect the channel."""
         return self.state is State.UNPAIRED or self.reason is Reason.SCAN_NEEDED
 
     @property
     def scan_helps(self) -> bool:
-        """True when the scan of a QR brings the channel back, and nobody has to act before it."""
+        """True when the scan of a QR reconnects the channel, with no other action before it."""
         if self.reason in _NOT_BY_SCAN:
             return False
         return self.reason in _BY_SCAN or self.state in {State.UNPAIRED, State.QR_PENDING}
@@ -166,7 +166,7 @@ class Evidence(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What holds for one channel: its tenant's wishes and this installation's settings."""
+    """The settings in force for one channel: its own, its tenant's and this installation's."""
 
     threshold: timedelta = timedelta(minutes=5)
     terminal_grace: timedelta = timedelta(seconds=15)
@@ -180,7 +180,7 @@ class Rules(NamedTuple):
     recovery: bool = True
     """Whether a lost session may be restarted before it counts as unpaired."""
     recoverable: tuple[RecoverableCondition, ...] = tuple(RecoverableCondition)
-    """What the channel's gateway has orders for."""
+    """The conditions that the channel's gateway has recovery actions for."""
     recovery_wait: timedelta = timedelta(seconds=60)
     """How long a lost session stays dropped at most while recovery runs."""
     stuck_after: timedelta = timedelta(seconds=60)
@@ -231,9 +231,9 @@ class Channel(NamedTuple):
 
     rules: Rules = Rules()
     evidence: Evidence = Evidence()
-    standing: Status = NOTHING_KNOWN
+    status: Status = NOTHING_KNOWN
     version: int = 0
-    """Counts changes of state or reason, so that a probe can tell that the world moved on."""
+    """Counts changes of state or reason: an answer to a probe of an earlier version is stale."""
     since: datetime | None = None
     first_unhealthy_at: datetime | None = None
     terminal_at: datetime | None = None
@@ -248,7 +248,7 @@ class Channel(NamedTuple):
     """When the newest evidence that says something new reached us."""
     probed_at: datetime | None = None
     awaiting_probe: Wait | None = None
-    """Set while a due incident waits for a probe because its evidence is old."""
+    """Set while a due incident waits for a probe because the channel's evidence is old."""
     flap: Flap | None = None
     """Set from the departure that makes the channel flap until the clock's next word on it."""
     not_before: datetime | None = None
@@ -258,9 +258,9 @@ class Channel(NamedTuple):
     lost_until: datetime | None = None
     """Set while a lost session stays dropped because recovery may run: until when at most."""
     recovery_due_at: datetime | None = None
-    """From when on an order may be given; None: none would help."""
+    """From when on a recovery action may be ordered; None: none would help."""
     incident: Incident | None = None
 
     @property
     def state(self) -> State:
-        return self.standing.state
+        return self.status.state

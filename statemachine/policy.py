@@ -1,7 +1,7 @@
-"""What follows from a change of standing: incidents, and when to look again. Derives no state.
+"""What follows from a change of status: incidents and the next deadline. Derives no state.
 
 An unhealthy stretch runs from leaving open (or from first evidence that isn't open) to the next
-opened. It has one clock and at most one incident, whatever states it wanders through.
+opened. It has one clock and at most one incident, whatever states it passes.
 """
 
 from datetime import datetime, timedelta
@@ -32,13 +32,13 @@ STABLE_AFTER: Final = timedelta(minutes=10)
 LONGEST_GAP: Final = timedelta(seconds=300)
 """The largest gap between probes of one unhealthy channel."""
 OPEN_SHARE_OF_JITTER: Final = 0.25
-"""How much of the jitter applies to an open channel: its silence should not outlast STALE_AFTER by much."""
+"""How much of the jitter applies to an open channel, whose probe must not come much after STALE_AFTER."""
 LONGEST_QUEUE: Final = 10
 """How many times `rules.probe_wait` a due incident waits while its probe stands in the gateway's queue."""
 
 
 def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
-    """Return the channel with its incident and due times brought up to date, and what must be done."""
+    """Return the channel with its incident and due times brought up to date, and the effects."""
     if after.rules.monitoring is Monitoring.REMOVED:
         return _removed(after, now)
     if after.state is State.OPEN:
@@ -55,9 +55,9 @@ def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tup
 
 def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     effects = (
-        () if channel.incident is None else (Resolve(channel.incident, now, "channel_removed", tell=False),)
+        () if channel.incident is None else (Resolve(channel.incident, now, "channel_removed", alert=False),)
     )
-    left_alone = channel._replace(
+    unmonitored = channel._replace(
         incident=None,
         due_at=None,
         probe_due_at=None,
@@ -66,22 +66,22 @@ def _removed(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ..
         lost_until=None,
         recovery_due_at=None,
     )
-    return left_alone, effects
+    return unmonitored, effects
 
 
 def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     incident = channel.incident
     if incident is None:
         return channel, ()
-    tell = channel.rules.monitoring is Monitoring.WATCHED
+    alert = channel.rules.monitoring is Monitoring.WATCHED
     if not incident.flapping:
         newer = channel.fresh_at is not None and channel.fresh_at > incident.opened_at
         if before.state is State.OPEN and not newer:
-            # Another application says so of a channel that is open to us; only new evidence answers it.
+            # Another application opened it while the channel was open here; only new evidence resolves it.
             return channel, ()
-        return channel._replace(incident=None), (Resolve(incident, now, "recovered", tell),)
+        return channel._replace(incident=None), (Resolve(incident, now, "recovered", alert),)
     if channel.since is not None and now >= channel.since + STABLE_AFTER:
-        return channel._replace(incident=None, departures=()), (Resolve(incident, now, "stable", tell),)
+        return channel._replace(incident=None, departures=()), (Resolve(incident, now, "stable", alert),)
     return channel, ()
 
 
@@ -90,13 +90,13 @@ def _unhealthy(before: Channel, after: Channel, now: datetime) -> tuple[Channel,
     if after.incident is not None:
         return _kept(before, after, flapped)
     if flapped and after.flap is None:
-        after = after._replace(flap=Flap(now, after.standing))
+        after = after._replace(flap=Flap(now, after.status))
     return after, ()
 
 
 def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tuple[Effect, ...]]:
     assert after.incident is not None
-    if after.standing == before.standing and not flapped:
+    if after.status == before.status and not flapped:
         return after, ()
     changed = describe(after, after.incident.opened_at, flapping=flapped or after.incident.flapping)
     changed = changed._replace(started_at=after.incident.started_at)
@@ -114,19 +114,19 @@ def _opened(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...
 
 
 def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> Incident:
-    """Return the incident that the channel's standing amounts to, or its last fall if it is open again."""
+    """Return the incident for the channel's status, or for its last departure if it is open again."""
     flap = channel.flap
-    state, reason, status = flap.standing if flap and channel.state is State.OPEN else channel.standing
+    state, reason, code = flap.standing if flap and channel.state is State.OPEN else channel.status
     started_at = channel.first_unhealthy_at or (flap.at if flap else opened_at)
-    return Incident(state.shown, state.value, started_at, opened_at, reason, status, flapping)
+    return Incident(state.shown, state.value, started_at, opened_at, reason, code, flapping)
 
 
 def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effect, ...]]:
     """Return the channel after its deadline, and the incident that opens if its evidence is fresh.
 
-    On old evidence a probe comes first; the incident then opens unless that says open, or when it
-    can't be made within `rules.probe_wait`. Standing in a queue that moves is not counted, up to
-    `LONGEST_QUEUE`: after a stop of ours, channels of one gateway may all have to be asked at once.
+    On old evidence a probe comes first; the incident then opens unless the answer is open, or when the
+    probe can't be made within `rules.probe_wait`. Waiting for a concurrency slot is not counted, up to
+    `LONGEST_QUEUE`: after a stop of ours, all channels of one gateway may be due at once.
     Before all that, what the gateway's own trouble explains opens nothing.
     """
     now = deadline.received_at
@@ -146,7 +146,7 @@ def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effec
         return _awaiting(channel, waiting.since if waiting else now, None if wait is None else now + wait), ()
     since, until = waiting.since, waiting.until or waiting.since + wait
     if now >= until + wait:
-        # Nobody watched meanwhile: a stop of ours, or a pause. The wait begins anew.
+        # Monitoring was interrupted: a stop of ours, or a pause. The wait begins anew.
         return _awaiting(channel, now, now + wait), ()
     if now < until:
         return _awaiting(channel, since, until), ()
@@ -202,19 +202,19 @@ def incident_due(channel: Channel) -> datetime | None:
 
 
 def _matters(channel: Channel) -> bool:
-    """A channel that was never open is waiting for its first scan; only a drop or an error is news."""
+    """A channel that was never open waits for its first scan; only a drop or an error opens an incident."""
     return channel.has_been_open or channel.state in (State.DROPPED, State.ERROR)
 
 
 def next_due(channel: Channel) -> datetime | None:
-    """Return when the clock has something to say about this channel."""
-    due = _judged_at(channel)
+    """Return the channel's next deadline; None when it has none."""
+    due = _incident_deadline(channel)
     if due is not None and channel.not_before is not None:
         due = max(due, channel.not_before)
     return channel.lost_until if due is None else min(due, channel.lost_until or due)
 
 
-def _judged_at(channel: Channel) -> datetime | None:
+def _incident_deadline(channel: Channel) -> datetime | None:
     """Return when an incident is to open, or to end, if the gateway's own trouble doesn't explain it."""
     if channel.flap is not None:
         return channel.flap.at + FLAP_PAUSE
@@ -231,21 +231,21 @@ def may_restart(channel: Channel) -> bool:
 
 
 def _may_recover(channel: Channel) -> bool:
-    """A channel that was never open waits for its first scan: no order brings it nearer."""
+    """A channel that was never open waits for its first scan: no recovery action helps."""
     return channel.rules.recovery and channel.has_been_open and is_probed(channel)
 
 
 def recoverable_condition_of(channel: Channel) -> RecoverableCondition | None:
-    """Return what an order to the gateway may heal; None: nothing, or nothing may be ordered.
+    """Return the condition that a recovery action may end; None: there is none, or none may be ordered.
 
-    An error is the gateway's silence, unpaired and a QR want a person: none of them is an ailment.
+    An error is the gateway's silence, unpaired and a QR need a scan: none of them is recoverable.
     """
     match channel.state:
         case State.DROPPED:
             condition = (
                 RecoverableCondition.DROPPED if channel.lost_until is None else RecoverableCondition.LOST
             )
-        case State.CONNECTING if channel.standing.reason is Reason.INCOMPLETE_SESSION:
+        case State.CONNECTING if channel.status.reason is Reason.INCOMPLETE_SESSION:
             condition = RecoverableCondition.INCOMPLETE
         case State.CONNECTING:
             condition = RecoverableCondition.STUCK
@@ -255,7 +255,7 @@ def recoverable_condition_of(channel: Channel) -> RecoverableCondition | None:
 
 
 def _recovery_due(before: Channel, after: Channel, now: datetime) -> datetime | None:
-    """Return from when on an order may be given: set when an ailment begins, and kept while it lasts."""
+    """Return from when on an action may be ordered: set when the condition begins, kept while it lasts."""
     condition = recoverable_condition_of(after)
     if condition is None:
         return None
@@ -300,8 +300,8 @@ def probe_after_answer(channel: Channel, now: datetime, jitter: float) -> Channe
     return channel._replace(probe_due_at=now + gap * jitter)
 
 
-def scan_needed(channel: Channel, standing: Status) -> Status:
-    """Return the standing with a shown QR read as what it means for a channel that has been open: lost."""
-    if standing.state is State.QR_PENDING and channel.has_been_open:
-        return standing._replace(reason=Reason.SCAN_NEEDED)
-    return standing
+def scan_needed(channel: Channel, status: Status) -> Status:
+    """Return the status, where a QR of a channel that has been open means that it needs a scan."""
+    if status.state is State.QR_PENDING and channel.has_been_open:
+        return status._replace(reason=Reason.SCAN_NEEDED)
+    return status

@@ -23,8 +23,8 @@ class Heard(NamedTuple):
     status: int | None = None
     fresh: bool = True
     """False for a redelivery."""
-    doubtful: bool = False
-    """The gateway is known to send this by mistake: a probe should confirm it at once."""
+    needs_probe: bool = False
+    """The gateway is known to send this by mistake: a probe has to confirm it at once."""
     epoch: int = 0
 
 
@@ -49,18 +49,18 @@ class Answered:
     reason: Reason | None = None
     status: int | None = None
     certain: bool = False
-    """True when this answer needs no second one like it; an opened, when it is proven and not only said."""
+    """True when this answer needs no second one like it; of `opened`, when the session is proven to work."""
     counted_from: datetime | None = None
-    """When the first of several such answers was asked for, if somebody else has counted them."""
+    """When the first of several such probes began, if the caller has counted them."""
     session_lost: bool = False
-    """A drop that does not heal by itself: a restart may bring it back, otherwise a new scan."""
+    """A drop that does not end by itself: it needs a restart, or else a new scan."""
     jitter: float = 1.0
-    """Stretches the gap to the next probe, so that channels do not march in step."""
+    """Factor of the gap to the next probe, so that the probes of channels spread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the answers of probes amount to; dated when counting began."""
+    """The result of a complete probe streak; dated when the streak began."""
 
     received_at: datetime
     dated_at: datetime
@@ -73,13 +73,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The clock's word: what was due by now is due."""
+    """The time of a deadline has come."""
 
     received_at: datetime
     certain: bool = False
     """The evidence was found good enough: a replay of the deadline that opened an incident."""
     queued: bool = False
-    """The channel is being asked, or is due while its gateway has no place for more questions."""
+    """The channel is being probed, or is due while its gateway has no free concurrency slot."""
     suspect: bool = False
     """The gateway may be what is in trouble: others of its channels left open or went unanswered just now."""
     held_until: datetime | None = None
@@ -90,18 +90,18 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryEnded:
-    """Recovery has done what it may for now. That it healed the channel is for a probe to say."""
+    """An episode of recovery ended. Whether the channel has recovered is for a probe to decide."""
 
     received_at: datetime
     again_at: datetime
-    """From when on another order may be given."""
+    """From when on another recovery action may be ordered."""
     failed: bool
-    """Nothing more will be tried soon: a session that is still lost counts as unpaired."""
+    """No further action follows soon: a session that is still lost counts as unpaired."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """An operator's word: these rules hold from now on."""
+    """An operator changed the rules: these hold from now on."""
 
     received_at: datetime
     rules: Rules
@@ -145,7 +145,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Effect: the open incident is of another kind or for another reason now."""
+    """Effect: the kind or the reason of the open incident changed."""
 
     incident: Incident
 
@@ -157,7 +157,8 @@ class Resolve:
     incident: Incident
     resolved_at: datetime
     why: str
-    tell: bool = True
+    alert: bool = True
+    """Whether the end causes an alert."""
 
 
 Effect = Open | Change | Resolve

@@ -1,4 +1,4 @@
-"""One signal into one channel: merge, derive, decide. The only way a channel changes.
+"""Applies one signal to one channel: merge, derive, decide. The only way a channel changes.
 
 `step` is pure: the same channel and signal give the same result, now, in a replay, in a test.
 """
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar, assert_never
 
 from statemachine import policy
-from statemachine.evidence import NAMES, advance, came_out_of_turn, merge, qr_is_old, settle, state_of
+from statemachine.evidence import NAMED_STATE, advance, came_out_of_turn, merge, qr_is_old, settle, state_of
 from statemachine.machine import GATEWAY_TROUBLE
 from statemachine.model import Channel, Evidence, Incident, ProbeStreak, Reason, State, Status, Trigger
 from statemachine.signals import (
@@ -27,21 +27,21 @@ from statemachine.signals import (
 )
 
 NUDGE_GAP: Final = timedelta(seconds=10)
-"""Live traffic on a channel that is not open asks for a probe at most this often."""
+"""Live traffic on a channel that is not open makes a probe due at most this often."""
 
-FAMILY: Final = {
+STREAK_KINDS: Final = {
     Trigger.SESSION_MISSING: ("session_missing", 2),
     Trigger.UNAUTHORIZED: ("unauthorized", 2),
     Trigger.UNREACHABLE: ("unanswered", 3),
     Trigger.NOT_LOADED: ("unanswered", 3),
 }
-"""Answers that need others like them before they count, and how many in a row."""
+"""The probe streak that a trigger counts towards, and how many answers complete it; else one does."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]:
-    """Return the channel after one signal, and what must be done about it, in order."""
+    """Return the channel after one signal, and the effects in order."""
     match signal:
         case Heard():
             after = _heard(channel, signal)
@@ -50,7 +50,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
         case Answered():
             after = _answered(channel, signal)
         case Verdict():
-            after = _judged(channel, signal)
+            after = _settled(channel, signal)
         case Configured():
             after = _configured(channel, signal)
         case IncidentOpened():
@@ -61,7 +61,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
             after = _recovery_ended(channel, signal)
         case Deadline():
             is_over = channel.lost_until is not None and signal.received_at >= channel.lost_until
-            after = _given_up(channel, signal.received_at) if is_over else channel
+            after = _without_lost_session(channel, signal.received_at) if is_over else channel
             due, opened = policy.fall_due(after, signal)
             after, effects = policy.decide(channel, due, signal.received_at)
             return after, opened + effects
@@ -73,7 +73,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
 def fold(
     channels: Mapping[Key, Channel], signals: Iterable[tuple[Key, Signal]]
 ) -> tuple[dict[Key, Channel], list[tuple[Key, Effect]]]:
-    """Return the channels after the signals, and all effects in order; splitting has no meaning."""
+    """Return the channels after the signals, and all effects in order, however the signals are batched."""
     folded = dict(channels)
     effects: list[tuple[Key, Effect]] = []
     for key, signal in signals:
@@ -90,7 +90,7 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     late = came_out_of_turn(channel.evidence, heard)
     if heard.trigger is Trigger.OPENED and heard.fresh and not after.has_been_open:
         after = after._replace(has_been_open=True)
-    after = _restand(after, merge(after.evidence, heard), now)
+    after = _with_evidence(after, merge(after.evidence, heard), now)
     changed = after.version != channel.version
     if after.probe_streak is not None and (
         changed or (heard.trigger is Trigger.CONNECTING and after.probe_streak.kind == "closed")
@@ -99,7 +99,7 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     if heard.fresh and (changed or not (late or heard.trigger is Trigger.CONNECTING)):
         after = _refreshed(after, now, moved=changed)
     clock_changed = heard.epoch > channel.evidence.epoch > 0
-    if heard.doubtful or clock_changed or (late and NAMES[heard.trigger] is not after.state):
+    if heard.needs_probe or clock_changed or (late and NAMED_STATE[heard.trigger] is not after.state):
         after = policy.probe_at(after, now)
     return after
 
@@ -109,13 +109,13 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
     after = channel._replace(last_event_at=_later(channel.last_event_at, now))
     if channel.state is State.OPEN:
         if channel.last_event_at is not None and now < channel.last_event_at:
-            # Noted before an event that may have made a probe due: that stays due.
+            # An event after this traffic may have made a probe due: it stays due.
             return after._replace(fresh_at=_later(after.fresh_at, now))
         return _refreshed(after, now)
     emitted_at = min(alive.emitted_at or now, now)
     if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
         evidence = Evidence(Status(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
-        return _refreshed(_restand(after._replace(has_been_open=True), evidence, now), now)
+        return _refreshed(_with_evidence(after._replace(has_been_open=True), evidence, now), now)
     return policy.probe_at(
         after, _later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now)
     )
@@ -127,12 +127,12 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
     if answer.version != channel.version:
         return policy.probe_at(after._replace(probe_due_at=None), now)
     verdict = verdict_of(channel, answer)
-    probe_streak = None if verdict or _may_lie_open(channel, answer) else _count(channel, answer)[0]
+    probe_streak = None if verdict or _may_be_falsely_open(channel, answer) else _count(channel, answer)[0]
     # The answer that begins a stretch is the first; the gaps grow with those that follow.
     probes = channel.probes + 1 if channel.first_unhealthy_at is not None else 0
     after = after._replace(probe_streak=probe_streak, probes=probes)
     if verdict is not None:
-        after = _judged(after, verdict)
+        after = _settled(after, verdict)
     elif channel.awaiting_probe is not None:
         after = _refreshed(after, now)
     return policy.probe_after_answer(after, now, answer.jitter)
@@ -141,7 +141,7 @@ def _answered(channel: Channel, answer: Answered) -> Channel:
 def verdict_of(channel: Channel, answer: Answered) -> Verdict | None:
     """Return the verdict that an answer completes, or None while it needs more like it or came too late."""
     probe_streak, counts = _count(channel, answer)
-    if not counts or answer.version != channel.version or _may_lie_open(channel, answer):
+    if not counts or answer.version != channel.version or _may_be_falsely_open(channel, answer):
         return None
     return Verdict(
         received_at=answer.received_at,
@@ -156,10 +156,10 @@ def verdict_of(channel: Channel, answer: Answered) -> Verdict | None:
 
 def _count(channel: Channel, answer: Answered) -> tuple[ProbeStreak, bool]:
     """Return the answers of this kind in a row with this one, and whether they are enough."""
-    kind, needed = FAMILY.get(answer.trigger, (answer.trigger.value, 1))
-    if answer.trigger is Trigger.DROPPED and _may_lie_closed(channel, answer.began_at):
+    kind, needed = STREAK_KINDS.get(answer.trigger, (answer.trigger.value, 1))
+    if answer.trigger is Trigger.DROPPED and _may_be_falsely_closed(channel, answer.began_at):
         kind, needed = "closed", 2
-    if answer.certain or _says_nothing_new(channel, answer):
+    if answer.certain or _confirms_status(channel, answer):
         needed = 1
     old = channel.probe_streak
     if old is None or old.kind != kind:
@@ -171,13 +171,13 @@ def _count(channel: Channel, answer: Answered) -> tuple[ProbeStreak, bool]:
     return new, new.count >= needed
 
 
-def _says_nothing_new(channel: Channel, answer: Answered) -> bool:
-    """True when the answer's verdict would leave the channel standing where it does."""
-    standing = advance(channel.standing, answer.trigger, answer.reason, answer.status)
-    return standing[:2] == channel.standing[:2]
+def _confirms_status(channel: Channel, answer: Answered) -> bool:
+    """True when the answer's verdict would change neither state nor reason."""
+    status = advance(channel.status, answer.trigger, answer.reason, answer.status)
+    return status[:2] == channel.status[:2]
 
 
-def _may_lie_closed(channel: Channel, now: datetime) -> bool:
+def _may_be_falsely_closed(channel: Channel, now: datetime) -> bool:
     """Evolution's memory flips between close and connecting while it retries.
 
     docs/provider-facts.md#evolution-flips
@@ -187,13 +187,13 @@ def _may_lie_closed(channel: Channel, now: datetime) -> bool:
     return channel.state is State.CONNECTING
 
 
-def _may_lie_open(channel: Channel, answer: Answered) -> bool:
-    """A channel found dead while its gateway said open is said to be open as before: that proves nothing."""
-    is_dead = channel.standing.reason is Reason.OPEN_BUT_DEAD
+def _may_be_falsely_open(channel: Channel, answer: Answered) -> bool:
+    """The gateway of a channel that is open but dead goes on reporting open: that proves nothing."""
+    is_dead = channel.status.reason is Reason.OPEN_BUT_DEAD
     return is_dead and answer.trigger is Trigger.OPENED and not answer.certain
 
 
-def _judged(channel: Channel, verdict: Verdict) -> Channel:
+def _settled(channel: Channel, verdict: Verdict) -> Channel:
     settled_at = channel.evidence.settled_at
     if settled_at is not None and verdict.began_at <= settled_at:
         return channel
@@ -204,7 +204,7 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
         has_been_open=channel.has_been_open or opened,
         probed_at=_later(channel.probed_at, verdict.began_at),
     )
-    after = _restand(after, settle(channel.evidence, verdict), verdict.dated_at)
+    after = _with_evidence(after, settle(channel.evidence, verdict), verdict.dated_at)
     if verdict.session_lost and after.state is State.DROPPED and after.lost_until is None:
         after = after._replace(lost_until=verdict.received_at + channel.rules.recovery_wait)
     is_about_session = verdict.trigger not in GATEWAY_TROUBLE or after.state is State.ERROR
@@ -216,25 +216,25 @@ def _judged(channel: Channel, verdict: Verdict) -> Channel:
 def _recovery_ended(channel: Channel, ended: RecoveryEnded) -> Channel:
     if channel.recovery_due_at is not None:
         channel = channel._replace(recovery_due_at=ended.again_at)
-    return _given_up(channel, ended.received_at) if ended.failed else channel
+    return _without_lost_session(channel, ended.received_at) if ended.failed else channel
 
 
-def _given_up(channel: Channel, now: datetime) -> Channel:
-    """Return the channel with its lost session, if it is still lost, counted as unpaired.
+def _without_lost_session(channel: Channel, now: datetime) -> Channel:
+    """Return the channel with a session that is still lost counted as unpaired.
 
-    The probe that found it lost says so now, after all: webhooks that are younger than that still count.
+    The base of the evidence changes, as if the probe had found that: later webhooks still count.
     """
     if channel.lost_until is None:
         return channel
-    _, reason, status = channel.standing
-    base = advance(channel.evidence.base, Trigger.UNPAIRED, reason, status)
-    return _restand(channel._replace(lost_until=None), channel.evidence._replace(base=base), now)
+    _, reason, code = channel.status
+    base = advance(channel.evidence.base, Trigger.UNPAIRED, reason, code)
+    return _with_evidence(channel._replace(lost_until=None), channel.evidence._replace(base=base), now)
 
 
 def _configured(channel: Channel, configured: Configured) -> Channel:
     after = channel._replace(rules=configured.rules)
     if not policy.may_restart(after):
-        after = _given_up(after, configured.received_at)
+        after = _without_lost_session(after, configured.received_at)
     if not policy.is_probed(after):
         return after._replace(probe_due_at=None)
     if not policy.is_probed(channel) or channel.probe_due_at is None:
@@ -249,21 +249,21 @@ def _opened_outside(channel: Channel, signal: IncidentOpened) -> Channel:
     return channel._replace(incident=incident, has_been_open=True)
 
 
-def _restand(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:
-    """Return the channel standing where its evidence says, the stretch's clocks kept; dated by our clock."""
-    before = channel.standing
-    standing = policy.scan_needed(channel, state_of(evidence))
-    if standing == before:
+def _with_evidence(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:
+    """Return the channel with this evidence and its status, the stretch's times kept; dated by our clock."""
+    before = channel.status
+    status = policy.scan_needed(channel, state_of(evidence))
+    if status == before:
         return channel._replace(evidence=evidence)
-    state = standing.state
+    state = status.state
     healthy = state in (State.OPEN, State.UNKNOWN)
     return channel._replace(
         evidence=evidence,
-        standing=standing,
-        version=channel.version + (standing[:2] != before[:2]),
+        status=status,
+        version=channel.version + (status[:2] != before[:2]),
         since=channel.since if state.shown == before.state.shown else dated_at,
         first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
-        terminal_at=(channel.terminal_at or dated_at) if standing.terminal else None,
+        terminal_at=(channel.terminal_at or dated_at) if status.terminal else None,
         lost_until=channel.lost_until if state is State.DROPPED else None,
         departures=_departures(channel, dated_at) if before.state is State.OPEN else channel.departures,
         probes=0 if healthy else channel.probes,
@@ -279,11 +279,11 @@ def _departures(channel: Channel, now: datetime) -> tuple[datetime, ...]:
 def _refreshed(channel: Channel, now: datetime, moved: bool = True) -> Channel:
     """Return the channel with fresh evidence: a due incident need not wait for a probe any longer.
 
-    In an unhealthy stretch only evidence that moved something brings the next probe nearer.
+    In an unhealthy stretch only evidence that changed the status brings the next probe nearer.
     """
     fresh_at = _later(channel.fresh_at, now)
     if channel.state is State.OPEN:
-        # Life between two odd answers: they are not in a row.
+        # Live traffic between two failed probes: they are no streak.
         probe_streak = (
             channel.probe_streak if channel.probe_streak and now <= channel.probe_streak.last_at else None
         )

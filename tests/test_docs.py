@@ -44,3 +44,16 @@ def test_links_of_documents_lead_somewhere() -> None:
     }
 
     assert missing == set()
+
+
+def test_modules_that_documents_name_are_there() -> None:
+    # Capitals stand for a name to be chosen; 0008 names what it decided against.
+    named = re.compile(r"`((?:statemachine|db|receiver|tests|bench|faults)/[a-z0-9_/.-]+\.(?:py|sql))`")
+    missing = {
+        f"{path.relative_to(ROOT)}: {found[1]}"
+        for path in DOCUMENTS
+        for found in named.finditer(path.read_text())
+        if not (ROOT / found[1]).exists() and found[1] != "db/queries.sql"
+    }
+
+    assert missing == set()

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from db.alerts.state_changes import drop_superseded
 from db.connection.types import Connection, Record
-from db.ingest.apply import note_told
+from db.ingest.apply import note_notified
 from db.queries import sql
 
 PER_DESTINATION: Final = 5
@@ -117,8 +117,8 @@ async def settle(
         else:
             ended = await connection.fetchval(sql.settle_message, claim.id, now, ending.outcome, claim.until)
             if ended is not None and attempt.is_ok:
-                told = await connection.fetch(sql.told_incidents, claim.id)
-                await note_told(connection, [row["incident_id"] for row in told], now)
+                opened = await connection.fetch(sql.message_openings, claim.id)
+                await note_notified(connection, [row["incident_id"] for row in opened], now)
         why = _why_disabled(ending, failing_since, now)
         return why if why is not None and await _disable(connection, claim, why, now) else None
 
@@ -163,6 +163,6 @@ async def notify_members(
 
 
 async def find_recipients(connection: Connection, tenant_id: UUID, everybody: bool) -> list[UUID]:
-    """Return the active members of a tenant who are told: its administrators, or all."""
+    """Return the active members of a tenant who are opened: its administrators, or all."""
     rows = await connection.fetch(sql.find_recipients, tenant_id, everybody)
     return [row["user_id"] for row in rows]

@@ -1,7 +1,7 @@
 """Channels, rules and clocks to and from their rows; knows columns, no SQL and no connection.
 
-The hot row keeps what is queried in columns and the rest in `memory`, one JSON document that is
-readable at three in the morning: evidence, departures and suspicion. The rules last told are apart.
+The row keeps what is queried in columns and the rest in `memory`, one JSON document for operators to read:
+evidence, departures and probe streak. The rules last recorded have a column of their own.
 """
 
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ REASONS: Final[Mapping[str | None, Reason]] = {reason.value: reason for reason i
 RECOVERABLE_CONDITIONS: Final = {condition.value: condition for condition in RecoverableCondition}
 
 
-def state_of(word: str) -> State:
+def state_of(name: str) -> State:
     """Return the state of this name; one that only a later version knows is unknown."""
-    return STATES.get(word, State.UNKNOWN)
+    return STATES.get(name, State.UNKNOWN)
 
 
-def reason_of(word: str | None) -> Reason | None:
+def reason_of(name: str | None) -> Reason | None:
     """Return the reason of this name, None without one; one that only a later version knows is unknown."""
-    return None if word is None else REASONS.get(word, Reason.UNKNOWN)
+    return None if name is None else REASONS.get(name, Reason.UNKNOWN)
 
 
 def when(text: str | None) -> datetime | None:
@@ -53,16 +53,16 @@ def when(text: str | None) -> datetime | None:
 
 
 def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
-    """Return the channel that a row of `read_channels` holds, under the rules that its events have told.
+    """Return the channel of a row of `read_channels`, with the rules recorded in its events.
 
     `memory` is the row's column of that name, read.
     """
     probe_streak, since = memory.get("suspicion"), when(memory.get("awaiting_probe_since"))
-    standing = Status(state_of(row["state"]), reason_of(row["reason"]), row["status"])
+    status = Status(state_of(row["state"]), reason_of(row["reason"]), row["status"])
     return Channel(
         rules=Rules() if row["told_rules"] is None else rules_of_text(row["told_rules"]),
-        evidence=evidence_of(memory.get("evidence"), standing),
-        standing=standing,
+        evidence=evidence_of(memory.get("evidence"), status),
+        status=status,
         version=row["version"],
         since=row["since"],
         first_unhealthy_at=row["first_unhealthy_at"],
@@ -86,7 +86,7 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
 
 
 def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
-    """Return as JSON what a channel has no column for, empty fields left out."""
+    """Return as JSON the fields that have no column, empty ones left out."""
     wait = channel.awaiting_probe
     memory = {
         "evidence": json_of_evidence(channel.evidence),
@@ -109,17 +109,17 @@ def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | 
     """Return the departure that was one too many, if there is one."""
     if document is None:
         return None
-    at, state, reason, status = document
-    return Flap(datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), status))
+    at, state, reason, code = document
+    return Flap(datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), code))
 
 
-def evidence_of(document: WrittenEvidence | None, standing: Status) -> Evidence:
-    """Return the evidence written by `json_of_evidence`; without one, the standing is all that is known."""
+def evidence_of(document: WrittenEvidence | None, status: Status) -> Evidence:
+    """Return the evidence written by `json_of_evidence`; without one, the status is its base."""
     if document is None:
-        return Evidence(standing)
-    state, reason, status = document["base"]
+        return Evidence(status)
+    state, reason, code = document["base"]
     return Evidence(
-        base=Status(state_of(state), reason_of(reason), status),
+        base=Status(state_of(state), reason_of(reason), code),
         witnesses=tuple(
             Witness(
                 datetime.fromisoformat(at),
@@ -127,10 +127,10 @@ def evidence_of(document: WrittenEvidence | None, standing: Status) -> Evidence:
                 datetime.fromisoformat(emitted_at),
                 TRIGGERS[trigger],
                 reason_of(reason),
-                status,
+                code,
             )
-            for at, received_at, emitted_at, trigger, reason, status in document.get("witnesses", ())
-            # A later version's trigger says nothing that this one could fold.
+            for at, received_at, emitted_at, trigger, reason, code in document.get("witnesses", ())
+            # Triggers of a later version are unknown here.
             if trigger in TRIGGERS
         ),
         settled_at=when(document.get("settled_at")),
@@ -162,7 +162,7 @@ def probe_streak_of(document: WrittenProbeStreak) -> ProbeStreak:
 
 
 def incident_of(row: ChannelRecord) -> Incident | None:
-    """Return the open incident joined to a channel's row, whoever opened it."""
+    """Return the open incident joined to a channel's row, this service's or another application's."""
     if row["incident_kind"] is None:
         return None
     details = json_columns.load(row["incident_details"])  # other applications write it too
@@ -179,10 +179,10 @@ def incident_of(row: ChannelRecord) -> Incident | None:
     )
 
 
-def details_of(incident: Incident, told: Mapping[str, object], resolved: str | None = None) -> str:
-    """Return the details as JSON: what the gateway told besides, and why the incident was resolved."""
+def details_of(incident: Incident, facts: Mapping[str, object], resolved: str | None = None) -> str:
+    """Return the details as JSON: the probe's further facts, and why the incident was resolved."""
     details = {
-        **told,
+        **facts,
         "reason": incident.reason,
         "status": incident.status,
         "flapping": incident.flapping or None,
@@ -222,7 +222,7 @@ def text_of(document: Mapping[str, object]) -> str:
 
 @lru_cache(maxsize=1024)
 def rules_of_text(text: str) -> Rules:
-    """Return the rules written as JSON; those written before there was recovery know nothing of it."""
+    """Return the rules written as JSON; those of earlier versions lack the fields of recovery."""
     document = orjson.loads(text)
     wait = document["probe_wait"]
     recovery = {
@@ -240,9 +240,9 @@ def rules_of_text(text: str) -> Rules:
         verdict_wait=timedelta(seconds=document.get("verdict_wait", 60)),
         recovery=document["recovery"],
         recoverable=tuple(
-            RECOVERABLE_CONDITIONS[word]
-            for word in document.get("curable", ())
-            if word in RECOVERABLE_CONDITIONS
+            RECOVERABLE_CONDITIONS[name]
+            for name in document.get("curable", ())
+            if name in RECOVERABLE_CONDITIONS
         ),
         **recovery,
         monitoring=Monitoring(document["monitoring"]),
@@ -251,7 +251,7 @@ def rules_of_text(text: str) -> Rules:
 
 
 def clock_of(text: str) -> Clock:
-    """Return what `json_of_clock` wrote."""
+    """Return the clock written by `json_of_clock`."""
     document = orjson.loads(text)
     return Clock(
         offset=_seconds(document.get("offset")),

@@ -1,4 +1,4 @@
-"""What `read_channels` returns of a channel: its columns by their types, and the document in `memory`.
+"""Types of the rows of `read_channels`: the columns, and the document in `memory`.
 
 Types only: rows are records of the driver's, read where they are, neither copied nor checked.
 """
@@ -34,7 +34,7 @@ class ChannelRecord(Protocol):
     ) -> str | None: ...  # fmt: skip
     @overload
     def __getitem__(self, name: Literal["event_source", "event_name"], /) -> str:
-        """Null without a newest event, which `event_id` tells."""
+        """Null without a newest event, as is `event_id`."""
 
     @overload
     def __getitem__(
@@ -47,19 +47,19 @@ class ChannelRecord(Protocol):
     ) -> datetime | None: ...  # fmt: skip
     @overload
     def __getitem__(self, name: Literal["incident_started_at"], /) -> datetime:
-        """Null without an open incident, which `incident_kind` tells."""
+        """Null without an open incident, as is `incident_kind`."""
 
 
-WrittenStanding = tuple[str, str | None, int | None]
-"""State, reason and the gateway's number. In JSON it is an array, as are the tuples below."""
+WrittenStatus = tuple[str, str | None, int | None]
+"""State, reason and the gateway's status code. In JSON it is an array, as are the tuples below."""
 WrittenWitness = tuple[str, str, str, str, str | None, int | None]
-"""Times of the gateway, of arrival and of emission; trigger, reason and the gateway's number."""
+"""Times of the gateway, of arrival and of emission; trigger, reason and the gateway's status code."""
 
 
 class WrittenEvidence(TypedDict, total=False):
     """Evidence as `json_of_evidence` writes it."""
 
-    base: WrittenStanding
+    base: WrittenStatus
     witnesses: list[WrittenWitness]
     settled_at: str
     qr_at: str

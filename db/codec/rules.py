@@ -1,4 +1,4 @@
-"""Reads a channel's rules from what its tenant, or an application beside us, wrote; so nothing raises."""
+"""Reads a channel's rules from JSON of its tenant or another application; raises nothing on odd values."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,7 +15,7 @@ UNPROBED_WAIT: Final = timedelta(seconds=30)
 
 
 IsRecoverable = Mapping[str, tuple[RecoverableCondition, ...]]
-"""What the gateways of each provider have orders for."""
+"""The conditions that the gateways of each provider have recovery actions for."""
 
 
 @lru_cache(maxsize=8192)
@@ -27,17 +27,17 @@ def rules_of(
     configured: bool,
     recoverable: tuple[RecoverableCondition, ...] | None = None,
 ) -> Rules:
-    """Return the rules for one channel: the installation's, the tenant's defaults, the channel's own wishes.
+    """Return the rules for one channel: the installation's, the tenant's defaults, the channel's settings.
 
-    `curable`: what its gateway has orders for; None: what the installation says.
+    `recoverable`: the conditions that its gateway has recovery actions for; None: the installation's.
     Odd values (strings, null, negative, too large) read as if they were not there.
     """
-    wishes = {**_wishes(defaults), **_wishes(metadata)}
-    threshold = wishes.get("heartbeat_threshold_minutes")
+    settings = {**_settings(defaults), **_settings(metadata)}
+    threshold = settings.get("heartbeat_threshold_minutes")
     return installation._replace(
         threshold=installation.threshold if threshold is None else timedelta(minutes=threshold),
-        terminal_waits=wishes.get("terminal_waits", installation.terminal_waits) is True,
-        recovery=installation.recovery and wishes.get("auto_recovery", True) is True,
+        terminal_waits=settings.get("terminal_waits", installation.terminal_waits) is True,
+        recovery=installation.recovery and settings.get("auto_recovery", True) is True,
         recoverable=installation.recoverable if recoverable is None else recoverable,
         probe_wait=installation.probe_wait if configured else UNPROBED_WAIT,
         monitoring=monitoring,
@@ -46,21 +46,21 @@ def rules_of(
 
 
 def alerts_enabled(metadata: str | None, defaults: str | None) -> bool:
-    """Return whether anybody is to be told of a channel: its own wish, else its tenant's, else yes."""
+    """Return whether a channel's alerts are sent: its own setting, else its tenant's, else True."""
     for text in (metadata, defaults):
         document = json_columns.load(text)
-        wish = document.get("alerts_enabled") if isinstance(document, dict) else None
-        if isinstance(wish, bool):
-            return wish
+        enabled = document.get("alerts_enabled") if isinstance(document, dict) else None
+        if isinstance(enabled, bool):
+            return enabled
     return True
 
 
-def _wishes(text: str | None) -> dict[str, float]:
+def _settings(text: str | None) -> dict[str, float]:
     """Return the settings of a JSON object that have a sensible value."""
     document = json_columns.load(text)
     if not isinstance(document, dict):
         return {}
-    wishes = {
+    settings = {
         name: document[name]
         for name in ("terminal_waits", "auto_recovery")
         if isinstance(document.get(name), bool)
@@ -71,5 +71,5 @@ def _wishes(text: str | None) -> dict[str, float]:
         and not isinstance(threshold, bool)
         and 0 <= threshold <= LONGEST_THRESHOLD
     ):
-        wishes["heartbeat_threshold_minutes"] = threshold
-    return wishes
+        settings["heartbeat_threshold_minutes"] = threshold
+    return settings

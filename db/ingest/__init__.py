@@ -1,1 +1,1 @@
-"""The way of a signal into the database: queued, applied in batches, committed."""
+"""Writes signals to the database: queued, applied in batches, committed."""

@@ -16,33 +16,32 @@ from db.connection.types import Connection
 from db.ingest.batch import Batch, ChannelFold
 from db.ingest.entry import Entry
 from db.ingest.event_rows import EventRow, json_of
-from db.ingest.owner_profile import OwnerUpdate, news_of, show_owners
+from db.ingest.owner_profile import OwnerUpdate, owner_update_of, show_owners
 from db.queries import sql
 from statemachine.model import Incident, Reason, Rules, State
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
-"""How often the applications beside us are shown that a channel was probed: the table is theirs, too."""
-
+"""How often `last_health_check` of a channel is written: other applications use its table, too."""
 
 Values = tuple[object, ...]
-"""What a statement takes for one row, in the order of its parameters."""
+"""A statement's parameters for one row, in their order."""
 Words = Callable[[Reason, str | None], str]
-"""What a reason is called in a locale (None: whatever is usual), for people."""
+"""Returns the text of a reason in a locale (None: the usual one)."""
 
 log = logging.getLogger(__name__)
 
 
 class Locked(Exception):
-    """Somebody else has rows of these channels; nothing was applied, and nothing was waited for."""
+    """Another session has locked rows of these channels; nothing was applied, and nothing was waited for."""
 
     def __init__(self, channel_ids: Collection[UUID]) -> None:
-        super().__init__(f"{len(channel_ids)} channels are locked by somebody else")
+        super().__init__(f"{len(channel_ids)} channels are locked by another session")
         self.channel_ids: Final = frozenset(channel_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a committed batch amounted to."""
+    """The results of a committed batch."""
 
     states: dict[UUID, State]
     """The states of its channels."""
@@ -53,16 +52,16 @@ class Applied:
 
 
 class BulkProbeAnswer(NamedTuple):
-    """One question about many channels: when it began and was answered, and whom its answer may concern."""
+    """A bulk probe: when it began and was answered, and which channels its answer may concern."""
 
     began_at: datetime
     ended_at: datetime
     reach: datetime
-    """Channels whose own probe is due later than this need no word yet."""
+    """Channels whose own probe is due later than this are left alone."""
     stretch: float = 0.0
     """The largest share by which the gap to their next probe is stretched."""
     held_until: datetime | None = None
-    """When the claims of the one who asked end, by which they are known."""
+    """When the claims of the bulk probe end, which identifies them."""
 
 
 def code_of(reason: Reason, locale: str | None) -> str:
@@ -77,37 +76,37 @@ async def apply(
     words: Words = code_of,
     recoverable: IsRecoverable | None = None,
 ) -> Applied:
-    """Apply entries in their order, commit, and return what came of it.
+    """Apply entries in their order, commit, and return the results.
 
-    `words` are those that applications beside us are shown as the reason of a channel's trouble; `curable` is
-    what each provider's gateways have orders for, None: what the installation's rules say.
+    `words` gives the text of a reason that other applications show; `recoverable` the conditions that each
+    provider's gateways have recovery actions for, None: those of the installation's rules.
 
-    Entries for channels that are gone are passed over. Applying the same entries again is harmless:
-    webhooks are recognised by key, everything else looks at what is there. Locks channels without
-    waiting, and raises `Locked` naming those that somebody else has. Raises what asyncpg raises;
+    Entries for channels that are gone are skipped. Applying the same entries again is harmless:
+    webhooks are recognised by key, everything else depends on the stored state. Locks channels without
+    waiting, and raises `Locked` naming those that another session has locked. Raises what asyncpg raises;
     then nothing was written, or, when the connection was lost during COMMIT, everything may have been.
     """
     async with connection.transaction():
         ids = sorted({entry.channel_id for entry in entries})
         locked = {row["channel_id"] for row in await connection.fetch(sql.lock_states, ids)}
         batch = Batch(await connection.fetch(sql.read_channels, ids), installation, recoverable)
-        _expect_all(batch.tracks.keys(), locked)
+        _expect_all(batch.folds.keys(), locked)
         known = await _redelivered(connection, entries)
         for entry in entries:
             batch.take(entry, (entry.channel_id, entry.key) in known)
         await _save(connection, batch, words)
-    tracks = batch.tracks.values()
+    folds = batch.folds.values()
     return Applied(
-        states={channel_id: track.channel.state for channel_id, track in batch.tracks.items()},
-        opened=[kind for track in tracks for kind in track.opened],
-        resolved=sum(len(track.past) for track in tracks),
+        states={channel_id: fold.channel.state for channel_id, fold in batch.folds.items()},
+        opened=[kind for fold in folds for kind in fold.opened],
+        resolved=sum(len(fold.past) for fold in folds),
     )
 
 
 async def freshen(connection: Connection, noted: Mapping[UUID, datetime], installation: Rules) -> set[UUID]:
-    """Write when live traffic of open channels came, and return those for which that was all there was to do.
+    """Write when live traffic of open channels came, and return the channels for which that was enough.
 
-    The others (not open, in doubt, locked, ...) are left for `apply`, which knows what `Alive` means to them.
+    The others (not open, with a probe streak, locked, ...) are left for `apply` with an `Alive`.
     """
     rows = await connection.fetch(sql.freshen, list(noted), list(noted.values()), installation.stale_after)
     return {row["channel_id"] for row in rows}
@@ -120,10 +119,10 @@ async def confirm(
     asked: BulkProbeAnswer,
     installation: Rules,
 ) -> set[UUID]:
-    """Write that a gateway said of these channels that they are open, and return those it was written of.
+    """Confirm channels that a bulk probe found open, and return those that were confirmed.
 
-    `versions` are theirs from before the question. The others (in doubt, changed meanwhile, locked, ...) are
-    left to a probe of their own.
+    `versions` are theirs from before the probe. The others (with a probe streak, changed meanwhile, locked,
+    ...) are left to a probe of their own.
     """
     rows = await connection.fetch(
         sql.confirm_open, list(versions), list(versions.values()), gateway_id,
@@ -138,17 +137,17 @@ async def acknowledge(connection: Connection, incident_id: UUID) -> None:
     await connection.execute(sql.acknowledge_incident, incident_id)
 
 
-async def note_told(connection: Connection, incident_ids: Sequence[UUID], now: datetime) -> None:
-    """Note that somebody was told of incidents; another application's table may refuse it."""
+async def note_notified(connection: Connection, incident_ids: Sequence[UUID], now: datetime) -> None:
+    """Note that messages about incidents were delivered; another application's table may refuse it."""
     if not incident_ids:
         return
     try:
         async with connection.transaction():
-            await connection.execute(sql.note_told, incident_ids, now)
+            await connection.execute(sql.note_notified, incident_ids, now)
     except TRANSIENT:
         raise
     except asyncpg.PostgresError as error:
-        # Its own words may hold what is in a row.
+        # The error's message may contain a row's values.
         log.warning("whatsapp_connection_incidents takes no notified_at: %s", type(error).__name__)
 
 
@@ -161,53 +160,53 @@ async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[
 
 
 async def _save(connection: Connection, batch: Batch, words: Words) -> None:
-    tracks = list(batch.tracks.values())
-    await _save_events(connection, tracks)
-    await _save_states(connection, tracks, words)
-    await _save_qrs(connection, tracks)
-    await _save_incidents(connection, tracks)
+    folds = list(batch.folds.values())
+    await _save_events(connection, folds)
+    await _save_states(connection, folds, words)
+    await _save_qrs(connection, folds)
+    await _save_incidents(connection, folds)
     await _run(connection, sql.save_clocks, 3, batch.learnt_clocks())
 
 
-async def _save_events(connection: Connection, tracks: Iterable[ChannelFold]) -> None:
+async def _save_events(connection: Connection, folds: Iterable[ChannelFold]) -> None:
     new: list[tuple[object, ...]] = []
     longer: list[tuple[object, ...]] = []
-    for track in tracks:
-        stored = track.stored_event
+    for fold in folds:
+        stored = fold.stored_event
         if stored is not None and stored.count:
             longer.append((stored.id, stored.count, stored.last_at, stored.last_received_at))
-        new.extend(_event(track, event) for event in track.events)
+        new.extend(_event(fold, event) for event in fold.events)
     await _run_rows(connection, sql.insert_events, new)
     await _run(connection, sql.extend_events, 4, longer)
 
 
-async def _save_states(connection: Connection, tracks: Iterable[ChannelFold], words: Words) -> None:
+async def _save_states(connection: Connection, folds: Iterable[ChannelFold], words: Words) -> None:
     saved: list[tuple[object, ...]] = []
     shown: list[tuple[UUID, *tuple[object, ...]]] = []
     probed: list[tuple[object, ...]] = []
     owners: list[OwnerUpdate] = []
     recovering: list[tuple[object, ...]] = []
     changed: list[tuple[object, ...]] = []
-    for track in tracks:
-        c = track.channel
-        if track.owner is not None and (news := news_of(track.owner, track.row)) is not None:
-            owners.append(news)
-        if c == track.before and not track.must_save:
+    for fold in folds:
+        c = fold.channel
+        if fold.owner is not None and (update := owner_update_of(fold.owner, fold.row)) is not None:
+            owners.append(update)
+        if c == fold.before and not fold.must_save:
             continue
-        saved.append(_state(track))
-        if c.recovery_due_at != track.before.recovery_due_at:
-            recovering.append((track.row["channel_id"], c.recovery_due_at))
-        if c.version != track.before.version:
+        saved.append(_state(fold))
+        if c.recovery_due_at != fold.before.recovery_due_at:
+            recovering.append((fold.row["channel_id"], c.recovery_due_at))
+        if c.version != fold.before.version:
             seen_at = c.fresh_at or c.last_event_at
-            shown.append((track.row["channel_id"], c.state.shown, _words(track, words), seen_at))
-            if c.state.shown != track.before.state.shown:
-                changed.append(_change(track))
-        elif track.answered and _is_long_ago(track.row["last_health_check"], c.probed_at):
-            probed.append((track.row["channel_id"], c.probed_at))
+            shown.append((fold.row["channel_id"], c.state.shown, _words(fold, words), seen_at))
+            if c.state.shown != fold.before.state.shown:
+                changed.append(_change(fold))
+        elif fold.answered and _is_long_ago(fold.row["last_health_check"], c.probed_at):
+            probed.append((fold.row["channel_id"], c.probed_at))
     await _run_rows(connection, sql.save_states, saved)
     await _run(connection, sql.save_recovery_due, 2, recovering)
     if shown or owners:
-        ids = list({*(row[0] for row in shown), *(news.channel_id for news in owners)})
+        ids = list({*(row[0] for row in shown), *(update.channel_id for update in owners)})
         _expect_all(ids, {row["id"] for row in await connection.fetch(sql.lock_shown, ids)})
     await _run_rows(connection, sql.show_states, shown)
     await show_owners(connection, owners)
@@ -215,24 +214,24 @@ async def _save_states(connection: Connection, tracks: Iterable[ChannelFold], wo
     await _run(connection, sql.show_probes, 2, probed)
 
 
-async def _save_qrs(connection: Connection, tracks: Iterable[ChannelFold]) -> None:
-    """Keep the QRs of channels that wait for a scan; wipe those of channels that do so no more."""
+async def _save_qrs(connection: Connection, folds: Iterable[ChannelFold]) -> None:
+    """Keep the QRs of channels that wait for a scan; wipe those of channels that no longer do."""
     kept: list[tuple[object, ...]] = []
     wiped: list[UUID] = []
-    for track in tracks:
-        channel_id, tenant_id = track.row["channel_id"], track.row["tenant_id"]
-        if track.channel.state is State.QR_PENDING:
-            kept += [(channel_id, tenant_id, *track.qr)] if track.qr is not None else []
-        elif track.before.state is State.QR_PENDING:
+    for fold in folds:
+        channel_id, tenant_id = fold.row["channel_id"], fold.row["tenant_id"]
+        if fold.channel.state is State.QR_PENDING:
+            kept += [(channel_id, tenant_id, *fold.qr)] if fold.qr is not None else []
+        elif fold.before.state is State.QR_PENDING:
             wiped.append(channel_id)
     await _run_rows(connection, sql.keep_qrs, kept)
     if wiped:
         await connection.execute(sql.wipe_qrs, wiped)
 
 
-def _words(track: ChannelFold, words: Words) -> str | None:
-    reason = track.channel.standing.reason
-    return None if reason is None else words(reason, track.row["locale"])
+def _words(fold: ChannelFold, words: Words) -> str | None:
+    reason = fold.channel.status.reason
+    return None if reason is None else words(reason, fold.row["locale"])
 
 
 def _is_long_ago(shown_at: datetime | None, probed_at: datetime | None) -> bool:
@@ -245,32 +244,32 @@ def _expect_all(wanted: Iterable[UUID], locked: Collection[UUID]) -> None:
         raise Locked(missing)
 
 
-async def _save_incidents(connection: Connection, tracks: Iterable[ChannelFold]) -> None:
+async def _save_incidents(connection: Connection, folds: Iterable[ChannelFold]) -> None:
     changed: list[tuple[object, ...]] = []
     ended: list[tuple[object, ...]] = []
     whole: list[tuple[object, ...]] = []
     opened: list[tuple[object, ...]] = []
-    for track in tracks:
-        channel_id, now = track.row["channel_id"], track.channel.incident
-        if (old := track.old_incident) is not None and old != track.before.incident:
-            changed.append(_incident(track, old)[:4])
-        for past in track.past:
+    for fold in folds:
+        channel_id, now = fold.row["channel_id"], fold.channel.incident
+        if (old := fold.old_incident) is not None and old != fold.before.incident:
+            changed.append(_incident(fold, old)[:4])
+        for past in fold.past:
             if past.stored:
-                ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.tell))
+                ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.alert))
             else:
-                whole.append((*_incident(track, past.incident, past.why), past.resolved_at))
-        if now is not None and not track.incident_stored:
-            opened.append(_incident(track, now))
+                whole.append((*_incident(fold, past.incident, past.why), past.resolved_at))
+        if now is not None and not fold.incident_stored:
+            opened.append(_incident(fold, now))
     await _run(connection, sql.change_incidents, 4, changed)
     await _run(connection, sql.resolve_incidents, 4, ended)
     await _run(connection, sql.record_incidents, 7, whole)
     await _run(connection, sql.open_incidents, 6, opened)
 
 
-def _event(track: ChannelFold, event: EventRow) -> tuple[object, ...]:
+def _event(fold: ChannelFold, event: EventRow) -> tuple[object, ...]:
     return (
-        track.row["channel_id"],
-        track.row["tenant_id"],
+        fold.row["channel_id"],
+        fold.row["tenant_id"],
         event.source,
         event.name,
         event.trigger,
@@ -288,14 +287,14 @@ def _event(track: ChannelFold, event: EventRow) -> tuple[object, ...]:
     )
 
 
-def _state(track: ChannelFold) -> tuple[object, ...]:
-    channel = track.channel
+def _state(fold: ChannelFold) -> tuple[object, ...]:
+    channel = fold.channel
     return (
-        track.row["channel_id"],
+        fold.row["channel_id"],
         channel.version,
         channel.state,
-        channel.standing.reason,
-        channel.standing.status,
+        channel.status.reason,
+        channel.status.code,
         channel.since,
         channel.first_unhealthy_at,
         channel.last_event_at,
@@ -303,38 +302,38 @@ def _state(track: ChannelFold) -> tuple[object, ...]:
         channel.probed_at,
         channel.due_at,
         channel.probe_due_at,
-        track.told,
-        memory_of(channel, track.details),
-        track.answered,
+        fold.recorded_rules_json,
+        memory_of(channel, fold.details),
+        fold.answered,
     )
 
 
-def _change(track: ChannelFold) -> tuple[object, ...]:
-    channel = track.channel
+def _change(fold: ChannelFold) -> tuple[object, ...]:
+    channel = fold.channel
     return (
-        track.row["channel_id"],
-        track.row["tenant_id"],
-        track.before.state.shown,
+        fold.row["channel_id"],
+        fold.row["tenant_id"],
+        fold.before.state.shown,
         channel.state.shown,
-        channel.standing.reason,
+        channel.status.reason,
         channel.since,
         channel.version,
     )
 
 
-def _incident(track: ChannelFold, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
+def _incident(fold: ChannelFold, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
     return (
-        track.row["channel_id"],
+        fold.row["channel_id"],
         incident.kind,
         incident.last_state,
-        details_of(incident, track.details, resolved),
+        details_of(incident, fold.details, resolved),
         incident.started_at,
         incident.opened_at,
     )
 
 
 async def _run_rows(connection: Connection, statement: str, rows: Sequence[Values]) -> None:
-    """Run a statement that takes its rows whole: with very many columns that is half the work."""
+    """Run a statement that takes an array of rows: with very many columns that costs half as much."""
     if rows:
         await connection.execute(statement, rows)
 

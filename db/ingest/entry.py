@@ -1,4 +1,4 @@
-"""What is handed to the writer: one signal on its way into one channel, with what its event row needs."""
+"""Entries for the writer: one signal or note for one channel, with the fields of its event row."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,11 +11,11 @@ from statemachine.model import Reason, Trigger
 from statemachine.signals import Signal
 
 RECOVERY: Final = "recovery"
-"""The name of the event that says what recovery did; whoever asked for it is its source."""
+"""The name of the event that records an episode of recovery; its source is the requester."""
 
 
 class Source(StrEnum):
-    """Which door a signal came through. Kept for people; the machine can't tell."""
+    """The origin of a signal. Stored with its event; the machine doesn't depend on it."""
 
     WEBHOOK = "webhook"
     PROBE = "probe"
@@ -24,31 +24,32 @@ class Source(StrEnum):
 
 
 class ParsedEvent(NamedTuple):
-    """What a webhook said; it becomes a `Heard` once its gateway's clock is known."""
+    """A parsed webhook; it becomes a `Heard` once its gateway's clock is known."""
 
     trigger: Trigger | None
     reason: Reason | None = None
     status: int | None = None
     at: datetime | None = None
     """The gateway's own time; None when it gave none."""
-    doubtful: bool = False
+    needs_probe: bool = False
+    """The gateway is known to send this by mistake: a probe has to confirm it at once."""
 
 
 class OwnerProfile(NamedTuple):
-    """Whose number a session is: its digits, and the name that the owner gave it."""
+    """The owner of a session: the digits of the number, and the profile name."""
 
     phone: str | None
     profile: str | None = None
 
 
 class HistoryNote(NamedTuple):
-    """What somebody did, kept in the channel's history: no signal, so no state and no replay knows it."""
+    """An action recorded in the channel's history: no signal, so it affects neither state nor replay."""
 
     details: Mapping[str, object] = MappingProxyType({})
 
 
 class Entry(NamedTuple):
-    """One signal for one channel. `key` recognises a redelivery; `name` is the gateway's word for it."""
+    """One signal or note for one channel. `key` identifies a redelivery; `name` is the gateway's own."""
 
     channel_id: UUID
     source: Source
@@ -57,9 +58,9 @@ class Entry(NamedTuple):
     said: ParsedEvent | Signal | HistoryNote
     key: bytes | None = None
     gateway_id: UUID | None = None
-    """Which gateway answered a probe: the channel may have been moved to another one meanwhile."""
+    """The gateway that answered a probe: the channel may have been moved to another one meanwhile."""
     details: Mapping[str, object] = MappingProxyType({})
-    """What a probe's answer adds for people; it goes into the details of an incident."""
+    """Further facts of a probe's answer; they go into the details of an incident."""
     qr: bytes | None = None
     """Sealed: the QR that the gateway shows; kept while it can be scanned, and never in an event."""
     owner: OwnerProfile | None = None

@@ -1,4 +1,4 @@
-"""Rows of `zapwatch_events` while a batch is folded: what an entry becomes, and what counts on what."""
+"""Rows of `zapwatch_events` while a batch is folded: the row of an entry, and counting like ones on it."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(slots=True)
 class EventRow:
-    """A row of `zapwatch_events`, still growing."""
+    """A row of `zapwatch_events` before it is written."""
 
     source: str
     name: str
@@ -34,7 +34,7 @@ class EventRow:
     count: int = 1
     deliveries: int = 1
     id: int | None = None
-    """Set when the row is in the table already and only counts on."""
+    """Set when the row is stored already and only its count grows."""
 
     def is_like(self, other: "EventRow") -> bool:
         return (self.source, self.name, self.trigger, self.reason, self.status) == (
@@ -65,13 +65,13 @@ def event_of(
 
 
 def clock_data(clock: Clock) -> dict[str, object]:
-    """Return what a replay must know of the gateway's clock."""
+    """Return what a replay needs of the gateway's clock."""
     offset = (clock.offset or timedelta(0)).total_seconds()
     return {name: value for name, value in (("offset", offset), ("epoch", clock.epoch)) if value}
 
 
 def newest_of(row: ChannelRecord) -> EventRow | None:
-    """Return a channel's newest stored event, to count others like it on."""
+    """Return a channel's newest stored event, on which others like it are counted."""
     if row["event_id"] is None:
         return None
     return EventRow(

@@ -1,6 +1,6 @@
-"""Whose numbers channels are, as `notification_channels` shows it to the applications beside us.
+"""Writes channels' owners to `notification_channels`, which other applications read, too.
 
-What a gateway didn't tell stays as it is, and so does a number that somebody writes otherwise.
+What a gateway didn't report stays as it is, and so does the same number in another notation.
 """
 
 import logging
@@ -21,39 +21,39 @@ log = logging.getLogger(__name__)
 
 
 class OwnerUpdate(NamedTuple):
-    """What is to be written of a channel's owner; None: nothing."""
+    """The fields of a channel's owner to write; None: leave as it is."""
 
     channel_id: UUID
     phone: str | None
     profile: str | None
 
 
-def news_of(owner: OwnerProfile, row: ChannelRecord) -> OwnerUpdate | None:
-    """Return what is new of a channel's owner, given its row of `read_channels`; None: nothing is."""
-    written = re.sub(r"\D", "", row["phone_number"] or "")
-    phone = None if owner.phone == written else owner.phone
+def owner_update_of(owner: OwnerProfile, row: ChannelRecord) -> OwnerUpdate | None:
+    """Return what differs from the channel's row of `read_channels`; None: nothing does."""
+    stored = re.sub(r"\D", "", row["phone_number"] or "")
+    phone = None if owner.phone == stored else owner.phone
     profile = None if owner.profile == row["profile_name"] else owner.profile
     return OwnerUpdate(row["channel_id"], phone, profile) if phone or profile else None
 
 
-async def show_owners(connection: Connection, news: Sequence[OwnerUpdate]) -> None:
-    """Show whose numbers channels are; what another application's table refuses costs nothing else.
+async def show_owners(connection: Connection, updates: Sequence[OwnerUpdate]) -> None:
+    """Write the owners; an update that another application's table refuses is logged and skipped.
 
-    Not the owners of other channels either: a set that is refused is written in halves.
+    A set that is refused is written in halves, so that the other updates are kept.
     """
-    if not news:
+    if not updates:
         return
     try:
         async with connection.transaction():
-            await connection.execute(sql.show_owners, *map(list, zip(*news, strict=True)))
+            await connection.execute(sql.show_owners, *map(list, zip(*updates, strict=True)))
     except TRANSIENT:
         raise
     except asyncpg.PostgresError as error:
-        half = len(news) // 2
+        half = len(updates) // 2
         if half:
-            await show_owners(connection, news[:half])
-            await show_owners(connection, news[half:])
+            await show_owners(connection, updates[:half])
+            await show_owners(connection, updates[half:])
             return
-        # Its own words may hold what is in a row.
-        name, channel_id = type(error).__name__, news[0].channel_id
+        # The error's message may contain a row's values.
+        name, channel_id = type(error).__name__, updates[0].channel_id
         log.warning("notification_channels takes no phone or profile of channel %s: %s", channel_id, name)

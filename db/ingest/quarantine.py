@@ -1,4 +1,4 @@
-"""Keeps what came in but can't be applied: unknown instances are counted, unreadable bodies kept sealed."""
+"""Keeps webhooks that can't be applied: unknown instances are counted, unreadable bodies kept sealed."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,13 +12,13 @@ KEPT_OF_BODY: Final = 16 * 1024
 """Bytes of an unreadable body that are kept."""
 KEPT_FOR: Final = timedelta(days=7)
 UNKNOWN_FOR: Final = timedelta(days=90)
-"""How long an instance that nobody registered is remembered after its last word: names can be made up."""
+"""How long an unregistered instance is remembered after its last event: names can be made up."""
 
 
 async def note_unknown_instance(
     pool: Pool, gateway_id: UUID, instance: str, received_at: datetime, word: str | None
 ) -> None:
-    """Count an event of an instance that nobody registered; `word` is the state it named, if any."""
+    """Count an event of an unregistered instance; `word` is the state in the event, if any."""
     await pool.execute(sql.note_unknown_instance, gateway_id, instance, received_at, word)
 
 
@@ -33,7 +33,7 @@ async def quarantine(
     problem: str,
     received_at: datetime,
 ) -> None:
-    """Keep the beginning of an unreadable body, sealed; a token's thousandth is its last."""
+    """Keep the beginning of an unreadable body, sealed; at most a thousand for each token."""
     sealed = vault.seal(body[:KEPT_OF_BODY], f"quarantine:{token_hash.hex()}")
     async with connection.transaction():
         await connection.execute(sql.lock_quarantine, token_hash)
@@ -51,6 +51,6 @@ async def quarantine(
 
 
 async def prune(connection: Connection, now: datetime) -> None:
-    """Forget unreadable bodies after a week, and unknown instances that fell silent; a thousand at a time."""
+    """Forget unreadable bodies and unknown instances after their time; at most a thousand of each."""
     await connection.execute(sql.prune_quarantine, now - KEPT_FOR)
     await connection.execute(sql.prune_unknown_instances, now - UNKNOWN_FOR)

@@ -1,4 +1,4 @@
-"""Submissions that wait for their transaction: in order for each channel, bounded, none beyond its patience.
+"""The queue of submissions for the writer: in order for each channel, bounded, each with a timeout.
 
 Runs no statement. A channel is in one batch at a time, so that several batches may be under way.
 """
@@ -13,19 +13,19 @@ from uuid import UUID
 
 from db.ingest.entry import Entry
 
-PATIENCE: Final = timedelta(seconds=5)
-"""How long a submission waits for its COMMIT before its sender is told to come again."""
+COMMIT_TIMEOUT: Final = timedelta(seconds=5)
+"""How long a submission waits for its COMMIT before it fails, so that its sender sends it again."""
 BATCH: Final = 500
-"""Entries in one transaction; a tuning knob without meaning."""
-WORTH_IT: Final = 64
+"""Entries in one transaction; for tuning only."""
+SECOND_BATCH_FROM: Final = 64
 """Entries for which another batch is begun while one is under way; fewer wait, and cost less together."""
 HIGH_WATER: Final = 20_000
 """Entries waiting, above which new ones are refused at once, until `LOW_WATER` is reached."""
 LOW_WATER: Final = 10_000
 EXPIRED_WITHIN: Final = timedelta(seconds=0.2)
-"""How much longer than its patience a submission may wait."""
+"""How much longer than its timeout a submission may wait: the interval of the expiry timer."""
 HOLD: Final = timedelta(milliseconds=50)
-"""How long a channel that somebody else keeps locked is left alone, so that others need not wait for it."""
+"""How long a channel that another session has locked is left out of batches, so that others don't wait."""
 
 
 class NotCommitted(Exception):
@@ -33,33 +33,33 @@ class NotCommitted(Exception):
 
 
 class Submission(NamedTuple):
-    """Entries that are committed together, and who waits for them."""
+    """Entries that are committed together, and the future that reports it."""
 
     entries: Sequence[Entry]
     done: "asyncio.Future[None]"
     expires_at: float
     """By the loop's clock."""
-    turn: int
-    """Which in the order of arrival."""
+    arrival: int
+    """Its number in the order of arrival."""
 
     def fail(self, why: str) -> None:
-        """Tell who waits, if anybody still does."""
+        """Raise `NotCommitted` in the sender, unless it has its answer already."""
         if not self.done.done():
             self.done.set_exception(NotCommitted(why))
-            self.done.exception()  # its sender may have gone away
+            self.done.exception()  # marked as retrieved: the sender may have been cancelled
 
 
 class Queue:
-    """What waits for the writer, and what it has under way."""
+    """Submissions that wait for the writer, and the batches that it is committing."""
 
-    def __init__(self, patience: timedelta = PATIENCE) -> None:
+    def __init__(self, timeout: timedelta = COMMIT_TIMEOUT) -> None:
         self.depth = 0
         """Entries that wait."""
-        self._patience = patience.total_seconds()
+        self._timeout = timeout.total_seconds()
         self._waiting: deque[Submission] = deque()
-        self._turns = count()
-        self._passed_over = 0
-        """Entries that the last look left waiting: their channels were not to be had."""
+        self._arrivals = count()
+        self._blocked_entries = 0
+        """Entries that the last batch left waiting: their channels were busy or held."""
         self._refusing = False
         self._under_way: list[Sequence[Submission]] = []
         self._busy: set[UUID] = set()
@@ -69,30 +69,30 @@ class Queue:
         self._idle.set()
         self._expiring: asyncio.TimerHandle | None = None
 
-    def put(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
-        """Return what is done once the entries are committed; raises `NotCommitted` when it takes too long.
+    def put(self, entries: Sequence[Entry], timeout: float | None = None) -> "asyncio.Future[None]":
+        """Return a future that is done once the entries are committed, or fails with `NotCommitted`.
 
-        `patience`: seconds that the sender has left, if less than usual. Raises `NotCommitted` at once when
-        too much waits already.
+        `timeout`: seconds that the sender has left, if less than usual. Raises `NotCommitted` at once when
+        the queue is full.
         """
         self._refusing = self.depth >= (LOW_WATER if self._refusing else HIGH_WATER)
         if self._refusing:
             raise NotCommitted("too many events are waiting for the database")
         loop = asyncio.get_running_loop()
-        expires_at = loop.time() + (self._patience if patience is None else min(patience, self._patience))
-        submission = Submission(entries, loop.create_future(), expires_at, next(self._turns))
+        expires_at = loop.time() + (self._timeout if timeout is None else min(timeout, self._timeout))
+        submission = Submission(entries, loop.create_future(), expires_at, next(self._arrivals))
         self._waiting.append(submission)
         self.depth += len(entries)
         self._idle.clear()
         if self._expiring is None:
             self._expiring = loop.call_later(EXPIRED_WITHIN.total_seconds(), self._expire)
-        if self.depth - self._passed_over >= (WORTH_IT if self._under_way else 1):
+        if self.depth - self._blocked_entries >= (SECOND_BATCH_FROM if self._under_way else 1):
             self._ready.set()
         return submission.done
 
     async def take(self) -> Sequence[Submission]:
         """Return the next batch once there is one; its channels are in no other until it is `finished`."""
-        while not (batch := self._look()):
+        while not (batch := self._next_batch()):
             self._ready.clear()
             await self._ready.wait()
         self._under_way.append(batch)
@@ -100,44 +100,44 @@ class Queue:
         return batch
 
     def finished(self, batch: Sequence[Submission]) -> None:
-        """Let go of a batch that was taken."""
+        """Release the channels of a batch that was taken."""
         self._under_way.remove(batch)
         self._busy.difference_update(entry.channel_id for submission in batch for entry in submission.entries)
-        self._look_again()
+        self._retry()
 
     def hold(self, channel_ids: Collection[UUID]) -> None:
-        """Leave channels alone for a moment."""
+        """Leave channels out of batches for `HOLD`."""
         loop, hold = asyncio.get_running_loop(), HOLD.total_seconds()
         self._held |= dict.fromkeys(channel_ids, loop.time() + hold)
-        loop.call_later(1.1 * hold, self._look_again)  # a timer may be early by a moment
+        loop.call_later(1.1 * hold, self._retry)  # a timer may be early by a moment
 
-    def without_held(self, batch: Sequence[Submission]) -> list[Submission]:
-        """Have submissions to channels that are held wait again, in their turn; return the others."""
+    def put_back_held(self, batch: Sequence[Submission]) -> list[Submission]:
+        """Put submissions to held channels back in their order; return the others."""
         held = self._held_now()
         others: list[Submission] = []
         again: list[Submission] = []
         for submission in batch:
             (again if _names_any(submission, held) else others).append(submission)
         if again:
-            self._waiting = deque(sorted((*again, *self._waiting), key=lambda submission: submission.turn))
+            self._waiting = deque(sorted((*again, *self._waiting), key=lambda submission: submission.arrival))
             self.depth += sum(len(submission.entries) for submission in again)
         return others
 
     async def drained(self) -> None:
-        """Return when nothing waits and nothing is under way any more, or nobody takes it any more."""
+        """Return when nothing waits and no batch is under way any more, or the queue is closed."""
         await self._idle.wait()
 
     def close(self) -> None:
-        """Have nobody wait for the end of what nobody takes any more."""
+        """Release `drained`: no more batches are taken."""
         self._idle.set()
 
-    def _look(self) -> list[Submission]:
-        """Take from what waits, in its order, what may be committed now."""
-        if self._under_way and self.depth < WORTH_IT:
+    def _next_batch(self) -> list[Submission]:
+        """Take what may be committed now, in order of arrival; empty when there is nothing."""
+        if self._under_way and self.depth < SECOND_BATCH_FROM:
             return []
         blocked = self._busy | self._held_now()
         batch: list[Submission] = []
-        passed: list[Submission] = []
+        blocked_submissions: list[Submission] = []
         size = left = 0
         while self._waiting and size < BATCH:
             submission = self._waiting.popleft()
@@ -146,13 +146,13 @@ class Queue:
                 self.depth -= entries
             elif blocked and _names_any(submission, blocked):
                 blocked.update(entry.channel_id for entry in submission.entries)
-                passed.append(submission)
+                blocked_submissions.append(submission)
                 left += entries
             else:
                 batch.append(submission)
                 size += entries
-        self._waiting.extendleft(reversed(passed))
-        self._passed_over = left
+        self._waiting.extendleft(reversed(blocked_submissions))
+        self._blocked_entries = left
         self.depth -= size
         if not (batch or self._waiting or self._under_way):
             self._idle.set()
@@ -164,12 +164,12 @@ class Queue:
             self._held = {channel_id: end for channel_id, end in self._held.items() if end > now}
         return set(self._held)
 
-    def _look_again(self) -> None:
-        self._passed_over = 0
+    def _retry(self) -> None:
+        self._blocked_entries = 0
         self._ready.set()
 
     def _expire(self) -> None:
-        """Tell those who waited too long; one timer for all, for one each costs as much as the commit."""
+        """Fail submissions after their timeouts; one timer for all: one each costs as much as the commit."""
         loop = asyncio.get_running_loop()
         now, left = loop.time(), False
         for submissions in (*self._under_way, self._waiting):

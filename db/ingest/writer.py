@@ -1,7 +1,7 @@
 """Commits what concurrent requests submit, a batch a transaction. Decides nothing: `apply` does.
 
-A batch is begun as soon as there is one, so that it grows with the load and waits for nobody when there is
-none. Two may be under way: while PostgreSQL works on one, Python works on the other.
+A batch is begun as soon as there is one, so that its size grows with the load and without load nothing waits.
+Two may be under way: while PostgreSQL works on one, Python works on the other.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from db.connection.retry import LOCKED, TRANSIENT, pauses
 from db.connection.types import Connection
 from db.ingest.apply import Applied, Locked, Words, apply, code_of
 from db.ingest.entry import Entry
-from db.ingest.queue import PATIENCE, Queue, Submission
+from db.ingest.queue import COMMIT_TIMEOUT, Queue, Submission
 from statemachine.model import Rules, State
 
-LANES: Final = 2
+CONCURRENT_BATCHES: Final = 2
 """Batches that are under way together."""
 STATES_KEPT: Final = 200_000
 
@@ -35,7 +35,7 @@ class Writer:
         connect: Callable[[], Awaitable[Connection]],
         installation: Rules,
         on_commit: Callable[[Applied, int, float], None] = lambda applied, entries, seconds: None,
-        patience: timedelta = PATIENCE,
+        timeout: timedelta = COMMIT_TIMEOUT,
         words: Words = code_of,
         recoverable: IsRecoverable | None = None,
     ) -> None:
@@ -44,8 +44,8 @@ class Writer:
         self._installation = installation
         self._recoverable = recoverable
         self._on_commit = on_commit
-        self._patience = patience.total_seconds()
-        self._queue = Queue(patience)
+        self._timeout = timeout.total_seconds()
+        self._queue = Queue(timeout)
         self._states: OrderedDict[UUID, State] = OrderedDict()
 
     @property
@@ -58,23 +58,23 @@ class Writer:
         return self._states.get(channel_id)
 
     def remember(self, states: dict[UUID, State]) -> None:
-        """Have `state_of` know these, which were committed."""
+        """Keep these committed states for `state_of`."""
         for channel_id, state in states.items():
             self._states[channel_id] = state
             self._states.move_to_end(channel_id)
         while len(self._states) > STATES_KEPT:
             self._states.popitem(last=False)
 
-    def submit(self, entries: Sequence[Entry], patience: float | None = None) -> "asyncio.Future[None]":
-        """Return what is done when the entries are committed, or raises `Unavailable` when it takes too long.
+    def submit(self, entries: Sequence[Entry], timeout: float | None = None) -> "asyncio.Future[None]":
+        """Return a future that is done once the entries are committed, or fails with `NotCommitted`.
 
-        `patience`: seconds that the sender has left, if less than usual. Raises `Unavailable` at once when
-        too much waits already.
+        `timeout`: seconds that the sender has left, if less than usual. Raises `NotCommitted` at once when
+        the queue is full.
         """
-        return self._queue.put(entries, patience)
+        return self._queue.put(entries, timeout)
 
     async def submit_each(self, entries: Sequence[Entry]) -> None:
-        """Submit entries that may fail apart; raise the `Unavailable` of one only when the rest is done."""
+        """Submit entries that may fail apart; raise the `NotCommitted` of one only when the rest is done."""
 
         async def submitted(entry: Entry) -> None:
             await self.submit([entry])
@@ -87,17 +87,17 @@ class Writer:
     async def run(self) -> None:
         """Commit batch after batch, for ever."""
         try:
-            async with asyncio.TaskGroup() as lanes:
-                for _ in range(LANES):
-                    lanes.create_task(self._lane())
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(CONCURRENT_BATCHES):
+                    tasks.create_task(self._commit_batches())
         finally:
             self._queue.close()
 
     async def drain(self) -> None:
-        """Return when nothing waits any more, or nobody commits it any more."""
+        """Return when nothing waits any more, or `run` has ended."""
         await self._queue.drained()
 
-    async def _lane(self) -> None:
+    async def _commit_batches(self) -> None:
         session = _WriterSession(self._connect)
         try:
             while True:
@@ -110,14 +110,14 @@ class Writer:
             session.drop()
 
     async def _commit(self, session: "_WriterSession", batch: Sequence[Submission]) -> None:
-        """Commit a batch, as often as it takes while somebody waits; one by one when data or a lock fails."""
+        """Commit a batch, trying again until its senders' timeouts; one by one when data or a lock fails."""
         wait = pauses()
         while batch := [submission for submission in batch if not submission.done.done()]:
             try:
                 await self._apply(session, batch)
             except Locked as locked:
                 self._queue.hold(locked.channel_ids)
-                batch = self._queue.without_held(batch)
+                batch = self._queue.put_back_held(batch)
             except LOCKED:
                 if len(batch) == 1:
                     self._queue.hold({entry.channel_id for entry in batch[0].entries})
@@ -137,13 +137,13 @@ class Writer:
 
     async def _commit_apart(self, session: "_WriterSession", batch: Sequence[Submission]) -> None:
         for submission in batch:
-            await self._commit(session, self._queue.without_held([submission]))
+            await self._commit(session, self._queue.put_back_held([submission]))
 
     async def _apply(self, session: "_WriterSession", batch: Sequence[Submission]) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         entries = [entry for submission in batch for entry in submission.entries]
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(self._timeout):
             applied = await apply(
                 await session.open(), entries, self._installation, self._words, self._recoverable
             )
@@ -155,7 +155,7 @@ class Writer:
 
 
 class _WriterSession:
-    """The connection of one lane, made anew when it is lost."""
+    """The connection of one of the tasks of `run`, made anew when it is lost."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect

@@ -60,12 +60,6 @@ async def list_channels(
     return await _with_gateways(pool, rows)
 
 
-async def read_channel(pool: Pool, tenant_id: UUID | None, channel_id: UUID) -> ChannelRow | None:
-    """Return a channel, or None when there is none, it is deleted or another tenant's."""
-    found = await find_channels(pool, [(tenant_id, channel_id)])
-    return found.get((tenant_id, channel_id))
-
-
 async def find_channels(pool: Pool, wanted: Sequence[ChannelKey]) -> dict[ChannelKey, ChannelRow]:
     """Return those of the channels that there are, each as the reader of its key may see it."""
     found: dict[ChannelKey, ChannelRow] = {}

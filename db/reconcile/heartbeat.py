@@ -6,13 +6,14 @@ from typing import Final
 from db.connection.types import Connection
 from db.queries import sql
 from db.reads.counts import read_oldest_due
+from db.reconcile.failing_loops import read_failing_loops
 
 PATIENCE: Final = timedelta(minutes=1)
 """How long what is due may wait while everything works."""
 
 
 async def find_late(connection: Connection, now: datetime) -> list[str]:
-    """Return what waits for longer than it should: `probes`, `deadlines`, `alerts`, `messages`.
+    """Return what waits too long: `probes`, `deadlines`, `alerts`, `messages`, and the loops that fail.
 
     Commits a write first, and raises what asyncpg raises where that is not taken.
     """
@@ -29,4 +30,5 @@ async def find_late(connection: Connection, now: datetime) -> list[str]:
         "alerts": alerts["alerts"] > 0,
         "messages": messages["messages"] > 0,
     }
-    return [what for what, is_late in late.items() if is_late]
+    failing = sorted({f"loop {one.loop}" for one in await read_failing_loops(connection)})
+    return [what for what, is_late in late.items() if is_late] + failing

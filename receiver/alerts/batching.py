@@ -1,7 +1,7 @@
-"""Which message a piece of news leaves in, and when; pure: a book that is filled for one round and then kept.
+"""Assigns alerts to messages and sets when they are due; pure: the caller writes the new messages.
 
-The first news to a destination leaves at once. What follows within the window waits for its end and leaves as
-one message, which opens the next window.
+The first alert to a destination is due at once. Alerts within the window after it join one message that is
+due when the window ends, and opens the next one.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 from db.alerts.alerts import AlertDestination, OutgoingMessage, QueueKey
 
 WINDOW: Final = timedelta(seconds=30)
-"""How soon after a message to a destination the next one waits for others; people read one of many better."""
+"""Within this time after a message to a destination the next one waits, to combine several alerts."""
 
 
 class MessagePlanner:
-    """The messages of one round."""
+    """Plans the messages of one round."""
 
     def __init__(
         self,
@@ -25,15 +25,15 @@ class MessagePlanner:
         waiting: Mapping[QueueKey, UUID],
         newest_due: Mapping[QueueKey, datetime],
     ) -> None:
-        """`waiting`: messages that may still be joined; `leavings`: when the newest were to leave."""
+        """`waiting`: messages that can be joined; `newest_due`: when the newest of each queue was due."""
         self._now: Final = now
         self._window: Final = window
         self._waiting: Final = dict(waiting)
         self._newest_due: Final = dict(newest_due)
         self.new: Final[dict[UUID, OutgoingMessage]] = {}
 
-    def place(self, destination: AlertDestination, purpose: str, is_grouped: bool) -> UUID:
-        """Return the id of the message in which news to a destination leaves."""
+    def assign(self, destination: AlertDestination, purpose: str, is_grouped: bool) -> UUID:
+        """Return the id of the message that carries an alert to a destination."""
         queue_key = destination.id, purpose
         if not is_grouped:
             return self._begin(destination, purpose, self._now)
@@ -49,7 +49,7 @@ class MessagePlanner:
         return message_id
 
     def is_held(self, message_id: UUID) -> bool:
-        """Tell whether a message still waits for others, so that nothing of it has left."""
+        """Return whether a message still waits for others, so that nothing of it was sent."""
         return message_id in self._waiting.values()
 
     def _begin(self, destination: AlertDestination, purpose: str, due_at: datetime) -> UUID:

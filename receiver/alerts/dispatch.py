@@ -1,7 +1,7 @@
-"""From messages to what became of them: claims what is due, has it sent, settles it.
+"""Dispatches messages: claims those that are due, has notifiers send them, and settles the results.
 
-Decides nothing of whom to tell. A destination has few messages on their way at a time, and one while it can't
-be reached, so that one that hangs delays no other.
+Chooses no destinations. Few messages of one destination are under way at a time, and one while it can't be
+reached, so that a destination that hangs delays no other.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from receiver.alerts.facts import MakeLink, freeze, message_of
 from receiver.alerts.message import DeliveryResult, Notifier
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress
 
 SCHEDULE: Final = tuple(
     timedelta(seconds=seconds) for seconds in (2, 5, 15, 30, 60, 300, 1800, 7200, 18000, 36000)
@@ -44,48 +44,44 @@ SCHEDULE: Final = tuple(
 JITTER: Final = 0.1
 """Share by which those times vary, so that what failed together doesn't come back together."""
 LONGEST_WAIT: Final = timedelta(days=1)
-"""How long a destination may have a message wait at most, and how old one may be when it is tried again."""
+"""The longest delay that a destination may request, and the greatest age of a message that is tried again."""
 SEND_WITHIN: Final = timedelta(seconds=10)
 """How long one try may take."""
 SETTLE_WITHIN: Final = timedelta(seconds=20)
-"""How long its outcome may wait for the database; then somebody else tries again."""
+"""How long its outcome may wait for the database; then another process tries again."""
 LEASE: Final = SEND_WITHIN + SETTLE_WITHIN + timedelta(seconds=5)
 AT_ONCE: Final = 200
 """Messages that one process has on their way at a time."""
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing ends meanwhile."""
 BREATH: Final = timedelta(seconds=0.01)
-"""Pause after something has ended, so that one claim fills the places of several."""
+"""Pause after a message is settled, so that one claim fills several concurrency slots."""
 FAREWELL: Final = timedelta(seconds=2)
-"""How long, when the service ends, what is on its way may take to be settled."""
+"""How long messages under way may take to be settled when the service ends."""
 ANSWER: Final = 500
 """Characters of a destination's answer that are kept."""
 log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """The deliveries of one process; `loop` in one task."""
+    """Delivers messages in one process; `loop` runs in one task."""
 
     def __init__(
         self,
         pool: Pool,
         vault: Vault,
         notifiers: Mapping[str, Notifier],
-        operators: EgressPolicy,
-        tenants: EgressPolicy,
+        egress: Egress,
         link: MakeLink | None = None,
         on_attempt: Callable[[str, str], None] = lambda kind, outcome: None,
         schedule: Sequence[timedelta] = SCHEDULE,
         send_within: timedelta = SEND_WITHIN,
     ) -> None:
-        """`operators`, `tenants`: the ways that are open, by whose destination it is.
-
-        `on_attempt` is told the kind of destination and `delivered`, `retried`, `failed` or `given_up`.
-        """
+        """`on_attempt` gets the kind of destination and `delivered`, `retried`, `failed` or `given_up`."""
         self._pool = pool
         self._vault = vault
         self._notifiers = notifiers
-        self._operators, self._tenants = operators, tenants
+        self._egress = egress
         self._link = link
         self._on_attempt = on_attempt
         self._schedule = schedule
@@ -94,11 +90,11 @@ class Dispatcher:
 
     @property
     def in_flight(self) -> int:
-        """How many messages are on their way."""
+        """How many messages are under way."""
         return len(self._under_way)
 
     async def send_due(self) -> Sequence[asyncio.Task[None]]:
-        """Begin to send what is due; return what was begun, to be awaited or not."""
+        """Begin to send due messages; return their tasks, to be awaited or not."""
         free = AT_ONCE - len(self._under_way)
         if free <= 0:
             return []
@@ -138,10 +134,10 @@ class Dispatcher:
         try:
             disabled = await self._settle(claim, attempt, ending)
         except TRANSIENT as error:
-            log.warning("what became of message %s is not kept: %s", claim.id, type(error).__name__)
+            log.warning("the result of message %s was not committed: %s", claim.id, type(error).__name__)
             return
         except asyncpg.PostgresError:
-            log.exception("the database refuses what became of message %s", claim.id)
+            log.exception("the database refuses the result of message %s", claim.id)
             return
         outcome = ending.outcome or "retried"
         log.info(
@@ -157,7 +153,7 @@ class Dispatcher:
             log.error("destination %s is switched off: %s", claim.destination_id, disabled)
 
     async def _send(self, claim: ClaimedMessage, facts: str) -> DeliveryResult:
-        """Have a message sent once; whatever goes wrong is a value."""
+        """Have a message sent once; errors are returned, not raised."""
         notifier = self._notifiers.get(claim.kind)
         if notifier is None:
             return DeliveryResult(False, answer="this version has no notifier of its kind")
@@ -167,7 +163,7 @@ class Dispatcher:
             return DeliveryResult(False, answer="this version does not know what it is to tell")
         try:
             config = orjson.loads(self._vault.open(claim.config, f"destination:{claim.destination_id}"))
-            outgoing = self._operators if claim.tenant_id is None else self._tenants
+            outgoing = self._egress.of(claim.tenant_id)
             async with asyncio.timeout(self._send_within.total_seconds()):
                 return await notifier.send(config, message, outgoing)
         except TimeoutError:
@@ -175,12 +171,12 @@ class Dispatcher:
         except (VaultError, orjson.JSONDecodeError):
             return DeliveryResult(False, answer="its configuration can't be opened")
         except Exception as error:
-            # One notifier's fault must not end all telling.
+            # One notifier's fault must not end all deliveries.
             log.exception("the notifier %s failed", claim.kind)
             return DeliveryResult(False, answer=f"the notifier failed: {type(error).__name__}")
 
     def _end(self, claim: ClaimedMessage, sent: DeliveryResult, now: datetime) -> MessageSettlement:
-        """Return what becomes of a message after a try."""
+        """Return the settlement of a message after a try."""
         if sent.ok:
             return MessageSettlement("delivered")
         if sent.permanent or sent.status == 410:
@@ -204,7 +200,7 @@ class Dispatcher:
             return await persist(keep)
 
     async def _give_back(self) -> None:
-        """Let what is on its way arrive, for a moment, and end the claims of the rest."""
+        """Wait `FAREWELL` for messages under way, and release the claims of the rest."""
         if self._under_way:
             await asyncio.wait(list(self._under_way), timeout=FAREWELL.total_seconds())
         left = dict(self._under_way)
@@ -223,14 +219,14 @@ class Dispatcher:
 async def _facts_of(
     connection: Connection, claims: Collection[ClaimedMessage], now: datetime
 ) -> dict[UUID, str]:
-    """Return what claimed messages say, kept from the first try on; void are those that say nothing."""
+    """Return the facts of claimed messages, frozen at their first try; void messages without alerts."""
     facts = {claim.id: claim.facts for claim in claims if claim.facts is not None}
     new = [claim for claim in claims if claim.facts is None]
     if new:
-        news = await read_news(connection, [claim.id for claim in new])
-        made = {claim.id: freeze(claim, news[claim.id], now) for claim in new if news[claim.id]}
+        alerts = await read_news(connection, [claim.id for claim in new])
+        made = {claim.id: freeze(claim, alerts[claim.id], now) for claim in new if alerts[claim.id]}
         await keep_facts(connection, made)
-        await void_empty(connection, [claim.id for claim in new if not news[claim.id]], now)
+        await void_empty(connection, [claim.id for claim in new if not alerts[claim.id]], now)
         facts |= made
     return facts
 

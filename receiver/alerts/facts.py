@@ -1,6 +1,6 @@
-"""What a message says, kept from its first try on, so that each try of one id says the same.
+"""The facts of a message, frozen before its first try, so that each try of one id says the same.
 
-Links aren't kept, for each lets anybody in who has it: every try makes them anew of the same facts.
+Reconnect links aren't stored, because they need no login: every try makes them anew from the same facts.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,27 +19,27 @@ from receiver.i18n.reasons import DEFAULT_LOCALE
 from statemachine.model import Reason, State, Status
 
 TIME_ZONE: Final = "America/Sao_Paulo"
-"""Of operators, who have no tenant's."""
+"""The time zone of operators' messages."""
 LINKS_KEPT: Final = timedelta(hours=48)
-"""After how long a message that wasn't delivered gets new links: the old ones work for another day then.
+"""After this time an undelivered message gets new links; the old ones work for another day then.
 
-Tries end within a day, so only a stop of the service makes one so late.
+Tries end within a day, so only a stop of the service makes one that late.
 """
 REASONS: Final = frozenset(reason.value for reason in Reason)
 STATES: Final = frozenset(state.value for state in State)
 
 MakeLink = Callable[[UUID, UUID, datetime], str]
-"""Makes the link by which a channel comes back, of channel, incident and the time from which it works."""
+"""Makes a reconnect link from a channel's id, an incident's id and the time from which it works."""
 
 
 class ItemFacts(BaseModel):
-    """What is kept of one piece of news; more is ignored, for a newer version may have kept it."""
+    """The stored facts of one alert; unknown fields are ignored, because a newer version may add them."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     event: Event
     subject_id: UUID | None
-    """The incident, or the destination that was switched off."""
+    """The id of the incident, or of the destination that was switched off."""
     name: str
     kind: str
     reason: Reason | None
@@ -58,14 +58,14 @@ class ItemFacts(BaseModel):
 
     @property
     def needs_scan(self) -> bool:
-        """Whether people are asked for a scan, and get a link for it."""
-        # The kind of an incident that another application has opened is all that is known of it.
+        """Whether the message asks for a scan, and has a link for it."""
+        # Of an incident that another application opened only the kind is known.
         state = State.QR_PENDING if self.kind == State.QR_PENDING.shown else self.state or State.UNKNOWN
         return self.event is Event.INCIDENT_OPENED and Status(state, self.reason).scan_helps
 
 
 class MessageFacts(BaseModel):
-    """What is kept of a message."""
+    """The stored facts of a message."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -76,22 +76,22 @@ class MessageFacts(BaseModel):
     items: tuple[ItemFacts, ...]
 
 
-def freeze(claim: ClaimedMessage, news: Iterable[Record], now: datetime) -> str:
-    """Return what is to be kept of a message before its first try, as JSON; raises nothing."""
+def freeze(claim: ClaimedMessage, rows: Iterable[Record], now: datetime) -> str:
+    """Return the facts of a message before its first try, as JSON; raises nothing."""
     facts = {
         "made_at": now,
         "locale": claim.locale or DEFAULT_LOCALE,
         "time_zone": claim.time_zone or TIME_ZONE,
-        "items": [_kept(row, claim.created_at) for row in news],
+        "items": [_kept(row, claim.created_at) for row in rows],
     }
     # asyncpg's UUID is a subclass, which orjson doesn't take for one.
     return orjson.dumps(facts, default=str).decode()
 
 
 def message_of(claim: ClaimedMessage, facts: str, link: MakeLink | None, now: datetime) -> Message:
-    """Return what leaves in one try: the same in each, but for links once the old ones would soon expire.
+    """Return the message of one try: the same in each, except for links that would soon expire.
 
-    Raises `ValidationError` when the facts are of a version that knows more than this one.
+    Raises `ValidationError` if a newer version froze the facts in a form unknown to this one.
     """
     kept = MessageFacts.model_validate_json(facts)
     links_from = kept.made_at + max(0, (now - kept.made_at) // LINKS_KEPT) * LINKS_KEPT
@@ -109,7 +109,7 @@ def message_of(claim: ClaimedMessage, facts: str, link: MakeLink | None, now: da
 
 def _kept(row: Record, at: datetime) -> dict[str, object]:
     kept = {name: row[name] for name in ItemFacts.model_fields if name != "reason"}
-    # Other applications may have written anything there, and a newer version a word that is unknown here.
+    # Other applications may write any value there, and a newer version an unknown one.
     details = load(row["details"])
     reason = details.get("reason") if isinstance(details, dict) else None
     return kept | {

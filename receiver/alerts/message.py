@@ -1,4 +1,4 @@
-"""What is to be told to a destination, and what became of telling it; knows no destination."""
+"""A message to a destination and the result of its delivery; knows no kind of destination."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ from statemachine.model import Reason
 
 
 class Event(StrEnum):
-    """What destinations can be told of, by its public name."""
+    """The events that destinations can subscribe to, by their public names."""
 
     INCIDENT_OPENED = "incident.opened"
     INCIDENT_RESOLVED = "incident.resolved"
@@ -20,34 +20,34 @@ class Event(StrEnum):
     GATEWAY_OPENED = "gateway.opened"
     GATEWAY_RESOLVED = "gateway.resolved"
     DESTINATION_DISABLED = "destination.disabled"
-    """Told without being asked for: another destination of the same owner is switched off."""
+    """Sent without a subscription: another destination of the same owner was switched off."""
 
 
 class MessageItem(NamedTuple):
-    """One piece of news: of a channel's incident, of a gateway's, or of a channel without one."""
+    """One alert of a message: of a channel's or gateway's incident, or of a channel without one."""
 
     event: Event
     incident_id: UUID | None
-    """Of a destination that was switched off: its own id; None: it is of no incident."""
+    """The id of a destination that was switched off; None: of no incident."""
     name: str
-    """The channel's, the gateway's or the destination's; its instance or address where nobody named it."""
+    """The channel's, the gateway's or the destination's; its instance or address where it has no name."""
     kind: str
     """The incident's kind, the cause of a gateway's, or why a destination was switched off; else empty."""
     reason: Reason | None
     started_at: datetime
-    """When the incident began, or the state; of a subscription: when it was seen that it ends soon."""
+    """When the incident or the state began; of a subscription: when its coming end was noticed."""
     resolved_at: datetime | None = None
     channel_id: UUID | None = None
     tenant_id: UUID | None = None
     link: str | None = None
-    """Where a scan brings the channel back, if `needs_scan`; it lets anybody in who has it."""
+    """The reconnect link, if `needs_scan`; a secret: it needs no login."""
     affected: int | None = None
-    """How many channels a gateway's incident stands for."""
+    """How many channels a gateway's incident affects."""
     provider: str | None = None
     needs_scan: bool = False
-    """Whether a scan brings the incident's channel back: then the text asks for one."""
+    """Whether a scan reconnects the channel; then the text asks for one."""
     state: str | None = None
-    """What a channel's state is now, by its public name."""
+    """A channel's new state, by its public name."""
     previous_state: str | None = None
     sequence: int | None = None
     """Grows with each change of the channel's state."""
@@ -56,7 +56,7 @@ class MessageItem(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What leaves as one: the same, with the same id, in each try."""
+    """What is sent at once to one destination: the same, with the same id, in each try."""
 
     id: UUID
     at: datetime
@@ -66,23 +66,23 @@ class Message(NamedTuple):
     is_test: bool = False
     is_reminder: bool = False
     tenant_id: UUID | None = None
-    """Whose destination it goes to; None: an operators' one."""
+    """The destination's tenant; None: operators."""
 
 
 class DeliveryResult(NamedTuple):
-    """What became of one try."""
+    """The result of one try."""
 
     ok: bool
     permanent: bool = False
-    """It would fail again, however often it were tried."""
+    """Further tries would fail as well."""
     retry_after: timedelta | None = None
     status: int | None = None
     answer: str = ""
-    """The destination's own words, or ours for its silence: short, and without secrets."""
+    """The destination's answer, or why there was none: short, and without secrets."""
 
 
 class InvalidConfig(Exception):
-    """A configuration that can't be: what is wrong with each field, by its name."""
+    """A configuration is invalid; `problems` by field name."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__(", ".join(f"{name}: {problem}" for name, problem in problems.items()))
@@ -98,19 +98,19 @@ class Notifier(Protocol):
 
     @property
     def is_grouped(self) -> bool:
-        """Whether several pieces of news leave as one message; otherwise each is one of its own."""
+        """Whether several alerts can be combined in one message; otherwise each is a message of its own."""
 
     @property
     def credentials(self) -> Mapping[str, Collection[str]]:
-        """Fields of a configuration that leave as they are, each with those that say where it is sent."""
+        """Configuration fields that are sent in clear, each with the fields that set where to."""
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
         """Return a configuration in its normal form, missing secrets made; raises `InvalidConfig`."""
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return what of a configuration anybody may see who may see the destination."""
+        """Return the configuration without secrets, for every reader of the destination."""
 
     async def send(
         self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
     ) -> DeliveryResult:
-        """Tell it once, within seconds, by the ways open to its owner; whatever goes wrong is a value."""
+        """Send a message once, within seconds, through its owner's egress; errors are returned."""

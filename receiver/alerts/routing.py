@@ -1,7 +1,7 @@
-"""From alerts and changes to messages: decides for each destination whether it is told, and in which message.
+"""Routes alerts and changes: decides for each destination whether it gets them, and in which message.
 
-Sends nothing. A round is one transaction, and one at a time over all replicas: an incident's end is decided
-by what was decided of its beginning, and what joins which message by what came before.
+Sends nothing. A round is one transaction, one at a time over all replicas, because the decision on an
+incident's end, and the choice of a message, depend on earlier decisions.
 """
 
 import logging
@@ -21,27 +21,27 @@ from db.vault import Vault, VaultError
 from receiver.alerts.batching import WINDOW, MessagePlanner
 from receiver.alerts.decisions import DecisionRound
 from receiver.alerts.message import Notifier
-from receiver.alerts.notifiers.in_app import tells_everybody
+from receiver.alerts.notifiers.in_app import includes_all_members
 from receiver.alerts.rules import (
     DecisionReason,
     Recipient,
 )
 from receiver.alerts.state_changes import StateChangeDecisions
 from receiver.jobs.leased_tasks import to_the_end
-from receiver.jobs.loop import Loop
+from receiver.jobs.loop import ItemFailed, Loop
 
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing is due."""
 AT_ONCE: Final = 500
 """Alerts decided in one transaction, and changes."""
 ASIDE: Final = timedelta(minutes=1)
-"""When an alert or a change is looked at again that could not be decided."""
+"""Delay of an alert or a change that could not be decided."""
 
 log = logging.getLogger(__name__)
 
 
 class Routing:
-    """The decisions of one process; `loop` in one task."""
+    """Decides alerts in one process; `loop` runs in one task."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Routing:
         self._at_once = AT_ONCE
 
     async def route_due(self) -> int:
-        """Decide about what is due, and return how much that was; nothing while another replica does."""
+        """Decide what is due and return how many that were; 0 while another replica decides."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
             if not await alert_rows.take_turn(connection):
@@ -67,7 +67,7 @@ class Routing:
             alerts, reminders, changed = await self._due(connection, now)
             if not alerts and not reminders and not changed:
                 return 0
-            decision_round, changes = await self._open_desk(connection, now, alerts, reminders, changed)
+            decision_round, changes = await self._begin_round(connection, now, alerts, reminders, changed)
             for alert in alerts:
                 decision_round.decide(alert)
             for reminder in reminders:
@@ -76,13 +76,13 @@ class Routing:
             await decision_round.keep(connection, changes.decided)
             await changes.keep(connection)
         for one in (*decision_round.all_decided, *changes.decided):
-            self._tell(one)
+            self._report(one)
         return len(alerts) + len(reminders) + len(changed)
 
     async def _due(
         self, connection: Connection, now: datetime
     ) -> tuple[list[DueAlert], list[DueReminder], list[DueStateChange]]:
-        """Return what is due; one at a time is one thing of one kind, so that it is known who is at fault."""
+        """Return what is due; with a limit of one only one item of one kind, to find the failing one."""
         limit = self._at_once
         alerts = await alert_rows.due_alerts(connection, now, limit)
         is_one = limit == 1 and bool(alerts)
@@ -91,27 +91,25 @@ class Routing:
         return alerts, reminders, [] if is_one else await due_changes(connection, now, limit)
 
     def loop(self) -> Loop:
-        """Return the loop that decides."""
+        """Return the loop that routes alerts."""
         return Loop("alerts", self._round, EVERY)
 
-    async def _round(self) -> bool:
+    async def _round(self) -> bool | None:
         try:
             routed = await to_the_end(self.route_due())
         except Exception as error:
             if passes(error):
                 raise
-            # Of many, one may be at fault: it is found one by one, and the others don't wait for it.
-            if self._at_once > 1:
-                self._at_once = 1
-                return True
-            if not await self._put_aside(error):
-                raise
-            return False
+            # One of many may cause the error: one at a time finds it, and the others don't wait for it.
+            if self._at_once == 1 and await self._put_aside():
+                raise ItemFailed from error
+            self._at_once = 1
+            raise
         self._at_once = min(2 * self._at_once, AT_ONCE)
-        return routed > 0
+        return True if routed else None
 
-    async def _put_aside(self, why: Exception) -> bool:
-        """Have the one that is refused wait; return whether there was one."""
+    async def _put_aside(self) -> bool:
+        """Delay the item that fails; return whether there was one."""
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection, connection.transaction():
             alerts, reminders, changed = await self._due(connection, now)
@@ -126,10 +124,10 @@ class Routing:
                 if isinstance(one, DueStateChange)
                 else one.incident_id or one.gateway_incident_id
             )
-            log.error("nothing can be decided of %s, which waits", about, exc_info=why)
+            log.error("the decision about %s failed and is delayed", about)
         return bool(put_aside)
 
-    async def _open_desk(
+    async def _begin_round(
         self,
         connection: Connection,
         now: datetime,
@@ -137,7 +135,7 @@ class Routing:
         reminders: Iterable[DueReminder],
         changed: Iterable[DueStateChange],
     ) -> tuple[DecisionRound, StateChangeDecisions]:
-        """Read all that the decisions of a round depend on."""
+        """Read everything that the decisions of a round depend on."""
         due: list[DueAlert | DueReminder | DueStateChange] = [*alerts, *reminders, *changed]
         tenants = {one.tenant_id for one in due if one.tenant_id is not None}
         destinations = await alert_rows.read_destinations(connection, tenants)
@@ -150,17 +148,17 @@ class Routing:
         members = await alert_rows.recipients(connection, tenants)
         waiting = await alert_rows.lock_waiting(connection, ids, now)
         newest_due = await alert_rows.read_newest_due(connection, ids, now - self._window)
-        told = await alert_rows.read_openings(connection, subjects)
+        openings = await alert_rows.read_openings(connection, subjects)
         planner = MessagePlanner(now, self._window, waiting, newest_due)
-        places = {one.id: self._place(one, members) for one in destinations}
-        decision_round = DecisionRound(now, planner, destinations, places, told, self._grouped)
-        return decision_round, StateChangeDecisions(now, planner, destinations, places, self._grouped)
+        recipients = {one.id: self._recipient(one, members) for one in destinations}
+        decision_round = DecisionRound(now, planner, destinations, recipients, openings, self._grouped)
+        return decision_round, StateChangeDecisions(now, planner, destinations, recipients, self._grouped)
 
     def _in_app(self, tenant_id: UUID) -> tuple[UUID, UUID, bytes]:
         id = uuid4()
         return id, tenant_id, self._vault.seal(b'{"recipients":"admins"}', f"destination:{id}")
 
-    def _place(self, destination: AlertDestination, members: Mapping[UUID, bool]) -> Recipient:
+    def _recipient(self, destination: AlertDestination, members: Mapping[UUID, bool]) -> Recipient:
         return Recipient(
             destination.events,
             destination.disabled,
@@ -174,20 +172,20 @@ class Routing:
         tenant_id = destination.tenant_id
         if tenant_id is None or tenant_id not in members:
             return False
-        return members[tenant_id] or tells_everybody(self._config(destination))
+        return members[tenant_id] or includes_all_members(self._config(destination))
 
     def _config(self, destination: AlertDestination) -> Mapping[str, object]:
         try:
             config = orjson.loads(self._vault.open(destination.config, f"destination:{destination.id}"))
         except (VaultError, orjson.JSONDecodeError):
-            # Whoever may be told is told: the default is the narrower choice.
+            # The default recipients apply: administrators alone.
             return {}
         return config if isinstance(config, dict) else {}
 
     def _grouped(self, destination: AlertDestination) -> bool:
         return self._notifiers[destination.kind].is_grouped
 
-    def _tell(self, one: Decision) -> None:
+    def _report(self, one: Decision) -> None:
         level = logging.INFO if one.is_sent or one.why == DecisionReason.NOBODY else logging.DEBUG
         log.log(
             level,

@@ -1,4 +1,4 @@
-"""Whether a destination is told of an alert, and by which named reason; pure: reads no row and no clock."""
+"""Decides whether a destination gets an alert, each time by a named reason; pure: no rows, no clock."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -6,11 +6,11 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 LATE: Final = timedelta(hours=1)
-"""An incident that is over is told of no longer after that: nobody is helped by last week's outages."""
+"""The opening of an incident that is over isn't sent after this: old outages are of no use."""
 
 
 class DecisionReason(StrEnum):
-    """Why somebody is told, or nobody: public, in the log, the metric and the delivery log."""
+    """Why an alert is sent or not: public, in the log, the metric and the delivery log."""
 
     OPENED = "opened"
     RESOLVED = "resolved"
@@ -25,28 +25,28 @@ class DecisionReason(StrEnum):
     MAINTENANCE = "maintenance"
     """Held until the window ends, and decided then."""
     OVER_BEFORE_TOLD = "over_before_told"
-    """The incident ended before anybody could be told that it had begun; the state was again what it had
-    been, the subscription was renewed or had ended."""
+    """The incident ended before its opening was sent; the state was again what it had been, or the
+    subscription was renewed or had ended."""
     SUPERSEDED = "superseded"
-    """A newer change of the same channel takes its place."""
+    """A newer change of the same channel takes its recipient."""
 
     DISABLED = "disabled"
     NOT_WANTED = "not_wanted"
     UNKNOWN_KIND = "unknown_kind"
     NO_RECIPIENTS = "no_recipients"
     OPENING_NOT_TOLD = "opening_not_told"
-    """It was not told that the incident began, so it need not know that it is over."""
+    """The opening was not sent to this destination, so its end isn't either."""
     NOBODY = "nobody"
-    """No destination is to be told, whatever the reason of each."""
+    """No destination gets it, whatever the reason of each."""
 
     ACKNOWLEDGED = "acknowledged"
     NO_REMINDERS = "no_reminders"
     NOT_YET_TOLD = "not_yet_told"
-    """The opening is still on its way; what comes after it waits."""
+    """The opening is not delivered yet; what follows it waits."""
 
     @property
     def sends(self) -> bool:
-        """Whether somebody is told."""
+        """Whether the alert is sent."""
         return self in _SENDING
 
 
@@ -68,14 +68,14 @@ REMINDED_LATER: Final = {
 
 
 class SubjectState(NamedTuple):
-    """How the incident and its channel stand when it is decided."""
+    """The incident and its channel or gateway at the time of the decision."""
 
     is_over: bool = False
     alerts_enabled: bool = True
     paused: bool = False
     removed: bool = False
     quiet_until: datetime | None = None
-    """When the maintenance ends in which it stands; None: it stands in none."""
+    """The end of the maintenance that applies; None: there is none."""
 
 
 class AlertFacts(NamedTuple):
@@ -83,15 +83,14 @@ class AlertFacts(NamedTuple):
 
     event: str
     resolved: bool
-    standing: SubjectState
-    waited: timedelta = timedelta(0)
-    """How old it is."""
+    subject: SubjectState
+    age: timedelta = timedelta(0)
     was_held: bool = False
-    """Whether maintenance has held it back before."""
+    """Whether maintenance has delayed it."""
 
 
 class Recipient(NamedTuple):
-    """A destination as far as deciding goes."""
+    """A destination as one decision considers it."""
 
     events: Collection[str] = ("incident.opened", "incident.resolved")
     disabled: bool = False
@@ -103,114 +102,116 @@ class Recipient(NamedTuple):
 
 
 class OpeningDelivery(StrEnum):
-    """What became of telling a destination that the incident began."""
+    """The delivery of an incident's opening to one destination."""
 
     NONE = "none"
-    """It was not told, or telling it failed for good."""
+    """It was not sent, or has failed permanently."""
     WAITING = "waiting"
-    """We still hold it back, and nothing has left."""
-    LEFT = "left"
-    """It was told, or may have been: it is on its way."""
-    TOLD = "told"
+    """Its message still waits for others; nothing was sent."""
+    SENT = "sent"
+    """It is on its way, and may have been delivered."""
+    DELIVERED = "delivered"
 
 
-def of_all(news: AlertFacts) -> DecisionReason | None:
-    """Return why no destination is told just now; None: each is to be asked."""
-    against = _against(news.standing)
+def reason_for_all(alert: AlertFacts) -> DecisionReason | None:
+    """Return why no destination gets an alert now; None: decide for each."""
+    against = _against(alert.subject)
     if against is not None:
         return against
-    if not news.resolved and news.standing.is_over and (news.was_held or news.waited > LATE):
+    if not alert.resolved and alert.subject.is_over and (alert.was_held or alert.age > LATE):
         return DecisionReason.OVER_BEFORE_TOLD
     return None
 
 
-def of_one(news: AlertFacts, place: Recipient, opening: OpeningDelivery) -> DecisionReason:
-    """Return why one destination is told, or not, of what nothing speaks against."""
-    if place.disabled:
+def reason_for_one(alert: AlertFacts, recipient: Recipient, opening: OpeningDelivery) -> DecisionReason:
+    """Return why one destination gets, or not, an alert that `reason_for_all` allows."""
+    if recipient.disabled:
         return DecisionReason.DISABLED
-    if not place.known:
+    if not recipient.known:
         return DecisionReason.UNKNOWN_KIND
-    if news.resolved:
+    if alert.resolved:
         if opening is OpeningDelivery.WAITING:
             return DecisionReason.OVER_BEFORE_TOLD
         if opening is OpeningDelivery.NONE:
             return DecisionReason.OPENING_NOT_TOLD
-    if not wants(place.events, news.event):
+    if not wants(recipient.events, alert.event):
         return DecisionReason.NOT_WANTED
-    if not place.has_recipients:
+    if not recipient.has_recipients:
         return DecisionReason.NO_RECIPIENTS
-    return DecisionReason.RESOLVED if news.resolved else DecisionReason.OPENED
+    return DecisionReason.RESOLVED if alert.resolved else DecisionReason.OPENED
 
 
-def of_reminder(
-    standing: SubjectState, place: Recipient, opening: OpeningDelivery, acknowledged: bool
+def reason_for_reminder(
+    subject: SubjectState, recipient: Recipient, opening: OpeningDelivery, acknowledged: bool
 ) -> DecisionReason:
-    """Return why a destination is reminded of an open incident, or not."""
-    if standing.is_over:
+    """Return why a destination gets a reminder of an open incident, or not."""
+    if subject.is_over:
         return DecisionReason.OVER_BEFORE_TOLD
     if acknowledged:
         return DecisionReason.ACKNOWLEDGED
-    if place.disabled:
+    if recipient.disabled:
         return DecisionReason.DISABLED
-    if not place.known:
+    if not recipient.known:
         return DecisionReason.UNKNOWN_KIND
-    if not place.reminds:
+    if not recipient.reminds:
         return DecisionReason.NO_REMINDERS
     if opening is OpeningDelivery.NONE:
         return DecisionReason.OPENING_NOT_TOLD
-    if opening is not OpeningDelivery.TOLD:
+    if opening is not OpeningDelivery.DELIVERED:
         return DecisionReason.NOT_YET_TOLD
-    if not place.has_recipients:
+    if not recipient.has_recipients:
         return DecisionReason.NO_RECIPIENTS
-    return _against(standing) or DecisionReason.REMINDER
+    return _against(subject) or DecisionReason.REMINDER
 
 
-def of_state(removed: bool, is_back: bool) -> DecisionReason | None:
-    """Return why no destination is told that a channel's state changed; None: each that wishes to be is.
+def reason_for_state(removed: bool, is_back: bool) -> DecisionReason | None:
+    """Return why no destination gets a change of state; None: each one subscribed to it does.
 
-    Nothing else speaks against it: it isn't an alert, and whoever goes by it needs what is true.
+    Pauses and maintenance don't apply: it isn't an alert, and programs need the true state.
     """
     if removed:
         return DecisionReason.REMOVED
     return DecisionReason.OVER_BEFORE_TOLD if is_back else None
 
 
-def of_expiry(standing: SubjectState) -> DecisionReason | None:
-    """Return why no destination is told just now that a subscription ends soon; None: each is to be asked."""
-    if standing.is_over:
+def reason_for_expiry(subject: SubjectState) -> DecisionReason | None:
+    """Return why no destination gets the warning of a subscription's end now; None: decide for each."""
+    if subject.is_over:
         return DecisionReason.OVER_BEFORE_TOLD
-    return _against(standing)
+    return _against(subject)
 
 
-def of_change(event: str, place: Recipient, why: DecisionReason) -> DecisionReason:
-    """Return why one destination is told of a change of a channel (that is `why`), or not.
+def reason_for_change(event: str, recipient: Recipient, why: DecisionReason) -> DecisionReason:
+    """Return why one destination gets a change of a channel (then `why`), or not.
 
-    Whatever tells people of incidents tells them, too, that a subscription ends soon.
+    Destinations for people that get incidents also get the warning of a subscription's end.
     """
     is_warned = (
-        why is DecisionReason.EXPIRING and place.is_for_people and wants(place.events, "incident.opened")
+        why is DecisionReason.EXPIRING
+        and recipient.is_for_people
+        and wants(recipient.events, "incident.opened")
     )
-    if not (is_warned or wants(place.events, event)):
+    if not (is_warned or wants(recipient.events, event)):
         return DecisionReason.NOT_WANTED
-    if place.disabled:
+    if recipient.disabled:
         return DecisionReason.DISABLED
-    if not place.known:
+    if not recipient.known:
         return DecisionReason.UNKNOWN_KIND
-    return why if place.has_recipients else DecisionReason.NO_RECIPIENTS
+    return why if recipient.has_recipients else DecisionReason.NO_RECIPIENTS
 
 
 def wants(events: Collection[str], event: str) -> bool:
-    """Tell whether an event is among these names, of which `gateway.*` is every event of gateways."""
+    """Return whether an event is among these names, of which `gateway.*` is every event of gateways."""
     return event in events or f"{event.partition('.')[0]}.*" in events
 
 
-def _against(standing: SubjectState) -> DecisionReason | None:
-    if standing.removed:
+def _against(subject: SubjectState) -> DecisionReason | None:
+    if subject.removed:
         return DecisionReason.REMOVED
-    if standing.paused:
+    if subject.paused:
         return DecisionReason.PAUSED
-    if not standing.alerts_enabled:
+    if not subject.alerts_enabled:
         return DecisionReason.ALERTS_DISABLED
-    if standing.quiet_until is not None:
+    if subject.quiet_until is not None:
         return DecisionReason.MAINTENANCE
     return None

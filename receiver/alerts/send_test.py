@@ -1,4 +1,4 @@
-"""Trying a destination: one message, now, that says it is a test; it is never sent again."""
+"""Sends a test message to one destination at once; it is never sent again."""
 
 import asyncio
 import time
@@ -11,14 +11,14 @@ from db.alerts.deliveries import TestResult, begin_test, end_test
 from db.alerts.destinations import Config, Destination, tongue_of
 from db.connection.types import Pool
 from receiver.alerts.message import DeliveryResult, Event, Message, MessageItem, Notifier
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress
 
 WITHIN: Final = timedelta(seconds=12)
-"""How long a destination may take: a little more than its notifier waits by itself."""
+"""How long a test may take: a little longer than a notifier's own timeout."""
 
 
 class TestTooSoon(Exception):
-    """The destination was tried only just now; `again_in`: when it may be again."""
+    """The destination was tested moments ago; `again_in`: when the next test is allowed."""
 
     def __init__(self, again_in: timedelta) -> None:
         super().__init__(again_in)
@@ -26,17 +26,15 @@ class TestTooSoon(Exception):
 
 
 class TestSend:
-    """Sends what shows whether a destination is reached, and keeps what it said."""
+    """Sends test messages and stores the answers of destinations."""
 
-    def __init__(
-        self, pool: Pool, notifiers: Mapping[str, Notifier], operators: EgressPolicy, tenants: EgressPolicy
-    ) -> None:
+    def __init__(self, pool: Pool, notifiers: Mapping[str, Notifier], egress: Egress) -> None:
         self._pool = pool
         self._notifiers = notifiers
-        self._operators, self._tenants = operators, tenants
+        self._egress = egress
 
     async def send(self, destination: Destination, config: Config) -> TestResult:
-        """Return what came of one message to a destination of a known kind.
+        """Send one message to a destination of a known kind, and return the result.
 
         Raises `TestTooSoon` and `UnknownDestination`; then nothing is sent.
         """
@@ -44,7 +42,7 @@ class TestSend:
         wait = await begin_test(self._pool, destination.tenant_id, destination.id, message.id, message.at)
         if wait is not None:
             raise TestTooSoon(wait)
-        outgoing = self._operators if destination.tenant_id is None else self._tenants
+        outgoing = self._egress.of(destination.tenant_id)
         began = time.monotonic()
         sent = await _within(self._notifiers[destination.kind].send(config, message, outgoing))
         tested = TestResult(
@@ -63,7 +61,7 @@ class TestSend:
     async def _message(self, destination: Destination) -> Message:
         locale, time_zone = await tongue_of(self._pool, destination.tenant_id)
         now, message_id = datetime.now(UTC), uuid4()
-        # So that a test looks like news; its id is that of no incident.
+        # A test looks like an alert; its id is that of no incident.
         item = MessageItem(
             event=Event.INCIDENT_OPENED,
             incident_id=message_id,

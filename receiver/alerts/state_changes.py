@@ -1,7 +1,7 @@
-"""Decides which destinations are told of changes of channels that are no incidents, in a round of routing.
+"""Decides which destinations get changes of channels that are no incidents, in a round of routing.
 
-A change of state is told only where somebody wishes it, and then whatever else holds: programs go by it.
-That a subscription ends soon is an alert like any other.
+A change of state goes only to destinations that subscribe to it, and then even during pauses and maintenance:
+programs rely on it. The warning of a subscription's end is an alert like any other.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,31 +15,38 @@ from db.alerts.state_changes import DueStateChange, forget_changes, put_off_chan
 from db.connection.types import Connection
 from receiver.alerts.batching import MessagePlanner
 from receiver.alerts.message import Event
-from receiver.alerts.rules import DecisionReason, Recipient, SubjectState, of_change, of_expiry, of_state
+from receiver.alerts.rules import (
+    DecisionReason,
+    Recipient,
+    SubjectState,
+    reason_for_change,
+    reason_for_expiry,
+    reason_for_state,
+)
 
 
 class StateChangeDecisions:
-    """The decisions about changes of one round, and what follows from them."""
+    """Collects the decisions of one round about changes, to be written with the round's."""
 
     def __init__(
         self,
         now: datetime,
         planner: MessagePlanner,
         destinations: Iterable[AlertDestination],
-        places: Mapping[UUID, Recipient],
+        recipients: Mapping[UUID, Recipient],
         is_grouped: Callable[[AlertDestination], bool],
     ) -> None:
         self._now = now
         self._planner = planner
         self._destinations = list(destinations)
-        self._places = places
+        self._recipients = recipients
         self._is_grouped = is_grouped
         self._routed: set[int] = set()
         self._held: dict[int, datetime] = {}
         self.decided: list[Decision] = []
 
     def decide(self, changes: Iterable[DueStateChange]) -> None:
-        """Decide about changes that came about in this order; of several of a channel the newest is told."""
+        """Decide about changes, oldest first; of several of one channel only the newest is sent."""
         newest: dict[tuple[UUID, str], DueStateChange] = {}
         for change in changes:
             self._routed.add(change.id)
@@ -50,17 +57,17 @@ class StateChangeDecisions:
             self._decide(change)
 
     async def keep(self, connection: Connection) -> None:
-        """Do what follows, once the decisions are kept."""
+        """Delete or delay the decided changes, once the decisions are written."""
         await forget_changes(connection, self._routed)
         if self._held:
             await put_off_changes(connection, self._held)
-        told = [
+        sent = [
             (one.channel_id, one.destination_id, one.event)
             for one in self.decided
             if one.is_sent and one.channel_id is not None and one.destination_id is not None
         ]
-        if told:
-            await supersede_changes(connection, told, self._now)
+        if sent:
+            await supersede_changes(connection, sent, self._now)
 
     def _decide(self, change: DueStateChange) -> None:
         why, against = _why(change)
@@ -68,31 +75,31 @@ class StateChangeDecisions:
             self._held[change.id] = change.stand.quiet_until
             self._routed.discard(change.id)
         if against is not None:
-            self.decided.append(self._decided(change, None, against))
+            self.decided.append(self._decision(change, None, against))
             return
-        told = [self._decided(change, one, whether) for one, whether in self._asked(change, why)]
-        if not any(one.is_sent for one in told):
-            told.append(self._decided(change, None, DecisionReason.NOBODY))
-        self.decided += told
+        decisions = [self._decision(change, one, verdict) for one, verdict in self._decisions(change, why)]
+        if not any(one.is_sent for one in decisions):
+            decisions.append(self._decision(change, None, DecisionReason.NOBODY))
+        self.decided += decisions
 
-    def _asked(
+    def _decisions(
         self, change: DueStateChange, why: DecisionReason
     ) -> Iterator[tuple[AlertDestination, DecisionReason]]:
-        """Yield the destinations that may be told, each with why it is or not."""
+        """Yield the destinations in question, each with why it gets the change or not."""
         for one in self._destinations:
             if one.tenant_id is None or one.tenant_id == change.tenant_id:
-                whether = of_change(change.event, self._places[one.id], why)
-                # There are many changes of states: of who never asked for them nothing is noted.
-                if whether is not DecisionReason.NOT_WANTED or why is DecisionReason.EXPIRING:
-                    yield one, whether
+                verdict = reason_for_change(change.event, self._recipients[one.id], why)
+                # Changes of state are many: nothing is recorded for destinations without a subscription.
+                if verdict is not DecisionReason.NOT_WANTED or why is DecisionReason.EXPIRING:
+                    yield one, verdict
 
-    def _decided(
+    def _decision(
         self, change: DueStateChange, destination: AlertDestination | None, why: DecisionReason
     ) -> Decision:
         message_id = None
         if why.sends:
             assert destination is not None
-            message_id = self._planner.place(destination, "news", self._is_grouped(destination))
+            message_id = self._planner.assign(destination, "news", self._is_grouped(destination))
         return Decision(
             alert_id=None,
             incident_id=None,
@@ -109,21 +116,21 @@ class StateChangeDecisions:
 
 
 def _why(change: DueStateChange) -> tuple[DecisionReason, DecisionReason | None]:
-    """Return why a change is told, and why it isn't to anybody just now; None: each is to be asked."""
+    """Return why a change is sent, and why no destination gets it now; None: decide for each."""
     if change.event == Event.EXPIRING:
-        return DecisionReason.EXPIRING, of_expiry(SubjectState(*change.stand))
+        return DecisionReason.EXPIRING, reason_for_expiry(SubjectState(*change.stand))
     is_back = change.state == change.previous_state
-    return DecisionReason.STATE_CHANGED, of_state(change.stand.removed, is_back)
+    return DecisionReason.STATE_CHANGED, reason_for_state(change.stand.removed, is_back)
 
 
 def _details(change: DueStateChange) -> str:
     if change.event == Event.EXPIRING:
         return orjson.dumps({"expires_at": change.expires_at, "since": change.created_at}).decode()
-    told = {
+    details = {
         "state": change.state,
         "previous_state": change.previous_state,
         "sequence": change.version,
         "reason": change.reason,
         "since": change.since,
     }
-    return orjson.dumps(told).decode()
+    return orjson.dumps(details).decode()

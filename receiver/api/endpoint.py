@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from db.connection.retry import persist
-from db.ingest.queue import PATIENCE
+from db.ingest.queue import COMMIT_TIMEOUT
 from db.reads.tokens import Operator
 from receiver.app import App
 from receiver.http.auth import require_operator
@@ -30,11 +30,11 @@ class Call:
 
     @property
     def tenant_id(self) -> UUID | None:
-        """The tenant whose things may be seen; None: all."""
+        """The tenant that the token is limited to; None: all."""
         return self.operator.tenant_id
 
     def id(self) -> UUID:
-        """Return the path's id; what isn't an id is the id of nothing."""
+        """Return the path's id; an invalid id is treated as unknown."""
         try:
             return UUID(self.request.path_params["id"])
         except ValueError:
@@ -57,11 +57,11 @@ class Operation:
     """A GET that does more than read, and takes as long as the gateway does."""
 
     def route(self, app: App) -> Route:
-        """Return the route; what only reads is tried again until `PATIENCE` ends."""
+        """Return the route; what only reads is tried again until `COMMIT_TIMEOUT` ends."""
         reads_only = self.method == "GET" and not self.asks_gateway
 
         async def guarded(request: Request) -> Response:
-            async with asyncio.timeout(PATIENCE.total_seconds()):
+            async with asyncio.timeout(COMMIT_TIMEOUT.total_seconds()):
                 call = await persist(lambda: _call(app, request))
                 # A HEAD goes to a GET's route, and is not tried again.
                 if reads_only and request.method == "GET":

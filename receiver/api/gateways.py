@@ -69,7 +69,7 @@ async def import_instances(call: Call) -> Response:
     except UnknownTenant:
         raise Invalid([FieldProblem("/tenant_id", "There is no such tenant.")]) from None
     if new:
-        # An instance may be another channel than before, whose old one another application deleted.
+        # An instance may now be another channel: another application may have deleted the old one.
         await app.tokens.forget_everywhere(gateway_id)
     async with app.pool.acquire() as connection:
         check = await start_check(connection, datetime.now(UTC), None, gateway_id=gateway_id)

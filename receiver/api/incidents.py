@@ -39,7 +39,7 @@ async def show(call: Call) -> Response:
 
 
 async def acknowledge(call: Call) -> Response:
-    """Note that somebody has seen an incident, of a channel or a gateway: it stays open, reminders end."""
+    """Acknowledge an incident of a channel or a gateway: it stays open, reminders end."""
     incident = await _find(call)
     if incident is None:
         return Json(views.gateway_incident(await _acknowledge_gateways(call)))

@@ -168,7 +168,7 @@ def _table(operation: Schema, schemas: Schema) -> str:
         rows += [
             (name, "body, required" if name in required else "body") for name in schema.get("properties", {})
         ]
-    cells = "".join(f"<tr><td><code>{escape(name)}</code><td>{place}" for name, place in rows)
+    cells = "".join(f"<tr><td><code>{escape(name)}</code><td>{use}" for name, use in rows)
     return f"<table>{cells}</table>" if cells else ""
 
 

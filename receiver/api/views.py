@@ -67,7 +67,7 @@ def whole_channel(found: ChannelRow) -> dict[str, object]:
 
 
 def recovery(found: ChannelRow, last: Record | None) -> dict[str, object]:
-    """Return what a channel's gateway can be told to do for it, and what it was told last."""
+    """Return the recovery actions of a channel's gateway, and the last order."""
     provider = RECOVERY_SUPPORT.get(found.row["provider"])
     return {
         "remedies": [] if provider is None else sorted(provider.actions),
@@ -131,7 +131,7 @@ def destination(found: Destination, config: Mapping[str, object] | None) -> dict
 
 
 def delivery(found: Delivery) -> dict[str, object]:
-    """Return a decision with its tries; what was answered last stands in front."""
+    """Return a decision with its tries, the last answer at the top level."""
     row = found.decision
     attempts = [_attempt(attempt) for attempt in found.attempts]
     last = attempts[0] if attempts else {"status": None, "answer": None}
@@ -155,7 +155,7 @@ def delivery(found: Delivery) -> dict[str, object]:
 
 
 def tested(found: TestResult) -> dict[str, object]:
-    """Return what a destination said to a message that tried it."""
+    """Return a destination's answer to a test message."""
     return {
         "id": found.message_id,
         "destination_id": found.destination_id,

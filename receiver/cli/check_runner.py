@@ -37,7 +37,7 @@ class _CheckServices:
 
 
 async def check_channel(dsn: str, vault: Vault, settings: Settings, channel_id: UUID) -> ProbeResult | None:
-    """Probe one channel and have the answer applied; None: there is no such channel. Raises `Unaskable`."""
+    """Probe one channel and submit the answer; None: there is no such channel. Raises `Unaskable`."""
     async with _parts(dsn, vault, settings) as parts:
         async with parts.pool.acquire() as connection:
             found = await probe_target(connection, channel_id, None)
@@ -53,7 +53,7 @@ async def check_channel(dsn: str, vault: Vault, settings: Settings, channel_id: 
 
 
 async def check_all(dsn: str, vault: Vault, settings: Settings, show: Callable[[Check], None]) -> Check:
-    """Probe all channels, telling the progress again and again; return the finished check."""
+    """Probe all channels, reporting progress repeatedly; return the finished check."""
     async with _parts(dsn, vault, settings) as parts, parts.pool.acquire() as connection:
         check = await start_check(connection, datetime.now(UTC), None, None)
         async with _running(parts.writer.run()) as writer, _running(_probing(parts.reconciler)) as reconciler:

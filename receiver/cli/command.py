@@ -1,4 +1,4 @@
-"""What the commands share: options for settings, a run whose troubles end in words, and the database."""
+"""What the commands share: options for settings, a run whose errors end in a message, and the database."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""`zapwatch import` and `zapwatch webhooks restore`: hosts in one command, and their webhooks."""
+"""`zapwatch import` and `zapwatch webhooks restore`: register a whole gateway, and set its webhooks."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _ImportRequest:
-    """What is to be imported, and how."""
+    """The arguments of one import."""
 
     provider: str
     url: str | None
@@ -49,14 +49,15 @@ class _ImportServices:
 @click.option("--url", help="the gateway's address; may be left out for a hosted one")
 @click.option("--api-key", required=True, help="the key that shows all instances: global, or the account's")
 @click.option(
-    "--tenant", "tenant_id", type=click.UUID, help="whose new channels are; without it: `default`'s"
+    "--tenant", "tenant_id", type=click.UUID, help="the tenant of new channels; without it: `default`"
 )
+@click.option("--set-webhooks", is_flag=True, help="sets our webhook address on the instances that have none")
+@click.option("--traffic", is_flag=True, help="with it: also subscribes to messages, as proof of life")
 @click.option(
-    "--set-webhooks", is_flag=True, help="puts our address where the instances' webhooks go, if free"
-)
-@click.option("--traffic", is_flag=True, help="with it: messages are told, too, as proof of life")
-@click.option(
-    "--replace-webhooks", "replace", is_flag=True, help="with it: takes other systems' places; asks first"
+    "--replace-webhooks",
+    "replace",
+    is_flag=True,
+    help="with it: replaces other systems' addresses; asks first",
 )
 @settings_options("database_url", "data_dir", "secret_keys", "host", "port", "public_url")
 def import_(
@@ -71,7 +72,7 @@ def import_(
 ) -> None:
     """Register a gateway of PROVIDER (evolution_api, ...) and every instance on it.
 
-    Once more changes nothing but adds what is new. The running service probes the channels.
+    Running it again only adds new instances. The running service probes the channels.
     """
     from db.registry.address import AddressError
     from db.registry.tenants import UnknownTenant
@@ -85,9 +86,9 @@ def import_(
         raise click.UsageError(f"{provider!r} is not one of {', '.join(MANAGED)}.")
     if (traffic or replace) and not set_webhooks:
         raise click.UsageError("--traffic and --replace-webhooks go with --set-webhooks.")
-    wish = _ImportRequest(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
+    request = _ImportRequest(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
     try:
-        run(_import(settings, wish))
+        run(_import(settings, request))
     except (AddressError, NotListed) as reason:
         raise click.ClickException(str(reason)) from None
     except UnknownTenant:
@@ -96,27 +97,27 @@ def import_(
 
 @click.group()
 def webhooks() -> None:
-    """Where gateways send their webhooks."""
+    """The webhook addresses that are set on gateways."""
 
 
 @webhooks.command()
 @click.option("--gateway", "gateway_id", type=click.UUID, help="only the channels of this gateway")
 @settings_options("database_url", "data_dir", "secret_keys", "host", "port", "public_url")
 def restore(gateway_id: UUID | None, **options: str | None) -> None:
-    """Put back what other systems had in the places that --replace-webhooks took."""
+    """Restore the addresses of other systems that --replace-webhooks replaced."""
 
     async def work() -> tuple[int, int]:
         from db.reconcile.webhook_registrations import replaced_registrations
 
-        async with _tools(settings_of(options)) as tools:
-            async with tools.pool.acquire() as connection:
-                places = await replaced_registrations(connection, gateway_id)
-            bar = tools.progress.add_task("Putting back", total=len(places))
+        async with _open_services(settings_of(options)) as services:
+            async with services.pool.acquire() as connection:
+                registrations = await replaced_registrations(connection, gateway_id)
+            bar = services.progress.add_task("Restoring", total=len(registrations))
             done = 0
-            for place in places:
-                done += await tools.webhook_registrar.put_back(place)
-                tools.progress.advance(bar)
-            return done, len(places)
+            for registration in registrations:
+                done += await services.webhook_registrar.restore(registration)
+                services.progress.advance(bar)
+            return done, len(registrations)
 
     done, wanted = run(work())
     click.echo(f"{done} of {wanted} channels have what they had before.")
@@ -125,7 +126,7 @@ def restore(gateway_id: UUID | None, **options: str | None) -> None:
 
 
 @asynccontextmanager
-async def _tools(settings: Settings) -> AsyncIterator[_ImportServices]:
+async def _open_services(settings: Settings) -> AsyncIterator[_ImportServices]:
     from db.connection.pool import open_pool
     from receiver.outbound.client import LISTED_WITHIN, open_client
     from receiver.outbound.container import localhost
@@ -142,31 +143,31 @@ async def _tools(settings: Settings) -> AsyncIterator[_ImportServices]:
             yield _ImportServices(settings, pool, client, webhook_registrar, progress)
 
 
-async def _import(settings: Settings, wish: _ImportRequest) -> None:
+async def _import(settings: Settings, request: _ImportRequest) -> None:
     from db.registry.address import normalise
     from receiver.provisioning.instances import list_instances
 
-    base_url = normalise(wish.provider, wish.url)
+    base_url = normalise(request.provider, request.url)
     if not base_url:
         raise click.UsageError("Give the gateway's address: --url.")
-    async with _tools(settings) as tools:
-        bar = tools.progress.add_task("Asking the gateway", total=None)
-        listed = await list_instances(tools.client, wish.provider, base_url, wish.api_key)
-        tools.progress.update(bar, description="Registering channels", total=len(listed))
-        gateway_id, new, token = await _register(tools, wish, base_url, listed, bar)
+    async with _open_services(settings) as services:
+        bar = services.progress.add_task("Asking the gateway", total=None)
+        listed = await list_instances(services.client, request.provider, base_url, request.api_key)
+        services.progress.update(bar, description="Registering channels", total=len(listed))
+        gateway_id, new, token = await _register(services, request, base_url, listed, bar)
         click.echo(
             f"{len(listed)} instances are there: {new} new channels, {len(listed) - new} known before."
         )
-        if wish.set_webhooks:
-            await _set_webhooks(tools, wish, gateway_id)
+        if request.set_webhooks:
+            await _set_webhooks(services, request, gateway_id)
         elif token is not None:
-            address = f"{settings.base_url}/webhooks/{wish.provider}/{token}"
+            address = f"{settings.base_url}/webhooks/{request.provider}/{token}"
             click.echo(f"Webhook address of the gateway, shown once: {address}")
 
 
 async def _register(
-    tools: _ImportServices,
-    wish: _ImportRequest,
+    services: _ImportServices,
+    request: _ImportRequest,
     base_url: str,
     listed: "Sequence[ListedInstance]",
     bar: TaskID,
@@ -176,69 +177,69 @@ async def _register(
     from receiver.providers import MANAGED
     from receiver.provisioning.instances import register
 
-    vault = vault_of(tools.settings)
-    key = wish.api_key if MANAGED[wish.provider].one_key_for_all else None
-    async with tools.pool.acquire() as connection:
-        gateway_id, token = await ensure_gateway(connection, vault, wish.provider, base_url, key)
+    vault = vault_of(services.settings)
+    key = request.api_key if MANAGED[request.provider].one_key_for_all else None
+    async with services.pool.acquire() as connection:
+        gateway_id, token = await ensure_gateway(connection, vault, request.provider, base_url, key)
     new = await register(
-        tools.pool,
+        services.pool,
         vault,
-        wish.provider,
+        request.provider,
         gateway_id,
-        wish.tenant_id,
+        request.tenant_id,
         listed,
-        lambda done: tools.progress.update(bar, completed=done),
+        lambda done: services.progress.update(bar, completed=done),
     )
     if new:
-        # An instance may be another channel than before, whose old one another application deleted.
-        async with tools.pool.acquire() as connection:
+        # An instance may now be another channel: another application may have deleted the old one.
+        async with services.pool.acquire() as connection:
             await notify(connection, gateway_id)
     return gateway_id, new, token
 
 
-async def _set_webhooks(tools: _ImportServices, wish: _ImportRequest, gateway_id: UUID) -> None:
+async def _set_webhooks(services: _ImportServices, request: _ImportRequest, gateway_id: UUID) -> None:
     from db.reconcile.webhook_registrations import RegistrationState, registrations_of
 
-    async with tools.pool.acquire() as connection:
-        places = await registrations_of(connection, gateway_id)
-    filled = await _fill(tools, places, wish.traffic, replace=False)
-    foreign = [place for place, found in filled if found.state is RegistrationState.FOREIGN]
-    if foreign and wish.replace and _may_replace(tools, filled):
-        filled = [one for one in filled if one[1].state is not RegistrationState.FOREIGN]
-        filled += await _fill(tools, foreign, wish.traffic, replace=True)
-    counts = Counter(found.state for _, found in filled)
+    async with services.pool.acquire() as connection:
+        registrations = await registrations_of(connection, gateway_id)
+    results = await _register_webhooks(services, registrations, request.traffic, replace=False)
+    foreign = [registration for registration, update in results if update.state is RegistrationState.FOREIGN]
+    if foreign and request.replace and _may_replace(services, results):
+        results = [one for one in results if one[1].state is not RegistrationState.FOREIGN]
+        results += await _register_webhooks(services, foreign, request.traffic, replace=True)
+    counts = Counter(update.state for _, update in results)
     ours, failed = counts[RegistrationState.SET], counts[RegistrationState.FAILED]
     click.echo(f"Channels whose webhooks come here: {ours}; not saved: {failed}.")
     if others := counts[RegistrationState.FOREIGN]:
         click.echo(
-            f"Left to another system ({_hosts(filled)}): {others}. Probing finds their"
+            f"Left to another system ({_hosts(results)}): {others}. Probing finds their"
             " losses. The gateway's own address, for its global webhook if that is free:"
-            f" {await tools.webhook_registrar.address(gateway_id, wish.provider)}"
+            f" {await services.webhook_registrar.address(gateway_id, request.provider)}"
         )
 
 
-async def _fill(
-    tools: _ImportServices, places: "Sequence[WebhookRegistration]", traffic: bool, replace: bool
+async def _register_webhooks(
+    services: _ImportServices, registrations: "Sequence[WebhookRegistration]", traffic: bool, replace: bool
 ) -> "list[tuple[WebhookRegistration, RegistrationUpdate]]":
-    from receiver.provisioning.webhook_registration import fill_all
+    from receiver.provisioning.webhook_registration import register_all
 
-    bar = tools.progress.add_task("Setting webhooks", total=len(places))
-    return await fill_all(
-        tools.webhook_registrar, places, traffic, replace, lambda: tools.progress.advance(bar)
+    bar = services.progress.add_task("Setting webhooks", total=len(registrations))
+    return await register_all(
+        services.webhook_registrar, registrations, traffic, replace, lambda: services.progress.advance(bar)
     )
 
 
 def _may_replace(
-    tools: _ImportServices, filled: "Sequence[tuple[WebhookRegistration, RegistrationUpdate]]"
+    services: _ImportServices, results: "Sequence[tuple[WebhookRegistration, RegistrationUpdate]]"
 ) -> bool:
-    tools.progress.stop()
-    hosts = _hosts(filled)
+    services.progress.stop()
+    hosts = _hosts(results)
     return click.confirm(
         f"Other systems stop hearing of these channels: {hosts}. `zapwatch webhooks restore` puts them back."
         " Replace their addresses?"
     )
 
 
-def _hosts(filled: "Sequence[tuple[WebhookRegistration, RegistrationUpdate]]") -> str:
-    hosts = Counter(found.foreign_host for _, found in filled if found.foreign_host is not None)
+def _hosts(results: "Sequence[tuple[WebhookRegistration, RegistrationUpdate]]") -> str:
+    hosts = Counter(update.foreign_host for _, update in results if update.foreign_host is not None)
     return ", ".join(f"{host}: {count}" for host, count in hosts.most_common(5))

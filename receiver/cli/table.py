@@ -12,7 +12,7 @@ from receiver.api.endpoint import Json
 
 
 def add_row(table: Table, *cells: object) -> None:
-    """Add a row; None is an empty cell, a time is told without its zone."""
+    """Add a row; None is an empty cell, a time is shown without its zone."""
     table.add_row(*(_cell(cell) for cell in cells))
 
 
@@ -21,7 +21,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
-    # Names come from outside: what they hold must not move the cursor of somebody's terminal.
+    # Names come from outside: control characters must not reach a terminal.
     return "".join(char if char.isprintable() else "?" for char in str(value))
 
 

@@ -1,4 +1,4 @@
-"""The demo's operator: registers the channels, and says what the service's API tells of them.
+"""The demo's operator: registers the channels, and prints what the service's API returns of them.
 
 What is said comes from the API alone: the scripts of the fleet are not its business.
 """
@@ -15,7 +15,7 @@ from receiver.demo.scene import DemoChannel
 from receiver.settings import Settings
 
 ASKED_EVERY: Final = 0.5
-"""Seconds between two looks at the incidents."""
+"""Seconds between two reads of the incidents."""
 
 Say = Callable[[str], None]
 
@@ -100,7 +100,7 @@ class DemoOperator:
 
 @asynccontextmanager
 async def open_operator(settings: Settings, say: Say) -> AsyncIterator[DemoOperator]:
-    """Yield an operator's desk at the service that these settings describe."""
+    """Yield an operator of the service that these settings describe."""
     headers = {"Authorization": f"Bearer {settings.operator_token}"}
     async with httpx.AsyncClient(base_url=settings.base_url, headers=headers, trust_env=False) as client:
         yield DemoOperator(client, say)

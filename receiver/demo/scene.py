@@ -28,7 +28,7 @@ SHOPS: Final = "Lojas Aurora"
 
 @dataclass(frozen=True, slots=True)
 class DemoChannel:
-    """One channel of the demo: its tenant, its name for people, its gateway and what befalls it."""
+    """One channel of the demo: its tenant, its display name, its gateway and its story."""
 
     tenant: str
     name: str
@@ -99,7 +99,7 @@ async def play(fleet: Fleet, part: DemoChannel) -> None:
 
 
 async def unlinked(fleet: Fleet, channel: Instance) -> None:
-    """Somebody removes the device on the phone; later somebody scans again."""
+    """The device is removed on the phone, and scanned again later."""
     await fleet.pause(120)
     channel.unlink()
     await fleet.pause(500)
@@ -107,7 +107,7 @@ async def unlinked(fleet: Fleet, channel: Instance) -> None:
 
 
 async def logged_out(fleet: Fleet, channel: Instance) -> None:
-    """Somebody logs the instance out by API."""
+    """The instance is logged out by API."""
     await fleet.pause(400)
     channel.logout()
     await fleet.pause(400)
@@ -115,7 +115,7 @@ async def logged_out(fleet: Fleet, channel: Instance) -> None:
 
 
 async def dropped(fleet: Fleet, channel: Instance) -> None:
-    """The connection is lost for longer than the grace, then heals."""
+    """The connection is lost for longer than the grace, then comes back."""
     await fleet.pause(60)
     await channel.drop(500)
 
@@ -143,7 +143,7 @@ async def flapping(fleet: Fleet, channel: Instance) -> None:
 
 
 async def unscanned(fleet: Fleet, channel: Instance) -> None:
-    """A QR is shown, and nobody scans it."""
+    """A QR is shown and never scanned."""
     await fleet.pause(500)
     await channel.unlink()
     await channel.show_qr(times=4)

@@ -1,4 +1,4 @@
-"""Whether the address that gateways are given leads here; and in words, why an answer did not come."""
+"""Checks that the public address leads to this service; describes why an answer did not come."""
 
 import ssl
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ ANSWER_WITHIN: Final = timedelta(seconds=5)
 
 
 async def check_base_url(seen: Installation) -> list[Finding]:
-    """Find webhook addresses that only this machine understands."""
+    """Find webhook addresses that only this machine can resolve."""
     if seen.settings.public_url is not None or not seen.channels:
         return []
     host = urlsplit(seen.settings.base_url).hostname or ""
-    who = "gateways on this machine" if _is_private(host) else "gateways that know this address"
-    what = f"Webhook addresses begin with {seen.settings.base_url}, which only {who} can reach."
+    clients = "gateways on this machine" if _is_private(host) else "gateways that know this address"
+    what = f"Webhook addresses begin with {seen.settings.base_url}, which only {clients} can reach."
     return [note("no_public_url", what, f"Set {variable('public_url')} to what gateways reach.")]
 
 
 async def check_public_url(public_url: str, client: Client) -> list[Finding]:
-    """Find a public address that does not lead here, as far as this machine can tell, or that lacks TLS."""
+    """Find a public address that does not lead here, as far as this machine can see, or that lacks TLS."""
     found = []
     wrong = await _wrong_at(public_url, client)
     if wrong is not None:

@@ -18,7 +18,7 @@ from db.connection.pool import connect
 from db.connection.retry import TRANSIENT
 from db.diagnosis import Finding, Severity, note, problem, size
 from db.embedded.server import EmbeddedError
-from db.ingest.queue import PATIENCE
+from db.ingest.queue import COMMIT_TIMEOUT
 from db.vault import VaultError
 from receiver.doctor.address import ANSWER_WITHIN, check_base_url, check_public_url
 from receiver.doctor.credentials import check_credentials
@@ -31,7 +31,7 @@ from receiver.telemetry.logs import redact
 from receiver.telemetry.tracebacks import location_of
 
 OVERDUE: Final = timedelta(seconds=60)
-"""Due work that waits for longer is done by nobody, unless its lease is longer still."""
+"""Due work that waits longer than this is not being done, unless its lease is longer still."""
 LEAST_FREE: Final = 1_000_000_000
 LEAST_FREE_SHARE: Final = 0.1
 OpenDatabase = Callable[[Settings], AbstractAsyncContextManager[str]]
@@ -47,9 +47,9 @@ MISSING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was looked at, in a sentence, and what was found, problems first."""
+    """The subject of the examination, in a sentence, and the findings, problems first."""
 
-    looked_at: str
+    summary: str
     findings: tuple[Finding, ...]
 
     @property
@@ -58,8 +58,8 @@ class Examination:
         return not any(finding.severity is Severity.PROBLEM for finding in self.findings)
 
     def print(self, console: Console) -> None:
-        """Print it for people: one line for what is the matter, one for what to do."""
-        console.print(_line(self.looked_at), soft_wrap=True)
+        """Print the findings as text: one line for the problem, one for what to do."""
+        console.print(_line(self.summary), soft_wrap=True)
         for finding in self.findings:
             style = "bold red" if finding.severity is Severity.PROBLEM else "bold"
             console.print(
@@ -71,20 +71,20 @@ class Examination:
 
 
 def _line(text: str) -> Text:
-    # Names come from outside: what they hold must not move the cursor of somebody's terminal.
+    # Names come from outside: control characters must not reach a terminal.
     return Text("".join(char if char.isprintable() else "?" for char in text))
 
 
 async def examine(settings: Settings, open_database: OpenDatabase) -> Examination:
     """Return what is wrong; the database is only read, whether or not the service runs."""
-    looked_at = "Looked at no database."
+    summary = "Looked at no database."
     findings = [note("unknown_setting", f"{words}.", "Correct or remove it.") for words in settings.warnings]
     async with open_client(ANSWER_WITHIN, localhost()) as client:
         try:
             if settings.embedded and not (settings.data_dir / "postgres" / "PG_VERSION").exists():
                 raise EmbeddedError(f"there is none yet in {settings.data_dir}")
             async with open_database(settings) as dsn:
-                looked_at, found = await _examine_database(settings, dsn, client)
+                summary, found = await _examine_database(settings, dsn, client)
                 findings += found
         except (EmbeddedError, asyncpg.PostgresError, *TRANSIENT) as error:
             do = f"Start `zapwatch serve`, or correct {variable('data_dir')} and {variable('database_url')}."
@@ -92,7 +92,7 @@ async def examine(settings: Settings, open_database: OpenDatabase) -> Examinatio
         if settings.public_url is not None:
             findings += await _guarded("PUBLIC_URL", partial(check_public_url, settings.public_url, client))
     findings = [replace(f, what=redact(f.what), do=redact(f.do)) for f in findings]
-    return Examination(looked_at, tuple(sorted(findings, key=lambda f: f.severity is Severity.NOTE)))
+    return Examination(summary, tuple(sorted(findings, key=lambda f: f.severity is Severity.NOTE)))
 
 
 async def _examine_database(settings: Settings, dsn: str, client: Client) -> tuple[str, list[Finding]]:
@@ -113,12 +113,12 @@ async def _examine_database(settings: Settings, dsn: str, client: Client) -> tup
 
 def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     connection, settings = seen.connection, seen.settings
-    patience = max(OVERDUE, 2 * settings.probe_timeout + 2 * PATIENCE)
+    overdue_after = max(OVERDUE, 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT)
     yield "channels and gateways", seen.read
     yield "the secret keys", seen.read_keys
     yield "functions", partial(diagnosis.check_functions, connection)
     yield "background loops", partial(diagnosis.check_loops, connection)
-    yield "due probes", partial(diagnosis.check_overdue, connection, patience)
+    yield "due probes", partial(diagnosis.check_overdue, connection, overdue_after)
     yield "credentials", partial(check_credentials, seen)
     yield "registrations", seen.judge
     yield "webhooks", partial(check_webhooks, seen)
@@ -141,9 +141,9 @@ async def _guarded(name: str, check: Check, *, incomplete: bool = False) -> Sequ
     except Exception as error:
         if incomplete and isinstance(error, MISSING):
             return ()
-        told = isinstance(error, asyncpg.PostgresError | VaultError | OSError)
+        has_safe_text = isinstance(error, asyncpg.PostgresError | VaultError | OSError)
         kind = type(error).__name__
-        words = f"{kind}: {error}" if told else f"{kind} in {location_of(error)}"
+        words = f"{kind}: {error}" if has_safe_text else f"{kind} in {location_of(error)}"
         return [problem("unchecked", f"Could not be checked: {name} ({words}).", "Run it again.")]
 
 

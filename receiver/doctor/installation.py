@@ -44,7 +44,7 @@ class Installation:
         return ()
 
     async def check_listeners(self) -> Sequence[Finding]:
-        """Find incidents that nobody would hear of."""
+        """Find incidents whose alerts would reach no destination."""
         return await diagnosis.check_listeners(self.connection, self.vault)
 
     async def judge(self) -> Sequence[Finding]:
@@ -70,7 +70,7 @@ def _unknown_providers(gateways: Sequence[WatchedGateway]) -> list[Finding]:
 
 
 def unseal(vault: Vault | None, sealed: bytes, identity: str) -> str | None:
-    """Return what was sealed for this identity; None when no key opens it."""
+    """Return the decrypted value of this identity; None when no key opens it."""
     try:
         return None if vault is None else vault.open(sealed, identity).decode()
     except VaultError:
@@ -87,7 +87,7 @@ def key_of(vault: Vault | None, channel: WatchedChannel) -> str | None:
 
 
 def is_carried(channel: WatchedChannel, key: str) -> bool:
-    """Say whether the headers that the gateway is asked with can carry the key, as far as they are known."""
+    """Return whether the headers of a question can carry the key, as far as they are known."""
     provider = PROVIDERS.get(channel.provider)
     headers = [] if provider is None else provider.ask(channel.instance or "", key).headers.values()
     return all(value.isascii() and value.isprintable() for value in headers)

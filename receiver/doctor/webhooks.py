@@ -1,6 +1,6 @@
-"""Where gateways say that their webhooks go: to us, to somebody else, or nowhere.
+"""Checks where gateways send their webhooks: to this service, to another system, or nowhere.
 
-Of another's address only the host is told.
+Of an address of another system only the host is reported.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ AT_ONCE: Final = 8
 PER_GATEWAY: Final = 20
 """Channels of one gateway that are asked where their webhooks go."""
 IN_ALL: Final = 200
-"""The same, of all gateways."""
+"""The same, over all gateways."""
 LATELY: Final = timedelta(days=1)
-"""What was heard of within this time is fed by something, whatever its own webhook says."""
+"""A channel with an event within this time receives events, whatever its own webhook setting says."""
 
 
 class _WebhookSetting(NamedTuple):
-    """Where a channel's gateway says that webhooks go; None: it does not say, with what was heard instead."""
+    """The webhook addresses of a channel; None: not answered, and `instead` says what came back."""
 
     channel: WatchedChannel
     addresses: tuple[str, ...] | None
@@ -42,15 +42,20 @@ class _WebhookSetting(NamedTuple):
 
 
 async def check_webhooks(seen: Installation) -> list[Finding]:
-    """Find channels whose gateway tells somebody else, nobody, or us in vain; of many, a sample is asked."""
+    """Find channels whose webhooks go elsewhere, nowhere, or here in vain; of many, a sample is asked."""
     askable = [channel for channel in seen.channels if _question(seen.vault, channel) is not None]
     asked = _sample(askable)
-    told = await _ask(asked, seen.vault, seen.client)
-    hashes = [hash_token(t[1]) for one in told for address in one.addresses or () if (t := token_in(address))]
+    settings_read = await _ask(asked, seen.vault, seen.client)
+    hashes = [
+        hash_token(t[1])
+        for one in settings_read
+        for address in one.addresses or ()
+        if (t := token_in(address))
+    ]
     owners = await diagnosis.token_owners(seen.connection, hashes)
     shared = {gateway.id for gateway in seen.gateways if gateway.has_webhook}
     faults: dict[str, dict[str, None]] = defaultdict(dict)
-    for one in told:
+    for one in settings_read:
         for code, where in _faults(one, seen.settings.base_url, owners, shared):
             faults[code][where] = None
     found = [f for code in _WEBHOOKS for f in _webhook_findings(code, list(faults[code]), seen.settings)]
@@ -96,20 +101,20 @@ def _question(vault: Vault | None, channel: WatchedChannel) -> Question | None:
 
 def _sample(channels: Sequence[WatchedChannel]) -> list[WatchedChannel]:
     """Return some channels of each gateway, gateways taking turns, in the order given."""
-    places: Counter[UUID | None] = Counter()
-    placed = []
+    counts: Counter[UUID | None] = Counter()
+    ranked = []
     for channel in channels:
-        placed.append((places[channel.gateway_id], channel))
-        places[channel.gateway_id] += 1
-    placed.sort(key=lambda one: one[0])
-    return [channel for place, channel in placed if place < PER_GATEWAY][:IN_ALL]
+        ranked.append((counts[channel.gateway_id], channel))
+        counts[channel.gateway_id] += 1
+    ranked.sort(key=lambda one: one[0])
+    return [channel for rank, channel in ranked if rank < PER_GATEWAY][:IN_ALL]
 
 
 async def _ask(asked: Sequence[WatchedChannel], vault: Vault | None, client: Client) -> list[_WebhookSetting]:
-    free, silent = asyncio.Semaphore(AT_ONCE), dict[UUID | None, str]()
+    slots, silent = asyncio.Semaphore(AT_ONCE), dict[UUID | None, str]()
 
     async def ask(channel: WatchedChannel) -> _WebhookSetting:
-        async with free:
+        async with slots:
             if channel.gateway_id in silent:
                 return _WebhookSetting(channel, None, silent[channel.gateway_id])
             question = _question(vault, channel)
@@ -126,16 +131,16 @@ async def _ask(asked: Sequence[WatchedChannel], vault: Vault | None, client: Cli
 
 
 def _faults(
-    told: _WebhookSetting, base_url: str, owners: Mapping[bytes, TokenOwner], shared: Set[UUID]
+    setting: _WebhookSetting, base_url: str, owners: Mapping[bytes, TokenOwner], shared: Set[UUID]
 ) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with each of a channel's addresses, and where: of a foreign one only the host."""
-    channel, name = told.channel, str(told.channel)
+    channel, name = setting.channel, str(setting.channel)
     lately = channel.last_event_at is not None and channel.last_event_at > datetime.now(UTC) - LATELY
-    if told.addresses is None:
-        yield "unasked", told.instead
-    elif not told.addresses:
+    if setting.addresses is None:
+        yield "unasked", setting.instead
+    elif not setting.addresses:
         yield ("shared_webhook" if lately and channel.gateway_id in shared else "no_webhook"), name
-    for address in told.addresses or ():
+    for address in setting.addresses or ():
         token, here = token_in(address), _leads_to(base_url, address)
         owner = None if token is None else owners.get(hash_token(token[1]))
         if token is None or (owner is None and not here):
@@ -149,12 +154,12 @@ def _faults(
 
 
 def _leads_to(base_url: str, address: str) -> bool:
-    return _place(address) == _place(base_url) and urlsplit(address).path.startswith(
+    return _origin(address) == _origin(base_url) and urlsplit(address).path.startswith(
         f"{urlsplit(base_url).path}/webhooks/"
     )
 
 
-def _place(address: str) -> tuple[str, str | None, int | None]:
+def _origin(address: str) -> tuple[str, str | None, int | None]:
     try:
         parts = urlsplit(address)
         return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -163,4 +168,4 @@ def _place(address: str) -> tuple[str, str | None, int | None]:
 
 
 def _host(address: str) -> str:
-    return _place(address)[1] or "an address that is none"
+    return _origin(address)[1] or "an address that is none"

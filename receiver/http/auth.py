@@ -1,6 +1,6 @@
-"""Who is asking: operators by their bearer token, gateways and channels by the token in a webhook's address.
+"""Authenticates operators by their bearer token, and webhooks by the token in their address.
 
-Tokens are compared as SHA-256 and never kept, logged or put into an error.
+Tokens are compared as SHA-256 and never stored, logged or put into an error.
 """
 
 import hmac
@@ -30,7 +30,7 @@ from receiver.http.cache import Cache, Invalidations
 from receiver.http.problems import Unauthorized
 from receiver.settings import Settings
 
-# How long a revoked token or a moved channel may still be known to a process that missed the notice of it.
+# How long a process that missed the notice may still accept a revoked token or a moved channel.
 KNOWN_FOR: Final = timedelta(seconds=30)
 # About 400 bytes each.
 KNOWN_AT_MOST: Final = 200_000
@@ -52,16 +52,16 @@ async def require_operator(authorization: str, tokens: "Tokens", settings: Setti
 
 
 async def first_token(connection: Connection, settings: Settings) -> str | None:
-    """Return the operator's token made on the very first start, to be printed once; None ever after."""
+    """Return the operator's token made on the first start, to be printed once; later None."""
     if settings.operator_token is not None:
         return None
     return await create_first_operator_token(connection)
 
 
 class Tokens:
-    """Finds what webhook tokens belong to, remembering what it found for a while and never what it did not.
+    """Finds the owners of webhook tokens, cached for a while; a token without an owner is not cached.
 
-    Only the hash of a token is remembered.
+    The cache holds only hashes of tokens.
     """
 
     def __init__(
@@ -76,35 +76,35 @@ class Tokens:
         self._clock = clock
         self._invalidations = Invalidations(known_for, clock)
         limits = known_for, known_at_most, clock, self._invalidations
-        self._targets: Cache[bytes, WebhookOwner] = Cache(
-            *limits, lambda _, target: (target.gateway_id, target.channel_id)
+        self._owners: Cache[bytes, WebhookOwner] = Cache(
+            *limits, lambda _, owner: (owner.gateway_id, owner.channel_id)
         )
         self._channels: Cache[tuple[UUID, str], ChannelRef] = Cache(
             *limits, lambda key, channel: (key[0], channel.channel_id)
         )
-        self._target_lookups = DataLoader(self._find_owners)
+        self._owner_lookups = DataLoader(self._find_owners)
         self._channel_lookups = DataLoader(self._find_channels)
         self._operator_lookups = DataLoader(partial(find_operators, pool))
         self._own_notices: Counter[UUID] = Counter()
         """Notices that this process has sent and not received yet."""
 
     async def resolve(self, provider: str, token: str) -> WebhookOwner | None:
-        """Return what the token belongs to; None when nobody has it, or a channel of another provider has.
+        """Return the token's owner; None if there is none, or only one of another provider.
 
-        Asks again as long as the database is away: it is for the caller to give up.
+        Retries while the database is away: the caller sets the timeout.
         """
-        target = self.known(provider, token)
-        if target is None:
-            target = await persist(partial(self._target_lookups.find, hash_token(token)))
-        return target if target is not None and target.provider == provider else None
+        owner = self.known(provider, token)
+        if owner is None:
+            owner = await persist(partial(self._owner_lookups.find, hash_token(token)))
+        return owner if owner is not None and owner.provider == provider else None
 
     def known(self, provider: str, token: str) -> WebhookOwner | None:
-        """Return what `resolve` would, as far as it is remembered."""
-        target = self._targets.get(hash_token(token))
-        return target if target is not None and target.provider == provider else None
+        """Return what `resolve` would, from the cache alone."""
+        owner = self._owners.get(hash_token(token))
+        return owner if owner is not None and owner.provider == provider else None
 
     async def channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
-        """Return the channel that an instance of a gateway is, or None; asks again as `resolve` does."""
+        """Return the channel of a gateway's instance, or None; retries as `resolve` does."""
         channel = self.known_channel_of(gateway_id, instance)
         # PostgreSQL can't hold these, so no instance has them.
         if channel is None and "\0" not in instance and _encodable(instance):
@@ -112,17 +112,17 @@ class Tokens:
         return channel
 
     def known_channel_of(self, gateway_id: UUID, instance: str) -> ChannelRef | None:
-        """Return what `channel_of` would, as far as it is remembered."""
+        """Return what `channel_of` would, from the cache alone."""
         return self._channels.get((gateway_id, instance))
 
     async def operator(self, digest: bytes) -> Operator | None:
-        """Return whose token this is; never remembered, so that a revoked one ends at once."""
+        """Return the operator of a token; never cached, so that a revoked one ends at once."""
         return await self._operator_lookups.find(digest)
 
     async def _find_owners(self, digests: Sequence[bytes]) -> dict[bytes, WebhookOwner]:
         began_at = self._clock()
         found = await find_webhook_owners(self._pool, digests)
-        self._targets.put(found, began_at)
+        self._owners.put(found, began_at)
         return found
 
     async def _find_channels(self, keys: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], ChannelRef]:
@@ -140,19 +140,19 @@ class Tokens:
             await notify(self._pool, identity)
             is_sent = True
         except TRANSIENT as error:
-            # The change holds; the others hear of it when they have forgotten by themselves.
-            log.warning("other processes were not told to forget %s: %r", identity, error)
+            # The change holds; other processes see it when their entries have expired.
+            log.warning("other processes were not notified to forget %s: %r", identity, error)
         finally:
             if not is_sent:
-                # A notice of another process may have been taken for this one.
+                # A notice of another process may have been counted as this one.
                 del self._own_notices[identity]
                 self.forget(identity)
 
     def on_notice(self, identity: UUID) -> None:
         """Forget a channel or a gateway that another process has changed.
 
-        What this process has changed it forgot when it sent the notice. Of two notices about one identity it
-        passes over the first, whoever sent it, and obeys the second.
+        A process forgets its own changes when it sends the notice. Of two notices about one identity it
+        ignores the first, of any sender, and follows the second.
         """
         outstanding = self._own_notices.pop(identity, 0)
         if not outstanding:
@@ -161,11 +161,11 @@ class Tokens:
             self._own_notices[identity] = outstanding - 1
 
     def forget(self, identity: UUID) -> None:
-        """Forget all that was found of a channel or of a gateway, so that a change holds at once here."""
+        """Forget a channel or a gateway in this process, so that a change holds at once."""
         self._invalidations.add(identity)
 
     def forget_all(self) -> None:
-        """Forget all that was found; notices may have been missed, this process's own included."""
+        """Forget everything: notices may have been missed, this process's own included."""
         self._invalidations.add_all()
         self._own_notices.clear()
 

@@ -1,7 +1,7 @@
-"""One HTTP connection: uvicorn's, but whoever is slow or floods us is parted from in time.
+"""One HTTP connection: uvicorn's, with limits that close it to clients that are slow or send too much.
 
 uvicorn waits for a request as long as its sender likes, keeps headers of any size, and answers 400 to what it
-can't read, which gateways take for final. Knows nothing of what is asked.
+can't read, which gateways take for final. Knows nothing of routes.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 ARRIVED_WITHIN: Final = timedelta(seconds=12)
-"""How long a request may take to arrive, headers and body. With a slow loop it still is over within 15 s."""
+"""How long a request may take to arrive, headers and body; with a slow event loop at most 15 s."""
 STOPPING: Final = timedelta(seconds=4)
-"""How long it may take from SIGTERM on."""
+"""The same from SIGTERM on."""
 UNHEARD_LIMIT: Final = 64 * 1024
 """Bytes that may come without any of a body among them: headers, the margins of chunks, trailers."""
 PIPELINED: Final = 16
@@ -37,9 +37,9 @@ UNREAD: Final = _Unread()
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with a limit on what its sender may take of our time and memory.
+    """uvicorn's connection, with limits on the time and memory that a client can use.
 
-    `Config.limit_concurrency` is the number of connections; those above it are told to come again.
+    `Config.limit_concurrency` is the number of connections; those above it get 503.
     """
 
     arrived_within = ARRIVED_WITHIN
@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED:
             raise OverflowError("too many requests at once")
         super().on_headers_complete()
-        # What follows the body (trailers) is of any size, and nobody reads it.
+        # Trailers after the body may be of any size and are not used.
         self.headers = UNREAD
 
     def on_body(self, body: bytes) -> None:
@@ -103,7 +103,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Part from who sends what can't be read; first a request before it is answered, if there is one."""
+        """Close a connection with unreadable input, after the answer to an earlier request if any."""
         self._arriving = False
         if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
             self.flow.pause_reading()
@@ -129,7 +129,7 @@ class Connection(HttpToolsProtocol):
             self._too_late = None
 
     def _give_up(self) -> None:
-        """Part from who is too slow, with an answer if there is a request to answer."""
+        """Close a connection that is too slow, with an answer if there is a request to answer."""
         if self._in_headers or self.pipeline or self.cycle.response_started:
             self.transport.close()
         else:

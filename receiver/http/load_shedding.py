@@ -1,4 +1,4 @@
-"""How much is taken on at once. What comes above it is told to come again, quickly and without being read."""
+"""Limits of requests and connections; excess requests get 503 at once, without being read."""
 
 import resource
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from receiver.http.problems import Unavailable, answer
 
 IN_FLIGHT: Final = 4000
-"""Requests that one process has taken and not answered."""
+"""Requests that one process has accepted and not answered."""
 CONNECTIONS: Final = 8000
 """Connections that one process keeps, slow callers' and idle ones among them."""
 DESCRIPTORS: Final = 2 * CONNECTIONS
 """Files that a process should be allowed to open: as many again for probes, and what else is open."""
 ALWAYS: Final = "/healthz"
-"""Answered however much is in flight: a supervisor must not end a service because it is busy."""
+"""Never refused: a supervisor must not end a service because it is busy."""
 BUSY: Final = Unavailable("Too many requests are in flight; try again.")
 
 
@@ -28,7 +28,7 @@ class Load:
 
 
 class Admission:
-    """ASGI middleware: counts what is in flight, and refuses what would be too much."""
+    """ASGI middleware: counts requests in flight, and refuses those above the limit."""
 
     def __init__(
         self, app: ASGIApp, load: Load, on_refused: Callable[[], None], at_most: int = IN_FLIGHT
@@ -61,5 +61,5 @@ def raise_descriptor_limit() -> int:
 
 
 def connections_within(descriptors: int) -> int:
-    """Return how many connections may be kept: half of what may be open, so that the rest never lacks one."""
+    """Return the limit of connections: half of the open files allowed, so that the other half stays free."""
     return min(CONNECTIONS, descriptors // 2)

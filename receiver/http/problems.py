@@ -1,4 +1,4 @@
-"""The few errors a caller can act on, and their one mapping to `application/problem+json` (RFC 9457).
+"""The few errors that a client can act on, and their one mapping to `application/problem+json` (RFC 9457).
 
 Nothing from inside (SQL, addresses, stack) reaches an answer; an unexpected error is a plain 500.
 """
@@ -48,7 +48,7 @@ class Problem(Exception):
 
 
 class Unauthorized(Problem):
-    """No token, or one that nobody has."""
+    """No token, or an unknown one."""
 
     status = HTTPStatus.UNAUTHORIZED
     headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
@@ -58,7 +58,7 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """The token is good but belongs to one tenant, and this is for all of them."""
+    """The token is valid but limited to one tenant, and the operation is not."""
 
     status = HTTPStatus.FORBIDDEN
 
@@ -89,7 +89,7 @@ class Conflict(Problem):
 
 
 class TooMany(Problem):
-    """It has been done as often as it may be for now; the caller may come again after this time."""
+    """The limit of an operation is reached; the client may try again after `again_in`."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
@@ -99,7 +99,7 @@ class TooMany(Problem):
 
 
 class BadGateway(Problem):
-    """A WhatsApp gateway that was to be asked didn't answer, or not with what was asked for."""
+    """A WhatsApp gateway didn't answer, or not as required."""
 
     status = HTTPStatus.BAD_GATEWAY
 
@@ -115,7 +115,7 @@ class TooLarge(Problem):
 
 
 class Invalid(Problem):
-    """Fields are wrong; all of them are named at once."""
+    """Fields are invalid; all of them are named at once."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -124,7 +124,7 @@ class Invalid(Problem):
 
 
 class Unavailable(Problem):
-    """The database is away; the caller should come again."""
+    """The database is away; the client should try again."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: Mapping[str, str] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -167,7 +167,7 @@ async def _on_database_away(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_wrong_argument(request: Request, error: Exception) -> Response:
-    # The server logs what it is told of by an exception alone, which stays here.
+    # The server logs only exceptions that reach it, and this one does not.
     log.error("a statement does not take its argument", exc_info=error)
     return await _on_unexpected(request, error)
 
@@ -178,7 +178,7 @@ async def _on_unexpected(_request: Request, _error: Exception) -> Response:
     )
 
 
-# What passes by itself, for whoever comes again.
+# Errors that pass by themselves: the client should try again.
 DATABASE_AWAY: Final[tuple[type[Exception], ...]] = (
     *TRANSIENT,
     asyncpg.InsufficientResourcesError,
@@ -188,7 +188,7 @@ DATABASE_AWAY: Final[tuple[type[Exception], ...]] = (
 exception_handlers: Final[dict[type[Exception], ExceptionHandler]] = {
     Problem: _on_problem,
     HTTPException: _on_http_exception,
-    # Nobody hears the answer: whoever asked has closed, or was too slow.
+    # The answer is not read: the client has closed the connection, or was too slow.
     ClientDisconnect: _on_gone,
     **dict.fromkeys(DATABASE_AWAY, _on_database_away),
     # An InterfaceError too, but of our own making: an argument that doesn't fit its statement.

@@ -1,4 +1,4 @@
-"""How often one caller may come, counted in memory by each process; knows no request."""
+"""Rate limits by client, counted in memory by each process; knows no request."""
 
 from collections import OrderedDict
 from datetime import timedelta
@@ -6,23 +6,23 @@ from math import ceil
 from typing import Final
 
 KEPT: Final = 10_000
-"""Callers remembered at once; of more, those who came longest ago are forgotten."""
+"""Clients in memory at most; the least recent are dropped first."""
 
 
 class RateLimit:
-    """So many times in a period, by each caller; what is used up comes back evenly."""
+    """A number of requests in a period for each client, replenished evenly."""
 
     def __init__(self, times: int, period: timedelta) -> None:
         self._times = times
         self._gap = period.total_seconds() / times
         self._full_at: OrderedDict[object, float] = OrderedDict()
-        """When each caller has everything back."""
+        """When each client's limit is fully replenished."""
 
     def take(self, caller: object, now: float) -> int:
-        """Return 0 and count, or after how many seconds the caller may come again; `now` is monotonic."""
+        """Count a request and return 0, or the seconds until the next is allowed; `now` is monotonic."""
         full_at = max(now, self._full_at.get(caller, now)) + self._gap
         over = full_at - now - self._times * self._gap
-        # A hair of rounding must not cost the last turn.
+        # A rounding error must not refuse the last request.
         if over > 1e-6:
             return max(1, ceil(over))
         self._full_at[caller] = full_at

@@ -1,7 +1,7 @@
-"""Signed links that let whoever has one bring one channel back, for a while; knows no row and no page.
+"""Makes and verifies signed reconnect links, each for one channel and incident; knows no row and no page.
 
 A link holds ids and a time, nothing secret. It is as good as a password for what the page allows: so none is
-logged (`receiver.telemetry.logs`), and no page tells another site where it was.
+logged (`receiver.telemetry.logs`), and pages send no referrer.
 """
 
 import hmac
@@ -25,7 +25,7 @@ _PURPOSE: Final = b"zapwatch reconnect link"
 
 
 class ReconnectLink(NamedTuple):
-    """What a link stands for, if it was signed here."""
+    """The content of a link with a valid signature."""
 
     channel_id: UUID
     incident_id: UUID
@@ -33,22 +33,22 @@ class ReconnectLink(NamedTuple):
 
 
 class ReconnectLinks:
-    """Makes links with the first key, and knows those made with any of them."""
+    """Signs links with the first key, and accepts those signed with any."""
 
     def __init__(self, keys: Sequence[bytes], base_url: str) -> None:
-        # Nobody who has a link's key can open what is sealed with the key it comes from.
+        # Derived keys: a link's key can't open what is encrypted with the original.
         self._keys: Final = [hmac.digest(key, _PURPOSE, sha256) for key in keys]
         self._base_url: Final = base_url
 
     def link_for(self, channel_id: UUID, incident_id: UUID, now: datetime) -> str:
-        """Return the address where a scan brings the channel back from this incident."""
+        """Return the reconnect link of a channel and an incident."""
         expires_at = int((now + LIFE).timestamp())
         signed = _FORM.pack(_VERSION, channel_id.bytes, incident_id.bytes, expires_at)
         token = urlsafe_b64encode(signed + _mac(self._keys[0], signed)).decode()
         return f"{self._base_url}/reconnect/{token}"
 
     def read(self, token: str) -> ReconnectLink | None:
-        """Return what a token stands for, also when it has expired; None: it was not made here."""
+        """Return the content of a token, expired or not; None: its signature is invalid."""
         if _TOKEN.fullmatch(token) is None:
             return None
         whole = urlsafe_b64decode(token)

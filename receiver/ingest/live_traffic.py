@@ -1,7 +1,7 @@
 """Notes live traffic of open channels in memory and writes it within seconds; losing it costs one probe.
 
 Gateways name a session's owner in each message. An owner goes through the writer when this process first
-hears of it, and not again until it changes or an hour has passed.
+sees it, and not again until it changes or an hour has passed.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ WRITTEN_EVERY: Final = timedelta(seconds=3)
 """Traffic is written within 5 s; the rest is for the writing itself."""
 AT_ONCE: Final = 500
 OWNERS_AT_ONCE: Final = 200
-"""Owners that are taken in between two writings; later traffic brings the rest. Each costs as much as an
-event, and after a start those of all channels are new to this process."""
+"""Owners accepted between two writes; later traffic brings the rest. Each costs as much as an event, and
+after a start those of all channels are new to this process."""
 OWNERS_WAIT: Final = timedelta(seconds=1)
 """How long they wait for their COMMIT: another application may hold a channel's row very long."""
 OWNER_KNOWN_FOR: Final = timedelta(hours=1)
-"""How long an owner that was handed to the writer isn't handed over again. After that, what another
-application wrote in between is put right and a table that refused is tried again."""
+"""How long a submitted owner isn't submitted again. After that, values of other applications are corrected
+and a table that refused is tried again."""
 OWNERS_KNOWN: Final = 200_000
 """About 350 bytes each."""
 
@@ -69,10 +69,10 @@ class LiveTraffic:
             self._new_owners[channel_id] = report
 
     async def flush(self) -> None:
-        """Write what is noted; what could not be written is forgotten, traffic goes on."""
+        """Write noted traffic; what can't be written is dropped, because later traffic replaces it."""
         noted, self._noted = self._noted, {}
         owners, self._new_owners = self._new_owners, {}
-        # Piece by piece: a list of all would hold up the event loop.
+        # In parts: a list of all would block the event loop.
         left = iter(noted.items())
         while part := dict(islice(left, AT_ONCE)):
             with contextlib.suppress(NotCommitted, *TRANSIENT):

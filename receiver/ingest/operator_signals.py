@@ -1,4 +1,4 @@
-"""The operator's door: signals of operators, and of readers of a reconnect link, submitted to a channel."""
+"""Submits signals of operators, and notes of reconnect pages, to a channel."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -30,17 +30,17 @@ class OperatorSignals:
         await self._submit(Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now, suspect=True)))
 
     async def note(self, channel_id: UUID, name: str, noted: HistoryNote) -> None:
-        """Keep an event in a channel's history that changes nothing."""
+        """Store a note in a channel's history; it changes no state."""
         await self._submit(Entry(channel_id, Source.OPERATOR, name, datetime.now(UTC), noted))
 
     async def check_now(self, target: ProbeTarget) -> ProbeResult:
-        """Probe a channel and have the answer applied; raises `Unaskable`, too."""
+        """Probe a channel and submit the answer; raises `Unaskable`, too."""
         probed = await self._prober.probe(target)
         await self._submit(probed.entry)
         return probed
 
     async def acknowledge(self, incident_id: UUID) -> None:
-        """Note that an operator has seen an incident; the first time counts."""
+        """Acknowledge an incident; the first time counts."""
         async with self._pool.acquire() as connection:
             await acknowledge(connection, incident_id)
 

@@ -1,8 +1,8 @@
-"""Takes gateways' webhooks: finds whose they are, has them read, and answers once they are committed.
+"""Receives gateways' webhooks: finds their token's owner, has them parsed, and answers after the commit.
 
-Never 400, 403, 404, 422 or 5xx but 503 to a valid token: gateways take those for final and drop the
-event (docs/provider-facts.md#evolution-delivery). Nothing of a body is logged; what can't be applied is
-noted (202).
+A valid token never gets 400, 403, 404, 422 or 5xx other than 503: gateways take those for final and drop the
+event (docs/provider-facts.md#evolution-delivery). Nothing of a body is logged; what can't be applied goes to
+the quarantine (202).
 
 An ASGI app by itself: nothing is called as often, and routing alone would cost as much as storing the event.
 """
@@ -25,7 +25,7 @@ from db.connection.retry import persist
 from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
 from db.ingest.quarantine import note_unknown_instance, quarantine
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reads.channels import read_states
 from db.reads.tokens import WebhookOwner
@@ -42,7 +42,7 @@ from receiver.http.problems import (
     answer,
 )
 from receiver.ingest.live_traffic import LiveTraffic
-from receiver.ingest.webhook_secret import carries_secret, doubted
+from receiver.ingest.webhook_secret import carries_secret, unverified
 from receiver.providers import PROVIDERS, Provider
 from receiver.providers.report import LIVE_FOR, Report, Unreadable, clean
 from receiver.telemetry.metrics import Metrics
@@ -52,32 +52,32 @@ from statemachine.signals import Alive
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of a body that is read whole."""
 GLIMPSE: Final = 64 * 1024
-"""Bytes of a larger one that are looked at."""
+"""Bytes of a larger body that are parsed."""
 SMALL: Final = 64 * 1024
-"""Bytes of a body that is read whenever it comes."""
+"""Bytes of a body that is read at once, with any number of others."""
 LARGE_AT_ONCE: Final = 64
-"""Larger ones that are in memory at once; the others wait unread."""
+"""Larger bodies in memory at once; the others wait unread."""
 DRAINED: Final = 160 * 1024 * 1024
-"""Bytes of a larger one that are read and thrown away, so that its sender hears the answer."""
+"""Bytes of a larger body that are read and discarded, so that the sender reads the answer."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Webhook:
-    """One webhook on its way: whose it is, when it came, and how many seconds its sender has left."""
+    """One webhook under way: the owner of its token, when it came, and how long its sender may still wait."""
 
-    target: WebhookOwner
+    token_owner: WebhookOwner
     suffix: str | None
     received_at: datetime
-    patience: float
+    seconds_left: float
     verified: bool
     """Whether it carries the secret that was set with its address."""
     body: bytes = b""
 
 
 def is_webhook(scope: Scope) -> bool:
-    """True when a request is one that `Webhooks` answers."""
+    """Return whether `Webhooks` answers a request."""
     return scope["type"] == "http" and str(scope["path"]).startswith("/webhooks/")
 
 
@@ -112,19 +112,21 @@ class Webhooks:
         token, *suffix = rest
         provider = PROVIDERS.get(name)
         try:
-            said = await self._say(provider, name, token, suffix[0] if suffix else None, scope, receive)
+            response = await self._respond(
+                provider, name, token, suffix[0] if suffix else None, scope, receive
+            )
         except ClientDisconnect:
             self._count(provider, 499)
             return
-        if isinstance(said, Problem):
-            self._count(provider, int(said.status))
-            await answer(said)(scope, receive, send)
+        if isinstance(response, Problem):
+            self._count(provider, int(response.status))
+            await answer(response)(scope, receive, send)
         else:
-            self._count(provider, said)
-            await send({"type": "http.response.start", "status": said, "headers": NO_BODY[said]})
+            self._count(provider, response)
+            await send({"type": "http.response.start", "status": response, "headers": NO_BODY[response]})
             await send({"type": "http.response.body"})
 
-    async def _say(
+    async def _respond(
         self,
         provider: Provider | None,
         name: str,
@@ -133,7 +135,7 @@ class Webhooks:
         scope: Scope,
         receive: Receive,
     ) -> int | Problem:
-        """Return the answer: a status, or what is wrong; whatever fails, the sender is to send it again."""
+        """Return a status or a problem; after any failure the sender is to send the webhook again."""
         try:
             if provider is None:
                 return await self._refuse(name, token)
@@ -151,13 +153,13 @@ class Webhooks:
             return Unavailable("The event was not stored; send it again.")
 
     async def _refuse(self, name: str, token: str) -> Problem:
-        """Return the answer to a webhook of a provider that this version doesn't know, as after a step back.
+        """Return the answer to a webhook of a provider unknown to this version, as after a downgrade.
 
-        With a valid token it is to be sent again: nobody can read it now, and it may hold a message.
+        With a valid token it is to be sent again: it can't be parsed now, and may hold a message.
         """
-        async with asyncio.timeout(PATIENCE.total_seconds()):
-            target = await self._tokens.resolve(name, token)
-        if target is None:
+        async with asyncio.timeout(COMMIT_TIMEOUT.total_seconds()):
+            owner = await self._tokens.resolve(name, token)
+        if owner is None:
             return Unauthorized("Nobody has this webhook address.")
         return Unavailable("This version does not know the provider; send it again.")
 
@@ -168,27 +170,27 @@ class Webhooks:
     async def _receive(
         self, provider: Provider, token: str, suffix: str | None, scope: Scope, receive: Receive
     ) -> int:
-        # One sender waits for the database so long in all; the arrival of its body doesn't count.
-        patience = PATIENCE.total_seconds()
-        target: WebhookOwner | None = self._tokens.known(provider.name, token)
-        if target is None:
+        # The total wait of one sender for the database; the arrival of its body doesn't count.
+        seconds_left = COMMIT_TIMEOUT.total_seconds()
+        owner: WebhookOwner | None = self._tokens.known(provider.name, token)
+        if owner is None:
             now = asyncio.get_running_loop().time
             began = now()
-            async with asyncio.timeout(patience):
-                target = await self._tokens.resolve(provider.name, token)
-            patience -= now() - began
-        if target is None:
+            async with asyncio.timeout(seconds_left):
+                owner = await self._tokens.resolve(provider.name, token)
+            seconds_left -= now() - began
+        if owner is None:
             raise Unauthorized("Nobody has this webhook address.")
-        verified = carries_secret(scope["headers"], target.secret_hash)
-        webhook = Webhook(target, suffix, datetime.now(UTC), patience, verified)
+        verified = carries_secret(scope["headers"], owner.secret_hash)
+        webhook = Webhook(owner, suffix, datetime.now(UTC), seconds_left, verified)
         webhook.body, more = await _read_small(receive)
         if not more and len(webhook.body) <= SMALL:
-            return await self._hear(provider, webhook, whole=True)
+            return await self._process(provider, webhook, whole=True)
         async with self._large:
             webhook.body, whole = await _read_on(receive, webhook.body, more)
-            return await self._hear(provider, webhook, whole)
+            return await self._process(provider, webhook, whole)
 
-    async def _hear(self, provider: Provider, webhook: Webhook, whole: bool) -> int:
+    async def _process(self, provider: Provider, webhook: Webhook, whole: bool) -> int:
         try:
             if whole:
                 report: Report | None = _parse(provider, webhook)
@@ -200,7 +202,7 @@ class Webhooks:
         if report is None:
             raise TooLarge("The body is over 1 MiB and not one that can be recognised.")
         says_nothing = report.said is None and not report.alive
-        if says_nothing and (webhook.target.kind == "channel" or report.instance is None):
+        if says_nothing and (webhook.token_owner.kind == "channel" or report.instance is None):
             return 204
         channel_id = await self._channel(webhook, report)
         if channel_id is not None:
@@ -214,19 +216,19 @@ class Webhooks:
         return 202
 
     async def _channel(self, webhook: Webhook, report: Report) -> UUID | None:
-        """Return the channel that a webhook is about; None when it can't be told or isn't the token's."""
-        target, named = webhook.target, report.instance
-        if target.kind == "channel" and named in (None, target.instance):
-            return target.channel_id
+        """Return the channel that a webhook is about; None if it is unknown or not the token's."""
+        owner, named = webhook.token_owner, report.instance
+        if owner.kind == "channel" and named in (None, owner.instance):
+            return owner.channel_id
         if named is None:
             return None
-        channel = self._tokens.known_channel_of(target.gateway_id, named)
+        channel = self._tokens.known_channel_of(owner.gateway_id, named)
         if channel is None:
-            async with asyncio.timeout(webhook.patience):
-                channel = await self._tokens.channel_of(target.gateway_id, named)
-        if target.kind == "channel":
-            # A channel's token speaks for no other channel that we know.
-            return target.channel_id if channel is None else None
+            async with asyncio.timeout(webhook.seconds_left):
+                channel = await self._tokens.channel_of(owner.gateway_id, named)
+        if owner.kind == "channel":
+            # A channel's token is valid for no other known channel.
+            return owner.channel_id if channel is None else None
         return None if channel is None else channel.channel_id
 
     async def _apply(self, webhook: Webhook, channel_id: UUID, report: Report) -> None:
@@ -237,26 +239,26 @@ class Webhooks:
                 Source.WEBHOOK,
                 report.name,
                 received_at,
-                report.said if webhook.verified else doubted(report.said),
+                report.said if webhook.verified else unverified(report.said),
                 report.key,
                 qr=None if report.qr is None else seal_qr(self._vault, channel_id, report.qr),
                 owner=report.owner,
             )
-            await writer.submit([entry], webhook.patience)
+            await writer.submit([entry], webhook.seconds_left)
             return
-        emitted_at = _emitted_at(webhook.target, report, received_at)
+        emitted_at = _emitted_at(webhook.token_owner, report, received_at)
         if received_at - emitted_at > LIVE_FOR:
             return
         state = writer.state_of(channel_id)
         if state is None:
-            async with asyncio.timeout(webhook.patience):
+            async with asyncio.timeout(webhook.seconds_left):
                 state = await persist(partial(self._states.find, channel_id))
         alive = Alive(received_at, emitted_at)
         if state is State.OPEN:
             self._live_traffic.note(channel_id, alive, report.owner)
         else:
             entry = Entry(channel_id, Source.WEBHOOK, "alive", received_at, alive, owner=report.owner)
-            await writer.submit([entry], webhook.patience)
+            await writer.submit([entry], webhook.seconds_left)
 
     async def _read_states(self, channel_ids: Sequence[UUID]) -> dict[UUID, State]:
         states = await read_states(self._pool, channel_ids)
@@ -264,8 +266,8 @@ class Webhooks:
         return states
 
     async def _note_unknown(self, webhook: Webhook, instance: str, word: str | None) -> None:
-        unknown = webhook.target.gateway_id, instance, webhook.received_at, word
-        async with asyncio.timeout(webhook.patience):
+        unknown = webhook.token_owner.gateway_id, instance, webhook.received_at, word
+        async with asyncio.timeout(webhook.seconds_left):
             await persist(lambda: note_unknown_instance(self._pool, *unknown))
 
     async def _quarantine(self, webhook: Webhook, problem: str) -> None:
@@ -274,16 +276,16 @@ class Webhooks:
                 await quarantine(
                     connection,
                     self._vault,
-                    token_hash=webhook.target.token_hash,
-                    tenant_id=webhook.target.tenant_id,
-                    provider=webhook.target.provider,
+                    token_hash=webhook.token_owner.token_hash,
+                    tenant_id=webhook.token_owner.tenant_id,
+                    provider=webhook.token_owner.provider,
                     suffix=clean(webhook.suffix),
                     body=webhook.body,
                     problem=problem,
                     received_at=webhook.received_at,
                 )
 
-        async with asyncio.timeout(webhook.patience):
+        async with asyncio.timeout(webhook.seconds_left):
             await persist(keep)
 
 
@@ -325,17 +327,17 @@ async def _read_on(receive: Receive, start: bytes, more: bool) -> tuple[bytes, b
 
 def _parse(provider: Provider, webhook: Webhook) -> Report:
     try:
-        return provider.parse(webhook.body, webhook.target.version, webhook.received_at)
+        return provider.parse(webhook.body, webhook.token_owner.version, webhook.received_at)
     except Unreadable:
         raise
     except Exception as error:
-        # A body that nobody foresaw must not cost its event.
+        # An unforeseen body must not cost its event.
         log.exception("a %s webhook could not be read", provider.name)
         raise Unreadable(f"unforeseen: {type(error).__name__}") from None
 
 
-def _emitted_at(target: WebhookOwner, report: Report, received_at: datetime) -> datetime:
-    """Return when live traffic was sent, by our clock; until its gateway's clock is learnt, when it came."""
-    if report.at is None or target.clock.offset is None:
+def _emitted_at(owner: WebhookOwner, report: Report, received_at: datetime) -> datetime:
+    """Return when live traffic was sent, by our clock; until its gateway's clock is known, when it came."""
+    if report.at is None or owner.clock.offset is None:
         return received_at
-    return target.clock.read(report.at, received_at)[1]
+    return owner.clock.read(report.at, received_at)[1]

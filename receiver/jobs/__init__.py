@@ -1,0 +1,1 @@
+"""Background work: one runner for all loops, and the loops that only keep house."""

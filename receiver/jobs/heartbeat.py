@@ -1,6 +1,6 @@
-"""Tells somebody outside, once in a while, that Zapwatch works; its silence is what gives alarm.
+"""Calls an external monitor regularly while Zapwatch works; a missing call is the alarm.
 
-A loop that hangs or fails leaves something due, which is what is looked at.
+A loop that hangs or fails leaves work due, which is what is checked.
 """
 
 import logging
@@ -20,7 +20,7 @@ async def beat(pool: Pool, client: Client, url: str) -> bool:
     async with pool.acquire() as connection:
         late = await find_late(connection, datetime.now(UTC))
     if late:
-        log.error("no heartbeat is sent: %s wait for over a minute", ", ".join(late))
+        log.error("no heartbeat is sent; late or failing: %s", ", ".join(late))
         return False
     try:
         reply = await client.get(url)

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import asyncpg
+
 from db.alerts.alerts import release_held
 from db.alerts.state_changes import release_held_changes
 from db.connection.retry import passes
@@ -55,10 +57,10 @@ async def keep(connection: Connection, vault: Vault) -> None:
 
 
 async def keep_at_start(connection: Connection, vault: Vault) -> None:
-    """Do all of it before the service starts, which no row of somebody else's may prevent."""
+    """Do all of it before the service starts; no row of another application may prevent the start."""
     try:
         await keep(connection, vault)
-    except ExceptionGroup:
+    except (ExceptionGroup, asyncpg.PostgresError):
         log.exception("housekeeping did not finish")
 
 

@@ -57,7 +57,7 @@ class LeasedTasks:
 
 
 async def to_the_end(work: Coroutine[object, None, Result]) -> Result:
-    """Return what the work returns; a cancellation waits for it: a claim cut short would belong to nobody."""
+    """Return what the work returns; a cancellation waits for it, so that no claim loses its task."""
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)

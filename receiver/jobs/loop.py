@@ -57,6 +57,8 @@ class LoopTiming(NamedTuple):
     reported_every: timedelta = timedelta(minutes=1)
     """How often a failing loop is reported again, at most."""
     backoff: Backoff = Backoff()
+    retried_within: timedelta = timedelta(minutes=2)
+    """A failed item is due again within this time; later, a round without anything to do is a good one."""
 
     def pause(self, usual: timedelta) -> timedelta:
         """Return the pause between two rounds of a loop that usually pauses so long."""
@@ -66,14 +68,22 @@ class LoopTiming(NamedTuple):
 NORMAL: Final = LoopTiming()
 
 
+class ItemFailed(Exception):
+    """One item failed and is delayed, so that the next round goes on without it; its cause is the error.
+
+    Counts as a failure of the loop, without a back-off.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """One background loop."""
 
     name: str
     """Label of its metrics, in snake_case."""
-    round: Callable[[], Awaitable[bool]]
-    """Does one round; returns True when the next one is due at once."""
+    round: Callable[[], Awaitable[bool | None]]
+    """Does one round; returns True when the next one is due at once, and None when there was nothing to do:
+    such a round does not show that a loop that failed works again. May raise `ItemFailed`."""
     pause: timedelta
     """Between two rounds, unless the next one is due at once."""
     stop: Callable[[], Awaitable[None]] | None = None
@@ -92,9 +102,9 @@ class Failing(NamedTuple):
 
 
 OnFailure = Callable[[str, Failure], None]
-"""Told the loop's name and how a round failed."""
+"""Called with the loop's name and how a round failed."""
 Report = Callable[[str, Failing | None], Awaitable[None]]
-"""Told the name of a loop that is failing, now and then again, and None once it has had a good round."""
+"""Called repeatedly with the name of a failing loop, and with None after its next good round."""
 
 
 @dataclass(slots=True)
@@ -103,8 +113,10 @@ class _Streak:
 
     began: float
     since: datetime
+    last: float = 0.0
     error: str = ""
     backed_off: int = 0
+    transient: bool = True
 
 
 class LoopRunner:
@@ -123,6 +135,7 @@ class LoopRunner:
         self._failing_after = timing.failing_after.total_seconds()
         self._reported_every = timing.reported_every.total_seconds()
         self._backoff = timing.backoff
+        self._retried_within = timing.retried_within.total_seconds()
         self._pause_of = timing.pause
         self._clock = clock
         self._streaks: dict[str, _Streak] = {}
@@ -155,22 +168,37 @@ class LoopRunner:
         """Do one round; return the pause after it."""
         try:
             is_more = await loop.round()
+        except ItemFailed as failed:
+            error = failed.__cause__ if isinstance(failed.__cause__, Exception) else failed
+            await self._failed(loop, _kind_of(error), error)
+            return self._pause_of(loop.pause)
         except Exception as error:
             failure = _kind_of(error)
             if loop.critical and failure is not Failure.TRANSIENT:
                 raise
-            return await self._failed(loop, failure, error)
-        self._streaks.pop(loop.name, None)
-        await self._withdraw(loop.name)
+            return self._back_off(loop, failure, await self._failed(loop, failure, error))
+        if is_more is not None or self._is_over(loop.name):
+            self._streaks.pop(loop.name, None)
+            await self._withdraw(loop.name)
         return timedelta(0) if is_more else self._pause_of(loop.pause)
 
-    async def _failed(self, loop: Loop, failure: Failure, error: Exception) -> timedelta:
+    def _is_over(self, name: str) -> bool:
+        """Return whether a round without anything to do ends a streak: a failed item would be due again."""
+        streak = self._streaks.get(name)
+        return streak is None or streak.transient or self._clock() - streak.last >= self._retried_within
+
+    async def _failed(self, loop: Loop, failure: Failure, error: Exception) -> _Streak:
         _log(loop.name, failure, error)
         self._on_failure(loop.name, failure)
         streak = self._streaks.setdefault(loop.name, _Streak(self._clock(), datetime.now(UTC)))
-        streak.error = type(error).__name__
+        streak.error = _name_of(error)
+        streak.last = self._clock()
+        streak.transient = streak.transient and failure is Failure.TRANSIENT
         if self.is_failing(loop.name):
             await self._report(loop.name, Failing(streak.since, streak.error))
+        return streak
+
+    def _back_off(self, loop: Loop, failure: Failure, streak: _Streak) -> timedelta:
         if failure is Failure.TRANSIENT:
             return self._pause_of(loop.pause)
         streak.backed_off += 1
@@ -180,13 +208,13 @@ class LoopRunner:
         last, now = self._reported_at.get(name), self._clock()
         if last is None or now - last >= self._reported_every:
             self._reported_at[name] = now
-            await self._tell(name, failing)
+            await self._send_report(name, failing)
 
     async def _withdraw(self, name: str) -> None:
-        if name in self._reported_at and await self._tell(name, None):
+        if name in self._reported_at and await self._send_report(name, None):
             del self._reported_at[name]
 
-    async def _tell(self, name: str, failing: Failing | None) -> bool:
+    async def _send_report(self, name: str, failing: Failing | None) -> bool:
         """Return whether the report was taken; a report that fails is made again, and ends no loop."""
         if self._report_to is None:
             return True
@@ -200,16 +228,26 @@ class LoopRunner:
 
 
 def _kind_of(error: Exception) -> Failure:
+    if isinstance(error, ExceptionGroup):
+        kinds = {_kind_of(one) for one in error.exceptions}
+        return kinds.pop() if len(kinds) == 1 else Failure.UNFORESEEN
     if passes(error):
         return Failure.TRANSIENT
     return Failure.REFUSED if isinstance(error, asyncpg.PostgresError) else Failure.UNFORESEEN
 
 
+def _name_of(error: Exception) -> str:
+    """Return the type of an error, or of a group's only one."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return type(error).__name__
+
+
 def _log(name: str, failure: Failure, error: Exception) -> None:
     match failure:
         case Failure.TRANSIENT:
-            log.warning("%s wait for the database: %r", name, error)
+            log.warning("loop %s waits for the database: %r", name, error)
         case Failure.REFUSED:
-            log.error("the database refuses what is done for %s", name, exc_info=error)
+            log.error("the database refuses a statement of loop %s", name, exc_info=error)
         case Failure.UNFORESEEN:
-            log.error("a round of %s failed", name, exc_info=error)
+            log.error("a round of loop %s failed", name, exc_info=error)

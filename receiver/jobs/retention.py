@@ -15,7 +15,7 @@ from receiver.jobs.loop import Loop
 EVERY: Final = timedelta(seconds=30)
 """Pause between looks for channels that are due for a snapshot."""
 PASSES: Final = 20
-"""Passes over the old events while an event is kept. Each looks at those again that can't go yet."""
+"""Passes over the old events while an event is kept. Each checks again those that can't be deleted yet."""
 
 
 async def keep_snapshots(pool: Pool, keep: timedelta) -> None:

@@ -1,4 +1,4 @@
-"""How Zapwatch calls gateways, and posts to destinations: the one place of the service that imports httpx.
+"""The HTTP client for gateways and destinations: the only module of the service that imports httpx.
 
 Each call of an origin that is under way has a pool of its own with one connection, which is kept open for the
 next: httpx looks through the whole of a pool twice with each request, and forgets connections where a call
@@ -23,9 +23,9 @@ ANSWER_LIMIT: Final = 256 * 1024
 LISTED_WITHIN: Final = timedelta(seconds=60)
 """How long a gateway may take to list its instances: Evolution counts every instance's messages for it."""
 LIST_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of one page of a list: Evolution tells some 1.3 kB of each instance, and has no pages."""
+"""Bytes of one page of a list: Evolution sends some 1.3 kB for each instance, and has no pages."""
 ORIGINS_KEPT: Final = 4096
-"""Origins whose connections are kept; beyond, those of the one that was called longest ago are closed."""
+"""Origins whose connections are kept; beyond, those of the least recently called are closed."""
 KEPT_FOR: Final = timedelta(seconds=4)
 """How long an idle connection is kept, less than Node's 5 s: docs/provider-facts.md#evolution-http."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -179,7 +179,7 @@ def system_tls() -> ssl.SSLContext:
 
 
 def _is_reached(error: Exception) -> bool:
-    """Return whether a failed exchange proves that somebody is there, if only to refuse or to cut."""
+    """Return whether a failed exchange proves that the host answers, even by a refusal or a reset."""
     if isinstance(error, httpx.ConnectError):
         return any(isinstance(cause, ConnectionRefusedError | ssl.SSLError) for cause in _causes(error))
     return isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | httpx.StreamError)

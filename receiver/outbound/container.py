@@ -1,4 +1,4 @@
-"""Whether this process runs inside a container, where `localhost` is not the machine that people mean."""
+"""Detects a container, where `localhost` in an address means the container's host."""
 
 import socket
 from pathlib import Path
@@ -10,7 +10,7 @@ HOST: Final = "host.docker.internal"
 
 
 def localhost(marks: tuple[Path, ...] = MARKS, host: str = HOST) -> str:
-    """Return the host that `localhost` in an address means: the container's host, where that has a name."""
+    """Return the host for `localhost` in an address: the container's host, where that has a name."""
     if not any(mark.exists() for mark in marks):
         return "localhost"
     try:

@@ -1,4 +1,4 @@
-"""The key that a gateway is asked with about one channel: the channel's own, else its gateway's."""
+"""The key for questions about one channel: the channel's own, else its gateway's."""
 
 from db.reconcile.claims import ProbeTarget
 from db.reconcile.webhook_registrations import WebhookRegistration
@@ -8,11 +8,11 @@ from db.vault import Vault, VaultError
 
 
 class Unaskable(Exception):
-    """A channel can't be asked, for a reason of ours and not of the gateway's."""
+    """A channel can't be asked because of its registration, not because of the gateway."""
 
 
 def key_of(vault: Vault, target: ProbeTarget | WebhookRegistration) -> str:
-    """Return the key that a gateway is asked with about a channel; raise `Unaskable`."""
+    """Return the decrypted key for questions about a channel; raises `Unaskable`."""
     if not target.configured:
         raise Unaskable("it has no address or no key")
     if target.channel_key is not None:

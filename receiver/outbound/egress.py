@@ -1,9 +1,9 @@
-"""Ways out to destinations, whose addresses anybody may have written; never to where their owner may not go.
+"""Egress to destinations, whose addresses are untrusted; never to a network that their owner may not reach.
 
-An address is looked at after its name was resolved, and that very address is connected to: a name that means
-something else a moment later (DNS rebinding) gains nothing. No redirect is followed, no proxy is asked, and
-no more than the beginning of an answer is read. An operator's destinations may be anywhere, a tenant's in
-public networks and those of OUTGOING_ALLOW.
+An address is checked after its name was resolved, and that same address is connected to, so that a name that
+resolves differently a moment later (DNS rebinding) gains nothing. No redirect is followed, no proxy is used,
+and only the beginning of an answer is read. An operator's destinations may be anywhere, a tenant's in public
+networks and those of OUTGOING_ALLOW.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from receiver.outbound.client import OutgoingPost, Reply, Unanswered, Unconnecte
 from receiver.settings import Network
 
 TIMEOUT: Final = timedelta(seconds=10)
-"""How long one try may take in all, its name's resolution included."""
+"""How long one try may take in all, including the resolution of the name."""
 CONNECT_TIMEOUT: Final = timedelta(seconds=3)
 """How long one of several addresses may take to accept a connection, before the next is tried."""
 ANSWER_LIMIT: Final = 4096
-"""Bytes of an answer that are read: enough for a destination's own words."""
+"""Bytes of an answer that are read: enough for an error message."""
 ADDRESSES_TRIED: Final = 3
 """Of one name; more would not fit into the time."""
 LOOKUPS: Final = 32
-"""Names that are resolved at a time, apart from the gateways': one that hangs holds a thread for long."""
+"""Names resolved at a time, apart from gateways': one that hangs occupies a thread for long."""
 GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 NAT64: Final = IPv6Network("64:ff9b::/96")
-"""Where an IPv4 address is the end of an IPv6 one (RFC 6052)."""
+"""IPv6 addresses that embed an IPv4 address (RFC 6052)."""
 PORTS: Final = {"http": 80, "https": 443}
 
 Address = IPv4Address | IPv6Address
@@ -43,11 +43,11 @@ _resolving: Final = ThreadPoolExecutor(LOOKUPS, "resolving")
 
 
 class EgressForbidden(Unanswered):
-    """Nothing was sent: the destination is where its owner may not go."""
+    """Nothing was sent: the destination is in a network that its owner may not reach."""
 
 
 class EgressPolicy:
-    """The ways that are open to one owner: `allow` has networks besides public ones; None: everywhere."""
+    """Where one owner's destinations may be: in public networks and those of `allow`; None: anywhere."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class EgressPolicy:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Return the answer to one POST; raise `Unanswered`, which names neither the address nor a header."""
-        host, port = _place(url)
+        host, port = _host_and_port(url)
         call = OutgoingPost(url, headers, body, ANSWER_LIMIT, CONNECT_TIMEOUT.total_seconds())
 
         async def exchange(address: str) -> Reply:
@@ -105,30 +105,30 @@ class EgressPolicy:
         return usable[:ADDRESSES_TRIED]
 
     def is_open(self, address: str) -> bool:
-        """Return whether the owner may go there."""
+        """Return whether the owner may reach an IP address."""
         if self._allow is None:
             return True
-        meant = _meant(ip_address(address))
-        return _is_public(meant) or any(meant in network for network in self._allow)
+        effective = _effective(ip_address(address))
+        return _is_public(effective) or any(effective in network for network in self._allow)
 
 
 class Egress(NamedTuple):
-    """The ways of everybody: one `EgressPolicy` for operators, one for tenants."""
+    """The two egress policies: of operators and of tenants."""
 
     operators: EgressPolicy
     tenants: EgressPolicy
 
     @classmethod
     def allowing(cls, networks: Collection[Network]) -> "Egress":
-        """Return them as OUTGOING_ALLOW has it."""
+        """Return the policies with OUTGOING_ALLOW for tenants."""
         return cls(EgressPolicy(None), EgressPolicy(networks))
 
     def of(self, tenant_id: UUID | None) -> EgressPolicy:
-        """Return those of a destination's owner; None: operators."""
+        """Return the policy of a destination's owner; None: operators."""
         return self.operators if tenant_id is None else self.tenants
 
 
-def _place(url: str) -> tuple[str, int]:
+def _host_and_port(url: str) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         if parts.scheme in PORTS and parts.hostname:
@@ -138,8 +138,8 @@ def _place(url: str) -> tuple[str, int]:
     raise EgressForbidden("not an http or https address")
 
 
-def _meant(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one stands for, else itself."""
+def _effective(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one embeds, else the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in NAT64:

@@ -1,4 +1,4 @@
-"""The gateways that Zapwatch understands: one file each, named nowhere else but here."""
+"""The registry of providers: one file or folder each, named nowhere else."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -29,29 +29,29 @@ from statemachine.model import RecoverableCondition
 
 
 class DeepProbeSupport(Protocol):
-    """How a provider's gateways betray a connection that is dead while they say open, and what proves it."""
+    """How to detect, and prove, a dead connection that a provider's gateways report as open."""
 
     def has_records(self, version: str) -> bool:
-        """Return whether gateways of this version have records that may disagree with what they say."""
+        """Return whether gateways of this version store records that may contradict the reported state."""
 
     def ask_records(self, key: str) -> Question:
-        """Return how to ask for the records of a gateway's instances, as far as the key is shown them."""
+        """Return how to ask for the records of a gateway's instances, as far as the key may see them."""
 
     def read_records(self, status: int, body: bytes) -> Mapping[str, str | None] | None:
-        """Return for each instance the sign, if any, that it isn't open at all; None: this is no answer.
+        """Return for each instance the sign, if any, that it isn't open; None: not a valid answer.
 
-        A sign is the same as long as it is about the same end. It holds no secret.
+        A sign stays the same while it is about the same disconnection. It holds no secret.
         """
 
     def ask(self, instance: str, key: str) -> Order:
-        """Return the deep probe: a question that WhatsApp itself must answer and no person notices."""
+        """Return the deep probe: a question that WhatsApp itself must answer and no user notices."""
 
     def read(self, status: int, body: bytes) -> DeepProbeResult:
         """Return what the answer to the deep probe shows."""
 
 
 class Provider(Protocol):
-    """What one gateway's dialect says, in the machine's words."""
+    """Translates the API of one kind of gateway to the terms of the state machine."""
 
     @property
     def name(self) -> str:
@@ -59,17 +59,17 @@ class Provider(Protocol):
 
     @property
     def has_version(self) -> bool:
-        """Whether `GET /` tells a version that the meaning of its events depends on."""
+        """Whether `GET /` returns a version that the meaning of its events depends on."""
 
     @property
     def deep(self) -> DeepProbeSupport | None:
-        """How a dead connection is found out; None where nothing tells it apart from a good one."""
+        """How a dead connection is detected; None if it can't be."""
 
     def parse(self, body: bytes, version: str | None, now: datetime) -> Report:
         """Return what a webhook says, or raise `Unreadable`."""
 
     def glimpse(self, head: bytes) -> Report | None:
-        """Return what the beginning of an oversized body shows, or None when that is nothing known."""
+        """Return what the beginning of an oversized body shows, or None if it is not recognised."""
 
     def ask(self, instance: str, key: str) -> Question:
         """Return how to ask for a channel's state; it changes nothing on the gateway."""
@@ -84,35 +84,35 @@ class Provider(Protocol):
         """Return how to ask where a channel's state events go; None when the gateway can't be asked."""
 
     def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
-        """Return the addresses that are told of a channel's state, none when losses are told to nobody.
+        """Return the addresses that state events go to; empty when disconnections are sent nowhere.
 
-        None: this is no answer to the question.
+        None: not a valid answer.
         """
 
 
 class Managed(Provider, Protocol):
-    """A provider whose gateways list their instances, and can be told where to send webhooks."""
+    """A provider whose gateways list their instances and accept webhook addresses."""
 
     @property
     def has_subscriptions(self) -> bool:
-        """Whether the answer to `ask_webhooks` also tells until when a channel is paid for."""
+        """Whether the answer to `ask_webhooks` also holds the end of a channel's subscription."""
 
     @property
     def one_key_for_all(self) -> bool:
-        """Whether the key that lists a gateway's instances also asks for each one's state."""
+        """Whether the key that lists a gateway's instances also permits probes of each."""
 
-    def slots(self, traffic: bool) -> Sequence[str]:
-        """Return the names of the places that we need, those for messages only for `traffic`."""
+    def address_fields(self, traffic: bool) -> Sequence[str]:
+        """Return the names of the webhook address fields to set; those for messages only with `traffic`."""
 
     def read_registered_webhooks(self, status: int, body: bytes) -> RegisteredWebhooks | None:
-        """Return what the answer to `ask_webhooks` says is in the places, or None."""
+        """Return the addresses in the answer to `ask_webhooks`; None: not a valid answer."""
 
     def sends_secret(self, version: str | None) -> bool:
-        """Say whether a place can have a secret, which then comes with each webhook in `SECRET_HEADER`."""
+        """Return whether a secret can be set, which then comes with each webhook in `SECRET_HEADER`."""
 
-    def fill(
+    def set_address(
         self,
-        slot: str,
+        field: str,
         instance: str,
         key: str,
         address: str,
@@ -120,41 +120,41 @@ class Managed(Provider, Protocol):
         traffic: bool,
         secret: str | None,
     ) -> Order:
-        """Return how to put an address into a place, with the secret if it can have one.
+        """Return the call that sets a webhook address, with the secret where one can be set.
 
-        It is told of no more events than we need.
+        It subscribes only to the events that are needed.
         """
 
-    def put_back(
+    def restore_webhooks(
         self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
-        """Return how to have the places as the row of `read_registered_webhooks` says."""
+        """Return the calls that restore a row of `read_registered_webhooks`."""
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
-        """Return what the answer to `ask_webhooks` tells of a channel's subscription, or None."""
+        """Return the subscription in the answer to `ask_webhooks`, or None."""
 
     def ask_instances(self, key: str, page: int) -> Question:
         """Return how to ask for a page of the gateway's instances, from 1 on."""
 
     def read_instances(self, status: int, body: bytes) -> Listing | None:
-        """Return what the gateway lists, or None when this is no answer to the question."""
+        """Return one page of the list; None: not a valid answer."""
 
     @property
     def bulk_answer_is_hint(self) -> bool:
-        """Whether what `read_all` returns may be long untrue, so that it can only ask for a probe."""
+        """Whether what `read_all` returns may be outdated, so that it can only make a probe due."""
 
     def ask_all(self, key: str | None, page: int) -> Question | None:
-        """Return how to ask about all instances at once, from page 1 on; None when `key` is wanting.
+        """Return how to ask about all instances at once, from page 1 on; None when `key` is missing.
 
         `key` is the gateway's own; one that isn't needed isn't sent.
         """
 
     def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
-        """Return what the answer to `ask_all` says, or None when the gateway doesn't tell us that."""
+        """Return the states in the answer to `ask_all`; None when the gateway refuses them."""
 
 
 class Scannable(Provider, Protocol):
-    """A provider whose gateways show QRs to whoever asks."""
+    """A provider whose gateways return QRs on request."""
 
     @property
     def qr_life(self) -> timedelta:
@@ -164,28 +164,28 @@ class Scannable(Provider, Protocol):
         """Return how to ask for a QR, with a number for a pairing code, too; it may begin a new session."""
 
     def read_qr(self, status: int, body: bytes) -> Qr | NoQr:
-        """Return what the answer holds; it says nothing about the channel's state."""
+        """Return the QR in the answer, or why there is none; it is no evidence of the channel's state."""
 
 
 class RecoverySupport(Provider, Protocol):
-    """A provider whose gateways can be told to bring a channel back."""
+    """A provider whose gateways have orders that may reconnect a channel."""
 
     @property
     def actions(self) -> frozenset[RecoveryAction]:
-        """What its gateways can be told to do."""
+        """The recovery actions that its gateways support."""
 
     @property
     def recoverable(self) -> tuple[RecoverableCondition, ...]:
-        """What they may be told to do something about without being asked by a person."""
+        """The conditions that are recovered automatically."""
 
     def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
-        """Return which order helps a channel that stands so, or why none does."""
+        """Return the recovery plan for a channel in this condition, or why there is none."""
 
     def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
-        """Return the call that gives an order, to be made once."""
+        """Return the call that gives an order; it must be made once only."""
 
     def read_order(self, status: int, body: bytes) -> str | None:
-        """Return what its answer says against the order, or None: it was taken, which heals nothing yet."""
+        """Return why the gateway refused the order; None: accepted, which is not yet a recovery."""
 
 
 MANAGED: Final[dict[str, Managed]] = {provider.name: provider for provider in (Evolution(), Wapi())}
@@ -198,4 +198,4 @@ DEEP: Final[dict[str, DeepProbeSupport]] = {
 RECOVERABLE: Final = {
     name: RECOVERY_SUPPORT[name].recoverable if name in RECOVERY_SUPPORT else () for name in PROVIDERS
 }
-"""What the gateways of each provider have orders for."""
+"""The conditions that each provider's gateways can recover."""

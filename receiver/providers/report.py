@@ -22,7 +22,7 @@ NAME_LENGTH: Final = 64
 INSTANCE_LENGTH: Final = 255
 """Characters kept of an instance's name."""
 PHONE_LENGTH: Final = 40
-"""Characters of a phone's number that are looked at, however it is written."""
+"""Characters of a phone number that are read, in any format."""
 PHONES: Final = ("", "s.whatsapp.net", "c.us")
 """What may follow a phone's number in a JID."""
 SECRET_HEADER: Final = "X-Zapwatch-Secret"
@@ -38,7 +38,7 @@ class Unreadable(Exception):
 
 
 class Report(NamedTuple):
-    """What one webhook says. Neither `said` nor `alive`: nothing about the connection, by its nature."""
+    """The content of one webhook. Neither `said` nor `alive`: it is not about the connection."""
 
     name: str
     """The gateway's word for the event, shortened and without control characters."""
@@ -49,7 +49,7 @@ class Report(NamedTuple):
     word: str | None = None
     """The gateway's own word for the state it names."""
     key: bytes | None = None
-    """Recognises a redelivery; None when the event carries no time, for then nothing tells twins apart."""
+    """Recognises a redelivery; None when the event carries no time, so that repeats can't be recognised."""
     at: datetime | None = None
     """The gateway's own time of live traffic; None when it gave none."""
     qr: Qr | None = None
@@ -76,13 +76,13 @@ class ProbeAnswer:
     certain: bool = False
     session_lost: bool = False
     details: Mapping[str, object] = field(default_factory=dict)
-    """What it adds for people; kept in the details of an incident, so it holds no secret."""
+    """Additional facts for operators, stored in an incident's details; never a secret."""
     ambiguous: bool = False
-    """A whole gateway may answer so: it means the loss of the channel only if others get another answer."""
+    """Possibly gateway-wide: it means the loss of the channel only if others get another answer."""
 
 
 class Order(NamedTuple):
-    """A call that changes something on a gateway; success is what is read back, not its answer."""
+    """A call that changes something on a gateway; success is confirmed by reading, not by its answer."""
 
     method: str
     path: str
@@ -91,7 +91,7 @@ class Order(NamedTuple):
 
 
 class RecoveryAction(StrEnum):
-    """What a gateway can be told to do for a channel; some can't be told anything."""
+    """An order for a channel that some gateways accept."""
 
     RESTART = "restart"
     CONNECT = "connect"
@@ -100,7 +100,7 @@ class RecoveryAction(StrEnum):
 
 
 class Condition(NamedTuple):
-    """How a channel stands, for how long, and its gateway's version."""
+    """A channel's status, how long it has lasted, and the gateway's version."""
 
     state: State
     reason: Reason | None
@@ -111,11 +111,11 @@ class Condition(NamedTuple):
 
 
 class RecoveryPlan(NamedTuple):
-    """The order that helps a channel."""
+    """The order that may recover a channel."""
 
     action: RecoveryAction
     if_seen: Trigger | None
-    """What a probe just before has to say for it; None: no probe can tell."""
+    """The answer that a probe immediately before must give; None: no probe is needed."""
 
 
 class NotApplicable(NamedTuple):
@@ -133,11 +133,11 @@ class DeepProbeResult(StrEnum):
     DOUBTFUL = "doubtful"
     """Nothing came back; twice in a row that counts as dead."""
     UNANSWERED = "unanswered"
-    """The gateway's or the way's trouble: it shows nothing."""
+    """The gateway or the network failed: it shows nothing."""
 
 
 class RegisteredWebhooks(NamedTuple):
-    """A channel's places for webhooks: the address in each, empty when it is free; their row and secret."""
+    """The webhook addresses of an instance by field (empty: not set), with the stored row and secret."""
 
     addresses: Mapping[str, str]
     row: Mapping[str, object]
@@ -146,7 +146,7 @@ class RegisteredWebhooks(NamedTuple):
 
 
 class Subscription(NamedTuple):
-    """Until when a gateway says that a channel is paid for, and its word for whether it is."""
+    """The end of a channel's subscription, and its payment status in the gateway's own words."""
 
     expires_at: datetime | None
     payment_status: str | None
@@ -219,7 +219,7 @@ def by_status(status: int) -> ProbeAnswer:
 
 
 def hopeless(condition: Condition) -> NotApplicable:
-    """Return why no gateway has an order for a channel that stands so."""
+    """Return why no gateway has an order for a channel in this status."""
     match condition.state:
         case State.OPEN:
             return NotApplicable("It is open.")
@@ -270,7 +270,7 @@ def clean(text: object, length: int = NAME_LENGTH) -> str | None:
 
 
 def owner_of(phone: object, profile: object = None) -> OwnerProfile | None:
-    """Return whose number a session is, of what a gateway tells of it."""
+    """Return the owner of a session from a gateway's value for it."""
     owner = OwnerProfile(phone_of(phone), clean(profile))
     return None if owner == (None, None) else owner
 

@@ -1,4 +1,4 @@
-"""Asks a gateway for its instances and has them registered; probes none and sets nothing on the gateway."""
+"""Lists the instances of a gateway and registers them; makes no probe and changes nothing on the gateway."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -14,11 +14,11 @@ MOST_PAGES: Final = 10_000
 
 
 class NotListed(Exception):
-    """The gateway told no instances; says why, in words for an operator."""
+    """The gateway listed no instances; the message says why, for an operator."""
 
 
 async def list_instances(client: Client, provider: str, base_url: str, key: str) -> list[ListedInstance]:
-    """Return the instances on a gateway, as `key` is shown them; raise `NotListed`."""
+    """Return the instances on a gateway, as `key` may see them; raises `NotListed`."""
     dialect, listed = MANAGED.get(provider), list[ListedInstance]()
     if dialect is None:
         raise NotListed(f"{provider} has no list of instances that could be asked for.")
@@ -48,7 +48,7 @@ async def register(
     listed: Sequence[ListedInstance],
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Register listed instances, telling after each set how many are done; return how many were new.
+    """Register listed instances, reporting progress after each set; return how many were new.
 
     Raises `UnknownTenant`.
     """

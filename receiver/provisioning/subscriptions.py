@@ -1,7 +1,7 @@
-"""Keeps until when channels are paid for, where the gateway tells: asked at first contact, and daily after.
+"""Reads the end of channels' subscriptions from gateways that have it: at first contact, and daily after.
 
-What has expired is only the reason of a loss that a probe finds. That people are to be warned of the end is
-noted with it.
+An expired subscription is only the reason of a loss that a probe finds. The warning of its end is recorded
+with it.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from receiver.providers.report import Subscription
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)
-"""Pause after a gateway that did not tell."""
+"""Pause after a gateway returned no subscription."""
 DAILY: Final = timedelta(days=1)
 AT_ONCE: Final = 20
-TELLING: Final = [name for name, provider in MANAGED.items() if provider.has_subscriptions]
-"""The providers that tell."""
+WITH_SUBSCRIPTIONS: Final = [name for name, provider in MANAGED.items() if provider.has_subscriptions]
+"""The providers whose gateways return subscriptions."""
 
 log = logging.getLogger(__name__)
 
 
 async def read_subscriptions(pool: Pool, vault: Vault, client: Client) -> bool:
-    """Ask about the channels that are due, side by side; return whether more may be due."""
+    """Read the subscriptions that are due, concurrently; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
-        due = await claim_subscriptions(connection, TELLING, now, now + AGAIN, AT_ONCE)
+        due = await claim_subscriptions(connection, WITH_SUBSCRIPTIONS, now, now + AGAIN, AT_ONCE)
     await asyncio.gather(*(_read(pool, vault, client, target) for target in due))
     return len(due) == AT_ONCE
 
@@ -43,10 +43,10 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: ProbeTarget) -
     try:
         subscription = await _ask(vault, client, target)
     except (Unaskable, Unanswered) as reason:
-        log.info("channel %s told nothing of its subscription: %s", target.channel_id, reason)
+        log.info("the subscription of channel %s was not returned: %s", target.channel_id, reason)
         return
     except Exception:
-        # Whatever one gateway answers must not end the asking of all.
+        # An unforeseen answer of one gateway must not end the reads of the others.
         log.exception("the subscription of channel %s could not be read", target.channel_id)
         return
     if subscription is not None:
@@ -57,7 +57,7 @@ async def _read(pool: Pool, vault: Vault, client: Client, target: ProbeTarget) -
 
 
 def _next(now: datetime, expires_at: datetime | None) -> datetime:
-    """Return when to ask again: daily, and when people are to be warned, unless it was renewed by then."""
+    """Return when to ask again: daily, and at each time of a warning, in case it was renewed."""
     warned = [] if expires_at is None else [timedelta(days=days) for days in WARNED_BEFORE]
     turns = (expires_at - before for before in warned if expires_at and expires_at - now > before)
     return min([now + DAILY, *turns])
@@ -75,5 +75,5 @@ async def _ask(vault: Vault, client: Client, target: ProbeTarget) -> Subscriptio
 
 
 def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
-    """Return the loop that asks about subscriptions."""
+    """Return the loop that reads subscriptions."""
     return Loop("subscriptions", partial(read_subscriptions, pool, vault, client), EVERY)

@@ -1,7 +1,7 @@
-"""Puts our address into the places where gateways keep where webhooks go, and keeps it there.
+"""Sets the service's webhook address on gateways, and checks daily that it is still set.
 
-A place that holds another system's address is left alone, unless an operator says otherwise; then what was
-there is kept, and can be put back. What a gateway answers to a change is not believed: it is read back.
+An address of another system is never replaced unless an operator requests it; the replaced row is kept and
+can be restored. A gateway's answer to a change is not trusted: the address is read back.
 """
 
 import asyncio
@@ -39,17 +39,17 @@ from receiver.providers import MANAGED, Managed
 from receiver.providers.report import INSTANCE_LENGTH, Order, RegisteredWebhooks, clean
 
 AT_ONCE: Final = 8
-"""Channels whose places are looked at at the same time."""
+"""Registrations that are checked at the same time."""
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(hours=1)
-"""Pause after a gateway that did not tell, or did not save."""
+"""Pause after a gateway did not answer, or did not save the address."""
 DAILY: Final = timedelta(days=1)
 
 log = logging.getLogger(__name__)
 
 
 class WebhookRegistrar:
-    """Fills places, looks at them, and puts back what was there."""
+    """Sets, checks and restores the webhook addresses of channels."""
 
     def __init__(self, pool: Pool, vault: Vault, client: Client, base_url: str) -> None:
         self._pool = pool
@@ -58,58 +58,64 @@ class WebhookRegistrar:
         self._base_url = base_url
         self._versions: dict[UUID, str] = {}
 
-    async def fill(self, place: WebhookRegistration, traffic: bool, replace: bool) -> RegistrationUpdate:
-        """Put our address into a channel's places, and keep and return what came of it.
+    async def register(
+        self, registration: WebhookRegistration, traffic: bool, replace: bool
+    ) -> RegistrationUpdate:
+        """Set our address on a channel's instance; store and return the result.
 
-        `traffic`: messages are to be told, too. `replace`: another system's address gives way.
+        `traffic`: also subscribe to messages. `replace`: overwrite another system's address.
         """
         now = datetime.now(UTC)
         try:
-            found = await self._fill(place, traffic, replace, now)
+            update = await self._set(registration, traffic, replace, now)
         except (Unaskable, Unanswered) as reason:
-            log.info("webhooks of channel %s were not set: %s", place.channel_id, reason)
-            found = RegistrationUpdate(RegistrationState.FAILED, traffic, due_at=now + AGAIN)
-        await self._keep(place, found, now)
-        return found
+            log.info("webhooks of channel %s were not set: %s", registration.channel_id, reason)
+            update = RegistrationUpdate(RegistrationState.FAILED, traffic, due_at=now + AGAIN)
+        await self._keep(registration, update, now)
+        return update
 
-    async def look_again(self, place: WebhookRegistration) -> None:
-        """Look whether our address is still where we put it, and put it back, never twice in a row."""
-        now, traffic = datetime.now(UTC), bool(place.traffic)
+    async def check(self, registration: WebhookRegistration) -> None:
+        """Check that our address is still set, and set it again if not, never twice in a row."""
+        now, traffic = datetime.now(UTC), bool(registration.traffic)
         try:
-            provider = _managed(place)
-            slots = await self._look(place)
-            ours = await self._ours(place, slots.addresses.values())
-            is_set = all(slots.addresses[slot] in ours for slot in provider.slots(traffic=False))
-            was_mended = place.mended_at is not None and place.mended_at == place.checked_at
-            if is_set and (was_mended or await self._has_secret(place, slots)):
-                found = RegistrationUpdate(RegistrationState.SET, traffic, due_at=now + DAILY)
+            provider = _managed(registration)
+            found = await self._read(registration)
+            ours = await self._ours(registration, found.addresses.values())
+            is_set = all(found.addresses[field] in ours for field in provider.address_fields(traffic=False))
+            was_mended = (
+                registration.mended_at is not None and registration.mended_at == registration.checked_at
+            )
+            if is_set and (was_mended or await self._has_secret(registration, found)):
+                update = RegistrationUpdate(RegistrationState.SET, traffic, due_at=now + DAILY)
             elif was_mended:
-                found = RegistrationUpdate(RegistrationState.LOST, traffic)
+                update = RegistrationUpdate(RegistrationState.LOST, traffic)
             else:
-                found = await self._fill(place, traffic, False, now)
-                if found.state is not RegistrationState.FOREIGN:
-                    found = found._replace(mended_at=now, due_at=now + DAILY)
+                update = await self._set(registration, traffic, False, now)
+                if update.state is not RegistrationState.FOREIGN:
+                    update = update._replace(mended_at=now, due_at=now + DAILY)
         except (Unaskable, Unanswered) as reason:
-            log.info("webhooks of channel %s were not looked at: %s", place.channel_id, reason)
+            log.info("webhooks of channel %s were not checked: %s", registration.channel_id, reason)
             return
-        await self._keep(place, found, now)
+        await self._keep(registration, update, now)
 
-    async def put_back(self, place: WebhookRegistration) -> bool:
-        """Put back what was in a channel's places before us, and forget them; return whether it is so."""
-        assert place.before is not None
-        row = orjson.loads(self._vault.open(place.before, registration_identity(place.channel_id)))
+    async def restore(self, registration: WebhookRegistration) -> bool:
+        """Restore a channel's previous addresses and forget the registration; return whether it worked."""
+        assert registration.before is not None
+        row = orjson.loads(
+            self._vault.open(registration.before, registration_identity(registration.channel_id))
+        )
         try:
-            key, version = key_of(self._vault, place), await self._version(place)
-            for order in _managed(place).put_back(row, place.instance, key, version):
-                await self._send(place, order)
-            there = (await self._look(place)).addresses.values()
-            if await self._ours(place, there):
+            key, version = key_of(self._vault, registration), await self._version(registration)
+            for order in _managed(registration).restore_webhooks(row, registration.instance, key, version):
+                await self._send(registration, order)
+            current = (await self._read(registration)).addresses.values()
+            if await self._ours(registration, current):
                 return False
         except (Unaskable, Unanswered) as reason:
-            log.info("webhooks of channel %s were not put back: %s", place.channel_id, reason)
+            log.info("webhooks of channel %s were not restored: %s", registration.channel_id, reason)
             return False
         async with self._pool.acquire() as connection:
-            await forget_registration(connection, place.channel_id)
+            await forget_registration(connection, registration.channel_id)
         return True
 
     async def address(self, gateway_id: UUID, provider: str) -> str:
@@ -123,62 +129,72 @@ class WebhookRegistrar:
         async with self._pool.acquire() as connection:
             return await our_address(connection, self._vault, gateway_id, with_secret)
 
-    async def _has_secret(self, place: WebhookRegistration, slots: RegisteredWebhooks) -> bool:
-        """Say whether our secret goes with the address, or can't."""
-        if not _managed(place).sends_secret(place.version):
+    async def _has_secret(self, registration: WebhookRegistration, found: RegisteredWebhooks) -> bool:
+        """Return whether our secret is set with the address, or this version can't send one."""
+        if not _managed(registration).sends_secret(registration.version):
             return True
-        return slots.secret == (await self._address(place.gateway_id, with_secret=True)).secret
+        return found.secret == (await self._address(registration.gateway_id, with_secret=True)).secret
 
-    async def _fill(
-        self, place: WebhookRegistration, traffic: bool, replace: bool, now: datetime
+    async def _set(
+        self, registration: WebhookRegistration, traffic: bool, replace: bool, now: datetime
     ) -> RegistrationUpdate:
-        provider = _managed(place)
-        needed, wanted = provider.slots(traffic=False), provider.slots(traffic)
-        slots = await self._look(place)
-        ours = await self._ours(place, slots.addresses.values())
-        foreign = {url for url in slots.addresses.values() if url not in ours and not self._leads_here(url)}
-        taken = [slots.addresses[slot] for slot in needed if slots.addresses[slot] in foreign]
+        provider = _managed(registration)
+        needed, wanted = provider.address_fields(traffic=False), provider.address_fields(traffic)
+        found = await self._read(registration)
+        ours = await self._ours(registration, found.addresses.values())
+        foreign = {url for url in found.addresses.values() if url not in ours and not self._leads_here(url)}
+        taken = [found.addresses[field] for field in needed if found.addresses[field] in foreign]
         if taken and not replace:
             return RegistrationUpdate(RegistrationState.FOREIGN, traffic, host_in(taken[0]))
-        if place.before is None and any(slots.addresses[slot] in foreign for slot in wanted if replace):
-            # Kept first: whatever fails from here on, it can be put back.
+        if registration.before is None and any(
+            found.addresses[field] in foreign for field in wanted if replace
+        ):
+            # Kept before the change: if anything fails from here on, it can be restored.
             before = self._vault.seal(
-                orjson.dumps(slots.row).decode(), registration_identity(place.channel_id)
+                orjson.dumps(found.row).decode(), registration_identity(registration.channel_id)
             )
-            await self._keep(place, RegistrationUpdate(RegistrationState.FAILED, traffic, before=before), now)
-        key, version = key_of(self._vault, place), await self._version(place)
-        ours_now = await self._address(place.gateway_id, provider.sends_secret(version))
-        address = self._url(place.provider, ours_now)
-        for slot in wanted:
-            if replace or slots.addresses[slot] not in foreign:
-                order = provider.fill(slot, place.instance, key, address, version, traffic, ours_now.secret)
-                await self._send(place, order)
-        there = (await self._look(place)).addresses
-        if any(there[slot] != address for slot in needed):
+            await self._keep(
+                registration, RegistrationUpdate(RegistrationState.FAILED, traffic, before=before), now
+            )
+        key, version = key_of(self._vault, registration), await self._version(registration)
+        ours_now = await self._address(registration.gateway_id, provider.sends_secret(version))
+        address = self._url(registration.provider, ours_now)
+        for field in wanted:
+            if replace or found.addresses[field] not in foreign:
+                order = provider.set_address(
+                    field, registration.instance, key, address, version, traffic, ours_now.secret
+                )
+                await self._send(registration, order)
+        current = (await self._read(registration)).addresses
+        if any(current[field] != address for field in needed):
             return RegistrationUpdate(RegistrationState.FAILED, traffic, due_at=now + AGAIN)
         return RegistrationUpdate(RegistrationState.SET, traffic, due_at=now + DAILY)
 
-    async def _keep(self, place: WebhookRegistration, found: RegistrationUpdate, now: datetime) -> None:
+    async def _keep(
+        self, registration: WebhookRegistration, update: RegistrationUpdate, now: datetime
+    ) -> None:
         async with self._pool.acquire() as connection:
-            await keep_registration(connection, place.channel_id, found, now)
+            await keep_registration(connection, registration.channel_id, update, now)
 
-    async def _look(self, place: WebhookRegistration) -> RegisteredWebhooks:
-        provider, key = _managed(place), key_of(self._vault, place)
-        question = provider.ask_webhooks(place.instance, key)
+    async def _read(self, registration: WebhookRegistration) -> RegisteredWebhooks:
+        provider, key = _managed(registration), key_of(self._vault, registration)
+        question = provider.ask_webhooks(registration.instance, key)
         if question is None:
             raise Unaskable("its gateway keeps no addresses")
-        reply = await self._client.get(place.base_url + question.path, question.headers)
-        slots = provider.read_registered_webhooks(reply.status, reply.body)
-        if slots is None:
-            raise Unaskable(f"its gateway did not tell where they go (HTTP {reply.status})")
-        return slots
+        reply = await self._client.get(registration.base_url + question.path, question.headers)
+        found = provider.read_registered_webhooks(reply.status, reply.body)
+        if found is None:
+            raise Unaskable(f"its gateway did not return the addresses (HTTP {reply.status})")
+        return found
 
-    async def _send(self, place: WebhookRegistration, order: Order) -> None:
-        reply = await self._client.send(order.method, place.base_url + order.path, order.headers, order.body)
+    async def _send(self, registration: WebhookRegistration, order: Order) -> None:
+        reply = await self._client.send(
+            order.method, registration.base_url + order.path, order.headers, order.body
+        )
         if reply.status >= 300:
-            raise Unaskable(f"its gateway did not take the address (HTTP {reply.status})")
+            raise Unaskable(f"its gateway refused the address (HTTP {reply.status})")
 
-    async def _ours(self, place: WebhookRegistration, addresses: Iterable[str]) -> set[str]:
+    async def _ours(self, registration: WebhookRegistration, addresses: Iterable[str]) -> set[str]:
         """Return the addresses whose token is this channel's or its gateway's."""
         tokens = {address: token_in(address) for address in addresses}
         hashes = {address: hash_token(token[1]) for address, token in tokens.items() if token is not None}
@@ -188,31 +204,31 @@ class WebhookRegistrar:
             address
             for address, hash in hashes.items()
             if (owner := owners.get(hash)) is not None
-            and (owner.gateway_id == place.gateway_id or owner.channel_id == place.channel_id)
+            and (owner.gateway_id == registration.gateway_id or owner.channel_id == registration.channel_id)
         }
 
     def _leads_here(self, address: str) -> bool:
-        """Say whether a place is free, or holds an address of ours, perhaps one whose token was revoked."""
+        """Return whether an address is empty, or one of ours, possibly with a revoked token."""
         return not address or address.startswith(f"{self._base_url}/webhooks/")
 
-    async def _version(self, place: WebhookRegistration) -> str | None:
+    async def _version(self, registration: WebhookRegistration) -> str | None:
         """Return the gateway's version, asked for once where it matters and isn't known."""
-        if place.version is not None or not _managed(place).has_version:
-            return place.version
-        if place.gateway_id not in self._versions:
-            reply = await self._client.get(f"{place.base_url}/")
-            version = _managed(place).read_version(reply.body)
+        if registration.version is not None or not _managed(registration).has_version:
+            return registration.version
+        if registration.gateway_id not in self._versions:
+            reply = await self._client.get(f"{registration.base_url}/")
+            version = _managed(registration).read_version(reply.body)
             if version is None:
-                raise Unaskable("its gateway did not tell its version")
-            self._versions[place.gateway_id] = version
-        return self._versions[place.gateway_id]
+                raise Unaskable("its gateway did not return its version")
+            self._versions[registration.gateway_id] = version
+        return self._versions[registration.gateway_id]
 
 
-def _managed(place: WebhookRegistration) -> Managed:
-    """Return the place's provider; raise `Unaskable` when it has no places that this version knows."""
-    provider = MANAGED.get(place.provider)
+def _managed(registration: WebhookRegistration) -> Managed:
+    """Return a registration's provider; raise `Unaskable` if this version can't set its addresses."""
+    provider = MANAGED.get(registration.provider)
     if provider is None:
-        raise Unaskable(f"this version knows no places of {place.provider}")
+        raise Unaskable(f"this version sets no webhook addresses for {registration.provider}")
     return provider
 
 
@@ -223,51 +239,51 @@ def token_in(address: str) -> tuple[str, str] | None:
 
 
 def host_in(address: str) -> str | None:
-    """Return the host of an address, for people; None when it has none: somebody may have set anything."""
+    """Return the host of an address, for display; None when it has none: the stored value may be any text."""
     try:
         return clean(urlsplit(address).hostname, INSTANCE_LENGTH)
     except ValueError:
         return None
 
 
-async def fill_all(
+async def register_all(
     webhook_registrar: WebhookRegistrar,
-    places: Sequence[WebhookRegistration],
+    registrations: Sequence[WebhookRegistration],
     traffic: bool,
     replace: bool,
     on_progress: Callable[[], None] = lambda: None,
 ) -> list[tuple[WebhookRegistration, RegistrationUpdate]]:
-    """Put our address into many channels' places, some at a time; return what came of each."""
-    free = asyncio.Semaphore(AT_ONCE)
+    """Set our address on many channels' instances, `AT_ONCE` at a time; return each result."""
+    slots = asyncio.Semaphore(AT_ONCE)
 
-    async def fill(place: WebhookRegistration) -> tuple[WebhookRegistration, RegistrationUpdate]:
-        async with free:
-            found = await webhook_registrar.fill(place, traffic, replace)
+    async def register(registration: WebhookRegistration) -> tuple[WebhookRegistration, RegistrationUpdate]:
+        async with slots:
+            update = await webhook_registrar.register(registration, traffic, replace)
         on_progress()
-        return place, found
+        return registration, update
 
-    return await asyncio.gather(*(fill(place) for place in places))
+    return await asyncio.gather(*(register(registration) for registration in registrations))
 
 
-async def look_again(pool: Pool, webhook_registrar: WebhookRegistrar) -> bool:
-    """Look at the places that are due, side by side; return whether more may be due."""
+async def check_due(pool: Pool, webhook_registrar: WebhookRegistrar) -> bool:
+    """Check the registrations that are due, concurrently; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due: Sequence[WebhookRegistration] = await claim_registrations(connection, now, now + AGAIN, AT_ONCE)
-    await asyncio.gather(*(_look_again(webhook_registrar, place) for place in due))
+    await asyncio.gather(*(_check(webhook_registrar, registration) for registration in due))
     return len(due) == AT_ONCE
 
 
-async def _look_again(webhook_registrar: WebhookRegistrar, place: WebhookRegistration) -> None:
+async def _check(webhook_registrar: WebhookRegistrar, registration: WebhookRegistration) -> None:
     try:
-        await webhook_registrar.look_again(place)
+        await webhook_registrar.check(registration)
     except TRANSIENT:
         raise
     except Exception:
-        # Whatever one gateway answers must not end the looking at all.
-        log.exception("the webhooks of channel %s were not looked at", place.channel_id)
+        # An unforeseen answer of one gateway must not end the checks of the others.
+        log.exception("the webhooks of channel %s were not checked", registration.channel_id)
 
 
 def loop(pool: Pool, webhook_registrar: WebhookRegistrar) -> Loop:
-    """Return the loop that looks at the places again."""
-    return Loop("webhook_registrations", partial(look_again, pool, webhook_registrar), EVERY)
+    """Return the loop that checks registrations."""
+    return Loop("webhook_registrations", partial(check_due, pool, webhook_registrar), EVERY)

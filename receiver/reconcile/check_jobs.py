@@ -1,4 +1,4 @@
-"""Has the checks that operators asked for go on, page by page; probes nothing itself."""
+"""Advances the checks that operators requested, page by page; makes no probe itself."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,11 +12,11 @@ EVERY: Final = timedelta(seconds=0.25)
 
 
 async def advance_a_check(pool: Pool) -> bool:
-    """Have one check that is to go on do so; return whether there was one."""
+    """Advance one check that is due; return whether there was one."""
     async with pool.acquire() as connection:
         return await advance_check(connection, datetime.now(UTC))
 
 
 def loop(pool: Pool) -> Loop:
-    """Return the loop that has checks go on."""
+    """Return the loop that advances checks."""
     return Loop("check_jobs", partial(advance_a_check, pool), EVERY)

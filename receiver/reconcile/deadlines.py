@@ -1,4 +1,4 @@
-"""Tells channels what time it is: claims those whose deadline has come and submits it. Judges nothing."""
+"""Claims channels whose deadline has come and submits it as a signal. Makes no verdict."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Deadlines:
-    """The deadlines of one process; `loop` in one task."""
+    """Submits deadlines in one process; `loop` runs in one task."""
 
     def __init__(
         self, pool: Pool, writer: Writer, on_lag: Callable[[float], None], window: timedelta
@@ -33,20 +33,20 @@ class Deadlines:
         self._window = window
         self._writer = writer
         self._on_lag = on_lag
-        self._claimed = LeasedTasks(pool, writer, release_deadlines)
+        self._tasks = LeasedTasks(pool, writer, release_deadlines)
 
     async def fire_due(self) -> int:
         """Submit the deadlines that have come, oldest first, and return how many.
 
-        Doesn't wait for the slow ones: a channel that somebody keeps locked delays no other. Their lease
-        keeps them from being claimed again meanwhile.
+        Doesn't wait for slow ones: a channel whose row stays locked delays no other. The lease keeps it
+        from being claimed again meanwhile.
         """
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection:
             due = await claim_deadlines(connection, now, AT_ONCE, self._window)
         self._on_lag(max(((now - one.due_at).total_seconds() for one in due), default=0.0))
         submitted = [
-            self._claimed.begin(Claim(one.channel_id, now + LEASE), self._submit(one, now)) for one in due
+            self._tasks.begin(Claim(one.channel_id, now + LEASE), self._submit(one, now)) for one in due
         ]
         if submitted:
             await asyncio.wait(submitted, timeout=EVERY.total_seconds())
@@ -54,7 +54,7 @@ class Deadlines:
 
     def loop(self) -> Loop:
         """Return the loop that fires deadlines, without which the service is of no use."""
-        return Loop("deadlines", self._round, EVERY, self._claimed.give_back, critical=True)
+        return Loop("deadlines", self._round, EVERY, self._tasks.give_back, critical=True)
 
     async def _round(self) -> bool:
         return await to_the_end(self.fire_due()) >= AT_ONCE
@@ -64,4 +64,4 @@ class Deadlines:
         try:
             await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
         except NotCommitted as error:
-            log.warning("the deadline of channel %s waits: %s", due.channel_id, error)
+            log.warning("the deadline of channel %s is delayed: %s", due.channel_id, error)

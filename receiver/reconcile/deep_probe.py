@@ -1,6 +1,7 @@
-"""Finds out about channels that may be open but dead, by a question that WhatsApp itself must answer.
+"""Deep probes: tests channels that may be open but dead with a question that WhatsApp itself must answer.
 
-Asks only on suspicion, never because of silence, and judges nothing: what came back goes through the writer.
+Only candidates are probed, never a channel that is merely silent. Results go through the writer; no verdict
+is made here.
 """
 
 import asyncio
@@ -29,17 +30,17 @@ from statemachine.signals import Answered
 
 EVERY: Final = timedelta(seconds=1)
 AT_ONCE: Final = 20
-PATIENCE: Final = 2
-"""A deep probe waits so many times as long as a probe: docs/provider-facts.md#evolution-look-up."""
+TIMEOUT_FACTOR: Final = 2
+"""How many times as long as a probe a deep probe waits: docs/provider-facts.md#evolution-look-up."""
 
 OnProbe = Callable[[str, DeepProbeResult], None]
-"""Told of each deep probe: whose provider, and what it showed."""
+"""Called with the provider and the result of each deep probe."""
 
 log = logging.getLogger(__name__)
 
 
 class DeepProber:
-    """The deep probes of one process; `client` has the patience that they need."""
+    """Makes the deep probes of one process; `client` needs `TIMEOUT_FACTOR` times a probe's timeout."""
 
     def __init__(
         self, pool: Pool, vault: Vault, writer: Writer, prober: Prober, client: Client, on_probe: OnProbe
@@ -56,58 +57,58 @@ class DeepProber:
         return Loop("deep_probes", self.confirm_due, EVERY)
 
     async def confirm_due(self) -> bool:
-        """Probe the channels that are due, side by side; return whether more may be due."""
+        """Probe the channels that are due, concurrently; return whether more may be due."""
         async with self._pool.acquire() as connection:
             due = await claim_deep_probes(connection, datetime.now(UTC), AT_ONCE)
-        await asyncio.gather(*(self._confirm(suspect) for suspect in due))
+        await asyncio.gather(*(self._confirm(candidate) for candidate in due))
         return len(due) > 0
 
-    async def _confirm(self, suspect: DeepProbeCandidate) -> None:
-        """Probe a channel; whatever fails, the next time is after the budget's."""
-        target = suspect.target
+    async def _confirm(self, candidate: DeepProbeCandidate) -> None:
+        """Probe a channel; after a failure, too, the next time is the budget's."""
+        target = candidate.target
         try:
-            if await self._is_said_open(target):
-                await self._probe(suspect)
+            if await self._is_reported_open(target):
+                await self._probe(candidate)
         except Unaskable as reason:
-            log.info("channel %s is not probed deeply: %s", target.channel_id, reason)
+            log.info("channel %s gets no deep probe: %s", target.channel_id, reason)
         except (NotCommitted, *TRANSIENT) as error:
-            log.warning("the deep probe of channel %s was not kept: %r", target.channel_id, error)
+            log.warning("the deep probe of channel %s was not committed: %r", target.channel_id, error)
         except Exception:
-            # Whatever one gateway answers must not end the probing of all.
+            # An unforeseen answer of one gateway must not end the deep probes of the others.
             log.exception("the deep probe of channel %s failed", target.channel_id)
 
-    async def _is_said_open(self, target: ProbeTarget) -> bool:
-        """Return whether its gateway answers, and still says open; any other answer is evidence by itself."""
+    async def _is_reported_open(self, target: ProbeTarget) -> bool:
+        """Probe the channel and submit the answer; return whether its gateway still reports it open."""
         probed = await self._prober.probe(target)
         await self._writer.submit([probed.entry])
         return probed.answer.trigger is Trigger.OPENED
 
-    async def _probe(self, suspect: DeepProbeCandidate) -> None:
-        target, began_at = suspect.target, datetime.now(UTC)
-        pulse, status = await self._ask(target)
-        self._on_probe(target.provider, pulse)
-        doubted_at = suspect.doubted_at
-        match pulse:
+    async def _probe(self, candidate: DeepProbeCandidate) -> None:
+        target, began_at = candidate.target, datetime.now(UTC)
+        result, status = await self._ask(target)
+        self._on_probe(target.provider, result)
+        doubted_at = candidate.doubted_at
+        match result:
             case DeepProbeResult.ALIVE:
                 doubted_at = None
                 await self._submit(target, began_at, Trigger.OPENED)
             case DeepProbeResult.DOUBTFUL if doubted_at is None:
                 doubted_at = began_at
             case DeepProbeResult.DEAD | DeepProbeResult.DOUBTFUL:
-                # As of now: what memory was asked while this one waited is no newer word on the connection.
+                # As of now: probes answered from the gateway's memory meanwhile are no newer evidence.
                 await self._submit(target, datetime.now(UTC), Trigger.DEAF, status, doubted_at)
             case DeepProbeResult.UNANSWERED:
                 pass
             case _:
-                assert_never(pulse)
+                assert_never(result)
         async with self._pool.acquire() as connection:
-            await settle_deep_probe(connection, target.channel_id, pulse, doubted_at)
+            await settle_deep_probe(connection, target.channel_id, result, doubted_at)
 
     async def _ask(self, target: ProbeTarget) -> tuple[DeepProbeResult, int | None]:
-        """Return what the deep probe shows, and the HTTP status if there was an answer."""
+        """Return the result of a deep probe, and the HTTP status if there was an answer."""
         deep = DEEP.get(target.provider)
         if deep is None or target.instance is None:
-            raise Unaskable(f"nothing tells a dead connection of {target.provider} apart")
+            raise Unaskable(f"{target.provider} supports no deep probes")
         order = deep.ask(target.instance, key_of(self._vault, target))
         try:
             reply = await self._client.send(
@@ -126,7 +127,7 @@ class DeepProber:
         counted_from: datetime | None = None,
     ) -> None:
         now = datetime.now(UTC)
-        said = Answered(
+        signal = Answered(
             received_at=now,
             began_at=began_at,
             version=target.version,
@@ -137,5 +138,7 @@ class DeepProber:
             counted_from=counted_from,
             jitter=random.uniform(1, 1 + JITTER),
         )
-        entry = Entry(target.channel_id, Source.PROBE, "deep_probe", now, said, gateway_id=target.gateway_id)
+        entry = Entry(
+            target.channel_id, Source.PROBE, "deep_probe", now, signal, gateway_id=target.gateway_id
+        )
         await self._writer.submit([entry])

@@ -1,6 +1,6 @@
-"""Looks after whole gateways: tells what probes tell of them, has them judged, and tries those that are down.
+"""Evaluates gateways by the observations of probes, and makes recovery probes of those that are down.
 
-Judges nothing: that is `statemachine.gateway`. What becomes of channels is the machine's, as always.
+Verdicts are made by `statemachine.gateway`, and the states of channels by the machine alone.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT, passes
 from db.connection.types import Pool
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile import gateway_health
 from db.reconcile.claims import ProbeTarget
@@ -29,15 +29,15 @@ from receiver.timings import Timings
 from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
 
 EVERY: Final = timedelta(seconds=1)
-"""Pause between two looks, at most; a tally is written no more often."""
+"""Longest pause between two rounds; observations are written no more often."""
 OFTENEST: Final = timedelta(seconds=0.1)
-"""Pause at least, however soon a verdict is wanted."""
-LOOKS: Final = 4
-"""How many looks there are at least within the time in which losses count as one."""
+"""Shortest pause between two rounds."""
+ROUNDS: Final = 4
+"""Rounds, at least, within the time in which losses count as one."""
 ASIDE: Final = timedelta(minutes=1)
-"""When a gateway is looked at again that could not be judged."""
+"""Delay of a gateway whose evaluation failed."""
 AT_ONCE: Final = 100
-"""Gateways that one process tries at the same time."""
+"""Recovery probes of one process at the same time."""
 ELSEWHERE: Final = 3
 """How many other gateways are asked whether we are online; from so many gateways on we doubt it at all."""
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class GatewayHealth:
-    """The gateways as one process looks after them; `loop` in one task."""
+    """Evaluates gateways in one process; `loop` runs in one task."""
 
     def __init__(
         self,
@@ -62,61 +62,73 @@ class GatewayHealth:
         self._url = settings.connectivity_url
         self._window = timings.verdict_within
         self._limits = Limits(settings.gateway_settle, settings.breaker_max)
-        self._lease = 2 * settings.probe_timeout + 2 * PATIENCE
-        self._every = max(OFTENEST, min(EVERY, self._window / LOOKS))
+        self._lease = 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT
+        self._every = max(OFTENEST, min(EVERY, self._window / ROUNDS))
         self._recovery_probes: dict[asyncio.Task[None], RecoveryProbe] = {}
         self._proving: set[asyncio.Task[None]] = set()
-        self._aside: dict[UUID, datetime] = {}
+        self._delayed_until: dict[UUID, datetime] = {}
 
     def loop(self) -> Loop:
-        """Return the loop that looks after gateways."""
-        return Loop("gateway_health", self.look, self._every, self._give_back)
+        """Return the loop that evaluates gateways."""
+        return Loop("gateway_health", self.evaluate_due, self._every, self._give_back)
 
-    async def look(self) -> bool:
-        """Tell what was noted, judge every gateway in question, and try those that are down."""
+    async def evaluate_due(self) -> bool:
+        """Hand in observations, evaluate the gateways in question, and begin due recovery probes."""
         now = datetime.now(UTC)
         unproven = await self._doubt(now) if self._answers.failing else []
-        noted = self._answers.take(now, unproven)
+        observations = self._answers.take(now, unproven)
         async with self._pool.acquire() as connection:
             wanted = await gateway_health.gateways_in_question(
-                connection, now, noted, self._window, self._limits
+                connection, now, observations, self._window, self._limits
             )
-        self._aside = {id: until for id, until in self._aside.items() if until > now}
+        self._delayed_until = {id: until for id, until in self._delayed_until.items() if until > now}
         for gateway_id in wanted:
-            await self._try_to_judge(gateway_id, now, noted.get(gateway_id, GatewayObservation()))
-        # A trial cut short would belong to nobody until its lease ends.
-        await to_the_end(self._try())
+            await self._evaluate_or_delay(gateway_id, now, observations.get(gateway_id, GatewayObservation()))
+        # A claimed recovery probe without its task would wait for the end of its lease.
+        await to_the_end(self._begin_recovery_probes())
         return False
 
-    async def _try_to_judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
-        """Judge a gateway; one that can't be judged waits, and keeps no other from it."""
-        if gateway_id in self._aside:
-            self._answers.put_back(gateway_id, noted)
+    async def _evaluate_or_delay(
+        self, gateway_id: UUID, now: datetime, observation: GatewayObservation
+    ) -> None:
+        """Evaluate a gateway; after an error it is delayed by `ASIDE`, and the others go on."""
+        if gateway_id in self._delayed_until:
+            self._answers.give_back(gateway_id, observation)
             return
         try:
-            await self._judge(gateway_id, now, noted)
+            async with self._pool.acquire() as connection:
+                verdict = await gateway_health.judge(
+                    connection, gateway_id, now, observation, self._window, self._limits
+                )
         except Exception as error:
-            self._answers.put_back(gateway_id, noted)
+            self._answers.give_back(gateway_id, observation)
             if passes(error):
                 raise
-            log.exception("gateway %s can't be judged, and waits", gateway_id)
-            self._aside[gateway_id] = now + ASIDE
+            log.exception("gateway %s can't be evaluated, and is delayed", gateway_id)
+            self._delayed_until[gateway_id] = now + ASIDE
+            return
+        if verdict is None:
+            self._answers.give_back(gateway_id, observation)
+            return
+        _log_change(gateway_id, verdict)
+        await self._ask_others(gateway_id, now, verdict)
 
-    async def _judge(self, gateway_id: UUID, now: datetime, noted: GatewayObservation) -> None:
-        async with self._pool.acquire() as connection:
-            judged = await gateway_health.judge(
-                connection, gateway_id, now, noted, self._window, self._limits
-            )
-            if judged is None:
-                self._answers.put_back(gateway_id, noted)
-                return
-            failing = judged.gateway.failing
-            if judged.newly_failing and failing is not None:
+    async def _ask_others(self, gateway_id: UUID, now: datetime, verdict: GatewayVerdict) -> None:
+        """Have other channels of a gateway probed that begins to fail; the verdict is committed already."""
+        failing = verdict.gateway.failing
+        if not verdict.newly_failing or failing is None:
+            return
+        try:
+            async with self._pool.acquire() as connection:
                 await gateway_health.ask_others(connection, gateway_id, now, failing.channels)
-        _tell(gateway_id, judged)
+        except Exception as error:
+            if passes(error):
+                log.warning("no other channels of gateway %s are probed at once: %r", gateway_id, error)
+            else:
+                log.exception("no other channels of gateway %s are probed at once", gateway_id)
 
     async def _doubt(self, now: datetime) -> list[UUID]:
-        """Return the gateways whose silence may be our own, and see to it that nobody is blamed for it."""
+        """Return the gateways whose silence may be our own, and have it not count against them."""
         failing = self._answers.failing
         async with self._pool.acquire() as connection:
             if self._url is None:
@@ -140,14 +152,14 @@ class GatewayHealth:
         task.add_done_callback(self._proving.discard)
 
     async def _prove(self, failing: Sequence[UUID]) -> None:
-        """Ask elsewhere; whatever comes back proves that we are online."""
+        """Ask other gateways and the configured address; any answer proves that we are online."""
         questions: list[Coroutine[object, None, object]] = []
         try:
             async with self._pool.acquire() as connection:
                 others = await gateway_health.gateways_elsewhere(connection, PROVIDERS, failing, ELSEWHERE)
                 questions += map(self._ask, await gateway_health.pick_targets(connection, others))
         except TRANSIENT as error:
-            log.warning("nobody is asked whether we are online: %r", error)
+            log.warning("no other gateway is asked whether we are online: %r", error)
         if self._url is not None:
             questions.append(self._ask_url(self._url))
         await asyncio.gather(*questions)
@@ -157,18 +169,18 @@ class GatewayHealth:
             await self._client.get(url)
         except Unanswered as reason:
             if not reason.reached:
-                log.warning("the address that tells whether we are online gave no answer: %s", reason)
+                log.warning("the address that proves whether we are online gave no answer: %s", reason)
                 return
         self._answers.prove(datetime.now(UTC))
 
     async def _ask(self, target: ProbeTarget) -> None:
-        """Ask about a channel; the tally notes what comes of it."""
+        """Probe a channel; `GatewayAnswers` counts the answer."""
         try:
             await self._prober.probe(target)
         except Unaskable as reason:
             log.info("channel %s can't be asked: %s", target.channel_id, reason)
 
-    async def _try(self) -> None:
+    async def _begin_recovery_probes(self) -> None:
         free = AT_ONCE - len(self._recovery_probes)
         if free <= 0:
             return
@@ -177,19 +189,21 @@ class GatewayHealth:
                 connection, datetime.now(UTC), self._lease, free
             )
         for recovery_probe in recovery_probes:
-            task = asyncio.create_task(self._try_one(recovery_probe))
+            task = asyncio.create_task(self._probe_gateway(recovery_probe))
             self._recovery_probes[task] = recovery_probe
             task.add_done_callback(self._recovery_probes.pop)
 
-    async def _try_one(self, recovery_probe: RecoveryProbe) -> None:
+    async def _probe_gateway(self, recovery_probe: RecoveryProbe) -> None:
         try:
             probed = await self._prober.probe(recovery_probe.target)
             await self._writer.submit([probed.entry])
         except (Unaskable, NotCommitted) as reason:
-            log.warning("the trial of gateway %s came to nothing: %s", recovery_probe.gateway_id, reason)
+            log.warning(
+                "the recovery probe of gateway %s was not completed: %s", recovery_probe.gateway_id, reason
+            )
         except Exception:
-            # Whatever one gateway answers must not end the trying of all.
-            log.exception("the trial of gateway %s failed", recovery_probe.gateway_id)
+            # An unforeseen answer of one gateway must not end the recovery probes of the others.
+            log.exception("the recovery probe of gateway %s failed", recovery_probe.gateway_id)
         await self._end(recovery_probe)
 
     async def _end(self, recovery_probe: RecoveryProbe) -> None:
@@ -210,8 +224,8 @@ class GatewayHealth:
             await self._end(recovery_probe)
 
 
-def _tell(gateway_id: UUID, judged: GatewayVerdict) -> None:
-    match judged.effect:
+def _log_change(gateway_id: UUID, verdict: GatewayVerdict) -> None:
+    match verdict.effect:
         case Down(cause, started_at):
             log.warning("gateway %s is down since %s: %s", gateway_id, started_at, cause)
         case Up():

@@ -1,6 +1,6 @@
-"""Looks at what gateways have on record of channels that they call open, and notes what speaks against it.
+"""Reads gateways' stored records of open channels, and notes deep probe candidates where they disagree.
 
-Asks one question for a whole host, which touches no connection. A record is no evidence: it may be days old.
+One question covers a whole gateway and touches no connection. A record is no evidence: it may be days old.
 """
 
 import asyncio
@@ -25,30 +25,30 @@ EVERY: Final = timedelta(seconds=1)
 AT_ONCE: Final = 4
 """Gateways whose records are read at a time: a list of ten thousand instances is some 13 MB."""
 CALLS: Final = 20
-"""Keys that one look tries: one of the whole gateway lists all its channels, a channel's own only it."""
+"""Keys that one read tries: a gateway's key lists all its channels, a channel's own key only that one."""
 
 log = logging.getLogger(__name__)
 
 
-async def look_at_records(pool: Pool, vault: Vault, client: Client) -> bool:
-    """Look at the records that are due, side by side; return whether more may be due."""
+async def check_records(pool: Pool, vault: Vault, client: Client) -> bool:
+    """Read the records that are due, concurrently; return whether more may be due."""
     async with pool.acquire() as connection:
         due = await claim_records(connection, list(DEEP), datetime.now(UTC), AT_ONCE)
-    await asyncio.gather(*(_try_to_look(pool, vault, client, gateway) for gateway in due))
+    await asyncio.gather(*(_check(pool, vault, client, gateway) for gateway in due))
     return len(due) == AT_ONCE
 
 
-async def _try_to_look(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -> None:
+async def _check(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -> None:
     try:
-        await _look(pool, vault, client, gateway)
+        await _check_one(pool, vault, client, gateway)
     except Exception as error:
         if passes(error):
             raise
-        # Whatever one gateway answers must not end the looking at all.
-        log.exception("the records of gateway %s could not be looked at", gateway.id)
+        # An unforeseen answer of one gateway must not end the reads of the others.
+        log.exception("the records of gateway %s could not be checked", gateway.id)
 
 
-async def _look(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -> None:
+async def _check_one(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -> None:
     if not DEEP[gateway.provider].has_records(gateway.version):
         return
     async with pool.acquire() as connection:
@@ -56,34 +56,34 @@ async def _look(pool: Pool, vault: Vault, client: Client, gateway: DueRecords) -
     signs = await _read(vault, client, gateway, targets)
     async with pool.acquire() as connection:
         await drop_candidates(connection, [id for id, sign in signs.items() if sign is None])
-        told = {id: sign for id, sign in signs.items() if sign is not None}
-        await note_candidates(connection, told, datetime.now(UTC))
+        signed = {id: sign for id, sign in signs.items() if sign is not None}
+        await note_candidates(connection, signed, datetime.now(UTC))
 
 
 async def _read(
     vault: Vault, client: Client, gateway: DueRecords, targets: Iterable[ProbeTarget]
 ) -> dict[UUID, str | None]:
-    """Return the sign against each channel that the gateway lists, or None; with as few keys as will do."""
+    """Return the sign, or None, for each channel that the gateway lists; with as few keys as possible."""
     signs: dict[UUID, str | None] = {}
-    unheard = {target.instance: target for target in targets if target.instance is not None}
+    pending = {target.instance: target for target in targets if target.instance is not None}
     for _ in range(CALLS):
-        if not unheard:
+        if not pending:
             break
-        asked = next(iter(unheard))
+        instance_of_key = next(iter(pending))
         try:
-            records = await _ask(client, gateway, key_of(vault, unheard[asked]))
+            records = await _ask(client, gateway, key_of(vault, pending[instance_of_key]))
         except Unaskable:
             records = {}
         except Unanswered as reason:
-            log.info("gateway %s told no records: %s", gateway.id, reason)
+            log.info("gateway %s returned no records: %s", gateway.id, reason)
             break
         except Exception:
-            # What other keys were shown counts all the same.
+            # The answers for other keys still count.
             log.exception("the records of gateway %s could not be read", gateway.id)
             break
-        for instance in unheard.keys() & records.keys():
-            signs[unheard.pop(instance).channel_id] = records[instance]
-        unheard.pop(asked, None)
+        for instance in pending.keys() & records.keys():
+            signs[pending.pop(instance).channel_id] = records[instance]
+        pending.pop(instance_of_key, None)
     return signs
 
 
@@ -95,5 +95,5 @@ async def _ask(client: Client, gateway: DueRecords, key: str) -> Mapping[str, st
 
 
 def loop(pool: Pool, vault: Vault, client: Client) -> Loop:
-    """Return the loop that looks at records; `client` has the patience that a list needs."""
-    return Loop("gateway_records", partial(look_at_records, pool, vault, client), EVERY)
+    """Return the loop that reads records; `client` needs the timeout for lists."""
+    return Loop("gateway_records", partial(check_records, pool, vault, client), EVERY)

@@ -20,7 +20,7 @@ from receiver.providers import PROVIDERS
 
 EVERY: Final = timedelta(seconds=1)
 AGAIN: Final = timedelta(minutes=1)
-"""Pause after a gateway that did not tell."""
+"""Pause after a gateway returned no version."""
 DAILY: Final = timedelta(days=1)
 """Gateways are upgraded, and 2.4.0 gives 408 another meaning."""
 AT_ONCE: Final = 20
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 async def read_versions(pool: Pool, client: Client, tokens: Tokens) -> bool:
-    """Read the versions that are due, side by side; return whether more may be due."""
+    """Read the versions that are due, concurrently; return whether more may be due."""
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
         due = await claim_versions(connection, list(PROVIDERS), now, now + AGAIN, AT_ONCE)
@@ -43,7 +43,7 @@ async def _try_version(pool: Pool, client: Client, tokens: Tokens, gateway: DueG
     except Exception as error:
         if passes(error):
             raise
-        # Whatever one gateway answers must not end the reading of all.
+        # An unforeseen answer of one gateway must not end the reads of the others.
         log.exception("the version of gateway %s could not be read", gateway.id)
 
 
@@ -65,7 +65,7 @@ async def _ask(client: Client, gateway: DueGateway) -> str | None:
     try:
         reply = await client.get(f"{gateway.base_url}/")
     except Unanswered as reason:
-        log.info("gateway %s told no version: %s", gateway.id, reason)
+        log.info("gateway %s returned no version: %s", gateway.id, reason)
         return None
     return PROVIDERS[gateway.provider].read_version(reply.body) if reply.status == 200 else None
 

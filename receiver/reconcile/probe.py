@@ -1,4 +1,4 @@
-"""Asks a gateway about one channel and says what its answer means; writes nothing and counts nothing.
+"""Probes one channel: asks its gateway and interprets the answer; writes nothing and counts nothing.
 
 One answer is no verdict: `Answered` goes through the writer, and the machine counts.
 """
@@ -25,11 +25,11 @@ from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
 
 JITTER: Final = 0.2
-"""The largest share by which the gap to the next probe is stretched: channels shall not march in step."""
+"""The largest share by which the gap to the next probe is stretched, so that probes don't coincide."""
 CONTROLS: Final = 3
-"""How many other channels are asked whether a gateway answers everybody so."""
+"""Other channels that are asked whether a gateway gives the same answer for all."""
 FEWEST: Final = 3
-"""With fewer channels on a gateway an answer that all of them get is no sign of the gateway's trouble."""
+"""With fewer channels on a gateway an answer that all get is no sign of a gateway-wide failure."""
 
 OUTCOMES: Final = {
     Trigger.OPENED: "open",
@@ -44,7 +44,7 @@ OUTCOMES: Final = {
 }
 TIMED_OUT: Final = "timeout"
 LOSSES: Final = frozenset({Trigger.SESSION_MISSING, Trigger.DROPPED})
-"""What a channel whose subscription has ended is answered: a 404, or that it isn't connected."""
+"""Answers about a channel whose subscription has ended: a 404, or not connected."""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class ProbeResult:
     began_at: datetime
     ended_at: datetime
     reached: bool = True
-    """Whether anything came back, and be it a refusal: then we are online."""
+    """Whether anything came back, even a refusal: then this process is online."""
 
     @property
     def took(self) -> timedelta:
@@ -76,8 +76,8 @@ class ProbeResult:
 
     @property
     def entry(self) -> Entry:
-        """The answer as the writer takes it."""
-        said = Answered(
+        """The answer as an entry for the writer."""
+        signal = Answered(
             received_at=self.ended_at,
             began_at=self.began_at,
             version=self.target.version,
@@ -93,14 +93,14 @@ class ProbeResult:
             Source.PROBE,
             "probe",
             self.ended_at,
-            said,
+            signal,
             gateway_id=self.target.gateway_id,
             details=self.answer.details,
         )
 
 
 class _ProbeReply(NamedTuple):
-    """What came back: the answer, its HTTP status if there was one, and whether time ran out."""
+    """The answer to one question, its HTTP status if there was one, and whether it timed out."""
 
     answer: ProbeAnswer
     http_status: int | None = None
@@ -109,7 +109,7 @@ class _ProbeReply(NamedTuple):
 
 
 class Prober:
-    """Probes channels, and asks for a control where one answer alone doesn't tell."""
+    """Probes channels, with a control where one answer is ambiguous."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Prober:
         control_for: timedelta,
         on_probe: Callable[[ProbeResult], None] = lambda probed: None,
     ) -> None:
-        """`control_for`: how long a control holds; less than the gap between two answers that count."""
+        """`control_for`: how long a control is valid; less than the gap between two counted answers."""
         self._pool = pool
         self._vault = vault
         self._client = client
@@ -130,14 +130,14 @@ class Prober:
         """Probes under way."""
 
     async def aclose(self) -> None:
-        """End the controls that are under way: whoever waits for one is cancelled."""
+        """Cancel the controls under way, and with them the probes that wait for one."""
         under_way = [control for _, control in self._controls.values()]
         for control in under_way:
             control.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
     async def probe(self, target: ProbeTarget) -> ProbeResult:
-        """Return what the gateway answers about a channel; raise `Unaskable`."""
+        """Probe one channel and return the result; raises `Unaskable`."""
         self.in_flight += 1
         try:
             return await self._probe(target)
@@ -146,15 +146,15 @@ class Prober:
 
     async def _probe(self, target: ProbeTarget) -> ProbeResult:
         began_at = datetime.now(UTC)
-        heard = await self._ask(target)
+        reply = await self._ask(target)
         ended_at = datetime.now(UTC)
-        answer = heard.answer
-        if answer.ambiguous and await self._is_everybodys(target):
+        answer = reply.answer
+        if answer.ambiguous and await self._is_gateway_wide(target):
             answer = replace(answer, trigger=Trigger.UNREACHABLE, reason=Reason.UNREACHABLE)
         if answer.trigger in LOSSES and target.expires_at is not None and target.expires_at <= ended_at:
             answer = replace(answer, trigger=Trigger.SESSION_MISSING, reason=Reason.EXPIRED)
-        outcome = TIMED_OUT if heard.timed_out else OUTCOMES[answer.trigger]
-        probed = ProbeResult(target, answer, outcome, heard.http_status, began_at, ended_at, heard.reached)
+        outcome = TIMED_OUT if reply.timed_out else OUTCOMES[answer.trigger]
+        probed = ProbeResult(target, answer, outcome, reply.http_status, began_at, ended_at, reply.reached)
         self._on_probe(probed)
         return probed
 
@@ -171,14 +171,14 @@ class Prober:
         try:
             return _ProbeReply(provider.read(reply.status, reply.body), reply.status)
         except Exception:
-            # An answer that nobody foresaw.
+            # An unforeseen answer.
             log.exception("an answer of %s could not be read", target.provider)
             return _ProbeReply(
                 ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE, reply.status), reply.status
             )
 
-    async def _is_everybodys(self, target: ProbeTarget) -> bool:
-        """Return whether the other channels of this gateway get the same answer; asked by one for all."""
+    async def _is_gateway_wide(self, target: ProbeTarget) -> bool:
+        """Return whether other channels of this gateway get the same answer; all probes share one control."""
         gateway_id = target.gateway_id
         if gateway_id is None:
             return False
@@ -203,8 +203,8 @@ class Prober:
             async with asyncio.timeout(self._client.seconds):
                 for other in others:
                     with contextlib.suppress(Unaskable):
-                        heard = await self._ask(other)
-                        if _is_another_answer(heard):
+                        reply = await self._ask(other)
+                        if _is_another_answer(reply):
                             return False
                         asked += 1
         except TimeoutError:
@@ -212,6 +212,6 @@ class Prober:
         return asked + 1 >= FEWEST
 
 
-def _is_another_answer(heard: _ProbeReply) -> bool:
-    """True when the gateway answers properly, but differently; silence and 5xx tell nothing."""
-    return heard.http_status is not None and heard.http_status < 500 and not heard.answer.ambiguous
+def _is_another_answer(reply: _ProbeReply) -> bool:
+    """Return whether the gateway answered properly, but differently; silence and 5xx prove nothing."""
+    return reply.http_status is not None and reply.http_status < 500 and not reply.answer.ambiguous

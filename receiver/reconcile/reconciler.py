@@ -1,7 +1,7 @@
-"""Probes channels that have gone quiet or are in doubt: claims who is due, asks, and hands in the answers.
+"""Claims channels whose probe is due, probes them, and submits the answers.
 
-Decides nothing: when a channel is due and what its answers amount to is the machine's. A channel never waits
-behind another gateway: gateways take turns, and each has its own places.
+Decides nothing: the machine sets due times and makes verdicts. A channel never waits behind another gateway:
+gateways take turns, and each has its own concurrency slots.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.claims import PER_GATEWAY, Claim, ProbeTarget, claim_probes, put_off_probes, release_probes
 from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
@@ -24,18 +24,18 @@ from receiver.reconcile.probe import Prober
 EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds while nothing is due; a probe that is due at once begins this much late at most."""
 AT_ONCE: Final = 2000
-"""Channels that one process asks at the same time: a hundred gateways may hang before others have to wait."""
+"""Probes of one process at the same time: a hundred gateways may hang before others have to wait."""
 LATER: Final = timedelta(minutes=5)
-"""When a channel that can't be asked for a reason of ours is looked at again."""
+"""Delay of a channel that can't be probed because of its registration."""
 
 ASIDE: Final = timedelta(seconds=5)
-"""How long a channel whose row somebody keeps locked holds no place of its gateway's."""
+"""How long a channel whose row stays locked is left out, so that it takes no concurrency slot."""
 
 log = logging.getLogger(__name__)
 
 
 class LockedChannels:
-    """Channels whose rows were locked in two rounds together: no replica's claim takes that long."""
+    """Channels whose rows were locked in two rounds in a row: no replica's claim takes that long."""
 
     def __init__(self) -> None:
         self._locked: set[UUID] = set()
@@ -47,42 +47,42 @@ class LockedChannels:
         return list(self._until)
 
     def add(self, locked: set[UUID], now: datetime) -> None:
-        """Take note of a round's locked channels."""
+        """Add the locked channels of a round."""
         self._until.update(dict.fromkeys(self._locked & locked, now + ASIDE))
         self._locked = locked
 
 
 class Reconciler:
-    """The probes of one process; `loop` in one task."""
+    """Makes the probes of one process; `loop` runs in one task."""
 
     def __init__(self, pool: Pool, writer: Writer, prober: Prober, timeout: timedelta) -> None:
         self._pool = pool
         self._writer = writer
         self._prober = prober
-        # A probe and its control, and the wait for the commit of what they said.
-        self._lease = 2 * timeout + 2 * PATIENCE
-        self._claimed = LeasedTasks(pool, writer, release_probes)
-        self._aside = LockedChannels()
+        # A probe and its control, and the wait for the commit of the answer.
+        self._lease = 2 * timeout + 2 * COMMIT_TIMEOUT
+        self._tasks = LeasedTasks(pool, writer, release_probes)
+        self._locked_channels = LockedChannels()
 
     async def probe_due(self) -> Sequence[asyncio.Task[None]]:
-        """Begin the probes that are due and have a place; return them, to be awaited or not."""
-        free = AT_ONCE - len(self._claimed)
+        """Begin due probes in free concurrency slots; return their tasks, to be awaited or not."""
+        free = AT_ONCE - len(self._tasks)
         if free <= 0:
             return []
         async with self._pool.acquire() as connection:
             now = datetime.now(UTC)
             due, locked = await claim_probes(
-                connection, now, self._lease, PER_GATEWAY, free, self._aside.at(now)
+                connection, now, self._lease, PER_GATEWAY, free, self._locked_channels.at(now)
             )
-        self._aside.add(locked, now)
+        self._locked_channels.add(locked, now)
         return [
-            self._claimed.begin(Claim(target.channel_id, now + self._lease), self._probe(target))
+            self._tasks.begin(Claim(target.channel_id, now + self._lease), self._probe(target))
             for target in due
         ]
 
     def loop(self) -> Loop:
         """Return the loop that probes."""
-        return Loop("reconciler", self._round, EVERY, self._claimed.give_back)
+        return Loop("reconciler", self._round, EVERY, self._tasks.give_back)
 
     async def _round(self) -> bool:
         await _until_half(await to_the_end(self.probe_due()))
@@ -96,9 +96,9 @@ class Reconciler:
             log.warning("channel %s is not probed: %s", target.channel_id, reason)
             await self._put_off(target)
         except (NotCommitted, *TRANSIENT) as error:
-            log.warning("the probe of channel %s was not kept: %r", target.channel_id, error)
+            log.warning("the probe of channel %s was not committed: %r", target.channel_id, error)
         except Exception:
-            # Whatever one gateway answers must not end the probing of all.
+            # An unforeseen answer of one gateway must not end the probes of the others.
             log.exception("the probe of channel %s failed", target.channel_id)
 
     async def _put_off(self, target: ProbeTarget) -> None:
@@ -110,7 +110,7 @@ class Reconciler:
 
 
 async def _until_half(begun: Sequence[asyncio.Task[None]]) -> None:
-    """Wait until half of these are done, so that their places are filled again, or for the pause."""
+    """Wait until half of these are done, so that their slots are filled again, or for the pause."""
     half = (len(begun) + 1) // 2
     try:
         async with asyncio.timeout(EVERY.total_seconds()):

@@ -1,4 +1,4 @@
-"""Who may look at the way back just now: how often, and how many at once; each process decides for itself."""
+"""Limits of the reconnect page: requests per time, and open streams; counted in each process by itself."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ MINUTE: Final = timedelta(minutes=1)
 
 
 class VisitorLimits:
-    """What a process remembers of those who look: no longer than they count."""
+    """Counts requests and streams, in memory, for no longer than a limit's period."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         """`stopping`: set when the process stops; browsers then come back to another."""
@@ -46,13 +46,13 @@ class VisitorLimits:
         """Count a pairing code of a channel; return 0, or the seconds until there may be another."""
         return self._codes.take(channel_id, time.monotonic())
 
-    def has_place(self, channel_id: UUID) -> bool:
-        """Return whether one more may look at a channel."""
+    def allows_stream(self, channel_id: UUID) -> bool:
+        """Return whether one more stream of a channel may open."""
         return self._open.total() < STREAMS and self._open[channel_id] < STREAMS_OF_LINK
 
     @contextmanager
-    def looking(self, channel_id: UUID) -> Iterator[None]:
-        """Count somebody who looks at a channel while the body runs."""
+    def counting_stream(self, channel_id: UUID) -> Iterator[None]:
+        """Count a stream of a channel while the body runs."""
         self._open[channel_id] += 1
         try:
             yield
@@ -62,7 +62,7 @@ class VisitorLimits:
                 del self._open[channel_id]
 
     async def pause(self, seconds: float) -> bool:
-        """Wait so long; return whether to go on looking."""
+        """Wait this many seconds; return False if the process stops."""
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:

@@ -1,6 +1,6 @@
-"""What somebody with a link sees of a channel, from moment to moment, as Server-Sent Events.
+"""The stream of a reconnect page: views of one channel as Server-Sent Events.
 
-The gateway is asked for a QR only while somebody looks, and none is shown before the history says so.
+The gateway is asked for a QR only while a page is open, and none is shown before the history has its note.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,40 +13,40 @@ from db.reconcile.qr import probe_now
 from receiver.app import App
 from receiver.reconnect.limits import VisitorLimits
 from receiver.reconnect.rendering import render
-from receiver.recovery.qr import NEEDING, QrNotGiven, QrNotShown, QrShown, QrTooSoon, show_qr
+from receiver.recovery.qr import QR_ALLOWED, QrNotGiven, QrNotShown, QrShown, QrTooSoon, show_qr
 from statemachine.model import State, Status
 
 EVERY: Final = timedelta(seconds=1)
-"""Between two looks at the channel's row, for all that look together."""
+"""Pause between reads of the channel's row."""
 LASTS: Final = timedelta(minutes=10)
-"""A page left open this long gets no more QRs until somebody asks: gateways count what they make."""
+"""A page open this long gets no more QRs until the reader requests one: gateways count QRs."""
 RENEWED_BEFORE: Final = timedelta(seconds=3)
-"""A QR is renewed this long before it can't be scanned any more."""
+"""A QR is renewed this long before it expires."""
 ASKED_AGAIN: Final = timedelta(seconds=10)
-"""After a gateway gave no QR, when it said nothing better."""
+"""Default delay after a gateway returned no QR."""
 PROBED_EVERY: Final = timedelta(seconds=5)
-"""How often the channel is probed while somebody looks: a gateway's webhook may be lost."""
-SPOKEN_EVERY: Final = 15
-"""Looks after which a silent stream says something, so that nothing between takes it for dead."""
-CALM: Final = {
+"""How often the channel is probed while a page is open: a webhook may be lost."""
+KEEP_ALIVE_AFTER: Final = 15
+"""Reads after which a silent stream sends a comment, so that no proxy closes it."""
+VIEWS_WITHOUT_QR: Final = {
     State.OPEN: "connected",
     State.CONNECTING: "connecting",
     State.DROPPED: "waiting",
     State.ERROR: "down",
     State.UNKNOWN: "preparing",
 }
-"""What is seen of a channel that needs no scan."""
+"""The view of a channel that needs no scan, by its state."""
 
 
 class View(NamedTuple):
-    """What is to be seen: one of a few pictures, and the QR if it is that one."""
+    """What the page shows: one of a few panels, with the QR's image in the panel `qr`."""
 
     name: str
     image: str | None = None
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing comes after it."""
+        """Whether the stream ends with it."""
         return self.name in {"connected", "gone", "paused"}
 
 
@@ -55,25 +55,25 @@ REFUSED: Final = View("refused")
 
 
 def view_without_qr(channel: ReconnectTarget) -> View | None:
-    """Return what is seen of a channel that a QR doesn't help; None: it needs one."""
-    if channel.state not in NEEDING:
-        return View(CALM[channel.state])
+    """Return the view of a channel for which no QR is shown; None: it needs one."""
+    if channel.state not in QR_ALLOWED:
+        return View(VIEWS_WITHOUT_QR[channel.state])
     return None if Status(channel.state, channel.reason).scan_helps else REFUSED
 
 
 class QrSession:
-    """One reader's look at one channel."""
+    """The QR of one open page: when to ask the gateway, and when to renew."""
 
     def __init__(self, app: App, on_shown: Callable[[], Awaitable[None]]) -> None:
         self._app = app
         self._on_shown = on_shown
         self._shown: QrShown | None = None
-        self._told_at: datetime | None = None
+        self._shown_at: datetime | None = None
         self._ask_at = self._probe_at = datetime.min.replace(tzinfo=UTC)
         self._view = PREPARING
 
     async def at(self, channel: ReconnectTarget, now: datetime) -> View:
-        """Return what is to be seen now."""
+        """Return the view of the channel now."""
         if channel.state is not State.OPEN:
             await self._probe(channel, now)
         without_qr = view_without_qr(channel)
@@ -88,7 +88,7 @@ class QrSession:
         return (
             self._shown is not None
             and now < self._shown.expires_at - RENEWED_BEFORE
-            and channel.shown_at == self._told_at
+            and channel.shown_at == self._shown_at
         )
 
     async def _probe(self, channel: ReconnectTarget, now: datetime) -> None:
@@ -123,24 +123,24 @@ class QrSession:
     async def _show(self, shown: QrShown, channel: ReconnectTarget, now: datetime) -> View:
         if self._shown is None:
             await self._on_shown()
-        self._shown, self._told_at, self._ask_at = shown, channel.shown_at, now + EVERY
+        self._shown, self._shown_at, self._ask_at = shown, channel.shown_at, now + EVERY
         return View("typed_only") if shown.qr.image is None else View("qr", shown.qr.image)
 
 
 async def views(
     session: QrSession, find: Callable[[], Awaitable[ReconnectTarget | None]], limits: VisitorLimits
 ) -> AsyncIterator[View | None]:
-    """Yield what is seen each time that it changes, and None now and then; ends with the process, too."""
+    """Yield each new view, and None as a keep-alive; ends after a last view or with the process."""
     began, seen, silent = datetime.now(UTC), None, 0
     while (now := datetime.now(UTC)) < began + LASTS:
         try:
             channel = await find()
             view = View("gone") if channel is None else await session.at(channel, now)
         except TRANSIENT:
-            # The database is away: what is on the screen stays.
+            # While the database is away the view stays.
             view = seen or PREPARING
         silent += 1
-        if view != seen or silent >= SPOKEN_EVERY:
+        if view != seen or silent >= KEEP_ALIVE_AFTER:
             yield None if view == seen else view
             seen, silent = view, 0
         if view.is_last:
@@ -151,7 +151,7 @@ async def views(
 
 
 async def events(seen: AsyncIterator[View | None], locale: str, again: str) -> AsyncIterator[str]:
-    """Yield what is seen as Server-Sent Events, in a language; after the last the browser closes."""
+    """Yield views as Server-Sent Events in one language; the last one has the browser close."""
     yield "retry: 2000\n\n"
     async for view in seen:
         if view is None:

@@ -1,6 +1,6 @@
-"""The way back: what whoever holds a link may do for its one channel; no login, and nothing else in reach.
+"""The reconnect page: a valid link gives access to its one channel, without login, and to nothing else.
 
-What is shown here links a phone: it goes to the reader and nowhere else.
+QRs and codes link a phone: they go into the answer and nowhere else.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from db.connection.retry import persist
 from db.ingest.entry import HistoryNote
-from db.ingest.queue import PATIENCE
+from db.ingest.queue import COMMIT_TIMEOUT
 from db.reads.reconnect import ReconnectTarget
 from receiver.app import App
 from receiver.http.problems import DATABASE_AWAY, Unavailable
@@ -32,15 +32,15 @@ from receiver.reconnect.texts import language_of, reason_in
 from receiver.recovery.qr import QrNotGiven, QrShown, QrTooSoon, show_qr
 
 AFTER: Final = timedelta(hours=1)
-"""How long a link still opens once its incident is over: whoever scanned may look again whether it holds."""
+"""How long a link still opens after its incident is resolved, to confirm that the scan worked."""
 FORM_BYTES: Final = 1024
-"""A form with one telephone number."""
-_AWAY: Final[tuple[type[Exception], ...]] = (Unavailable, *DATABASE_AWAY)
+"""Largest body of the form, which has one telephone number."""
+_UNAVAILABLE: Final[tuple[type[Exception], ...]] = (Unavailable, *DATABASE_AWAY)
 NUMBER: Final = re.compile(r"[0-9]{8,15}", re.ASCII)
 
 
 class Refused(Exception):
-    """A page that says why not; `why` names its sentences."""
+    """A request is refused with a page; `why` names its sentences."""
 
     def __init__(self, status: HTTPStatus, why: str, again_in: int | None = None) -> None:
         super().__init__(why)
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PageCall:
-    """One request of somebody with a good link."""
+    """One request with a valid link."""
 
     request: Request
     app: App
@@ -64,23 +64,23 @@ class PageCall:
         return _language(self.request, self.channel.locale)
 
     async def note(self, name: str) -> None:
-        """Keep in the channel's history what the reader was given, without who it was."""
-        noted = HistoryNote({"incident_id": str(self.link.incident_id)})
-        await self.app.operator_signals.note(self.link.channel_id, name, noted)
+        """Store a note in the channel's history, without the reader's identity."""
+        history_note = HistoryNote({"incident_id": str(self.link.incident_id)})
+        await self.app.operator_signals.note(self.link.channel_id, name, history_note)
 
 
 Endpoint = Callable[[PageCall], Awaitable[Response]]
 
 
 def _route(app: App, limits: VisitorLimits, method: str, path: str, endpoint: Endpoint) -> Route:
-    """Return the route of an endpoint behind a valid link that is not used too often; a refusal is a page."""
+    """Return the route of an endpoint for valid links within their limits; a refusal is a page."""
 
     async def guarded(request: Request) -> Response:
         try:
             return await endpoint(await _call(app, limits, request))
         except Refused as refused:
             return _plain(request, refused)
-        except _AWAY:
+        except _UNAVAILABLE:
             return _plain(request, Refused(HTTPStatus.SERVICE_UNAVAILABLE, "away", again_in=5))
 
     return Route(path, guarded, methods=[method])
@@ -95,7 +95,7 @@ async def _call(app: App, limits: VisitorLimits, request: Request) -> PageCall:
     _allow(limits.wait_for_link(link.channel_id))
     if now >= link.expires_at:
         raise Refused(HTTPStatus.GONE, "expired")
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    async with asyncio.timeout(COMMIT_TIMEOUT.total_seconds()):
         channel = await persist(lambda: app.reconnect_targets.find((link.channel_id, link.incident_id)))
     if channel is None:
         raise Refused(HTTPStatus.GONE, "gone")
@@ -110,7 +110,7 @@ def _allow(seconds: int) -> None:
 
 
 def _address(request: Request) -> str:
-    """Return who asks: the caller, or whom a proxy on a private network names last; counted, never kept."""
+    """Return the client's address, behind a private proxy the last it names; counted, never stored."""
     caller = "" if request.client is None else request.client.host
     named = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
     try:
@@ -130,7 +130,7 @@ def _plain(request: Request, refused: Refused) -> Response:
 
 
 async def show(call: PageCall) -> Response:
-    """Show the page; the QR comes by its stream, or with the page where `qr` asks for it (no JavaScript)."""
+    """Return the page; the QR comes by its stream, or in the page with the query `qr` (no JavaScript)."""
     view = _first_view(call.channel)
     if call.request.method == "GET":
         await call.note("reconnect_opened")
@@ -140,7 +140,7 @@ async def show(call: PageCall) -> Response:
 
 
 def _first_view(channel: ReconnectTarget) -> View:
-    """Return what is seen until the stream tells more: without JavaScript nothing ever does."""
+    """Return the view until the stream sends another; without JavaScript it stays."""
     return REFUSED if view_without_qr(channel) is REFUSED else PREPARING
 
 
@@ -158,25 +158,25 @@ def _session(call: PageCall) -> QrSession:
 
 
 async def stream(call: PageCall) -> Response:
-    """Tell the page what is to be seen, until the channel is connected."""
+    """Stream views to the page until the channel is connected."""
     app, limits, key = call.app, call.limits, (call.link.channel_id, call.link.incident_id)
     locale, again = call.locale, call.request.path_params["token"]
 
     async def body() -> AsyncIterator[str]:
-        with limits.looking(call.link.channel_id):
+        with limits.counting_stream(call.link.channel_id):
             seen = views(_session(call), lambda: app.reconnect_targets.find(key), limits)
             async for event in events(seen, locale, again):
                 yield event
 
-    if not limits.has_place(call.link.channel_id):
+    if not limits.allows_stream(call.link.channel_id):
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "often", 10)
-    # Proxies must not collect a stream before they pass it on.
+    # Proxies must not buffer the stream.
     headers = {**UNKEPT, "X-Accel-Buffering": "no"}
     return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
 
 
 async def give_code(call: PageCall) -> Response:
-    """Give a code to type on the phone with this number."""
+    """Return a pairing code for the number in the form, or the problem."""
     code, problem = await _code(call)
     if "hx-request" in call.request.headers:
         return page(render("code.html", call.locale, code=code, problem=problem))
@@ -184,7 +184,7 @@ async def give_code(call: PageCall) -> Response:
 
 
 async def _code(call: PageCall) -> tuple[str | None, str | None]:
-    """Return a pairing code, or the name of what speaks against one."""
+    """Return a pairing code, or the name of the problem."""
     number, app, channel = await _number(call.request), call.app, call.channel
     if number is None:
         return None, "code_wrong"
@@ -215,7 +215,7 @@ async def _number(request: Request) -> str | None:
 
 
 def routes(app: App) -> list[BaseRoute]:
-    """Return the routes of the page; what they count of their visitors is counted by each app."""
+    """Return the routes of the page, with limits of their own."""
     limits = VisitorLimits(app.stopping)
     return [
         Mount("/reconnect/static", StaticFiles(directory=FOLDER / "static")),

@@ -1,4 +1,4 @@
-"""Renders the pages and says what a browser may do with them; asks nobody anything."""
+"""Renders the pages and sets their security headers; does no I/O but reading templates."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ UNKEPT: Final = {
     "X-Robots-Tag": "noindex, nofollow",
     "Vary": "Accept-Language",
 }
-"""Headers of every page: nothing is kept of it, framed, or told to another site."""
+"""Headers of every page: not cached, not framed, no referrer."""
 
 _templates: Final = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
@@ -62,10 +62,10 @@ def page(
 
 
 def moment(at: datetime, locale: str, time_zone: str | None) -> str:
-    """Return a time as people write it where the tenant is."""
+    """Return a time in a locale's format, in the tenant's time zone."""
     try:
         zone = ZoneInfo(time_zone or "UTC")
     except (ZoneInfoNotFoundError, ValueError):
-        # Another application may have written anything there.
+        # Another application may have written any value.
         zone = ZoneInfo("UTC")
     return str(format_datetime(at, "d MMM, HH:mm", tzinfo=zone, locale=locale.replace("-", "_")))

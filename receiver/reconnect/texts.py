@@ -1,4 +1,4 @@
-"""The sentences of the pages, and which language their reader gets; knows no channel and no request.
+"""The sentences of the pages, and the choice of their language; knows no channel and no request.
 
 The English sentences are the keys of the catalogues in `receiver/i18n/locale`. In them only `<b>` is markup.
 """
@@ -12,10 +12,10 @@ from statemachine.model import Reason
 NAMES: Final = {"pt-BR": "Português", "en": "English", "es": "Español"}
 """The languages, each in its own."""
 FOR_READERS: Final = frozenset({Reason.LOGGED_OUT, Reason.BANNED, Reason.BANNED_TEMPORARILY})
-"""Reasons that whoever has the phone can do something about: in WhatsApp itself, or by waiting.
+"""Reasons that the phone's owner can act on: in WhatsApp itself, or by waiting.
 
-The others are about gateways and sessions, which operators look after, or about a QR or a connection that is
-under way, which the page shows.
+The others concern gateways and sessions, which operators manage, or a QR or connection that is under way,
+which the page shows.
 """
 
 
@@ -26,7 +26,7 @@ def texts_in(locale: str) -> Mapping[str, str]:
 
 
 def reason_in(locale: str, reason: Reason | None) -> str | None:
-    """Return why the connection was lost, where that is of use to the reader."""
+    """Return why the connection was lost, if the reader can act on it."""
     return reason_text(reason, locale) if reason in FOR_READERS else None
 
 

@@ -1,8 +1,7 @@
-"""Brings channels back by what their gateways can be told to do: looks, orders, looks again.
+"""Recovers channels by orders to their gateways: probes, gives an order, probes again.
 
-Whether an order may help is the machine's to say and the provider's; how often it may be given is counted in
-`db/reconcile/recoveries.py`.
-A channel is back when a probe says open, whatever the gateway answered to the order.
+The state machine and the provider decide whether an order may help; `db/reconcile/recoveries.py` counts the
+budgets. A channel is recovered when a probe says open, whatever the gateway answered to the order.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from uuid import UUID
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
 from db.ingest.entry import RECOVERY, Entry, Source
-from db.ingest.queue import PATIENCE, NotCommitted
+from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.claims import Claim, ProbeTarget
 from db.reconcile.recoveries import (
@@ -44,30 +43,30 @@ from statemachine.model import Trigger
 from statemachine.signals import RecoveryEnded
 
 ROUNDS_A_GAP: Final = 5
-"""Rounds in the gap between two orders, so one a second: a lost session waits this much longer at most."""
+"""Rounds in the gap between two orders, one a second: the longest delay of a lost session."""
 SHORTEST: Final = timedelta(seconds=0.05)
-"""Shortest pause between rounds, where time is compressed."""
+"""Shortest pause between rounds, in tests with compressed time."""
 AT_ONCE: Final = 200
 """Episodes that one process works on at the same time."""
-LOOKS: Final = (0.2, 0.3, 0.5)
-"""When to look after an order, in shares of the gap between two: an Evolution opens within half a second."""
+PROBE_TIMES: Final = (0.2, 0.3, 0.5)
+"""When to probe after an order, in shares of the gap: an Evolution opens within half a second."""
 SOON: Final = 2
-"""When to look again at a channel that was no case just now, in gaps between two orders."""
+"""Delay of the next episode of a channel that could not be recovered now, in gaps between orders."""
 LATER: Final = 60
-"""The same for one that no order helps while it stands as it does."""
+"""The same for a channel that no order helps in its status."""
 
 log = logging.getLogger(__name__)
 
 
 class RecoveryDeclined(Exception):
-    """An order that an operator asks for would not help; says why, in a sentence for people."""
+    """An order that an operator requests would not help; the message is a sentence for people."""
 
 
 class RecoveryAttempt(NamedTuple):
-    """What was done for a channel, what speaks against it, and what the last probe said."""
+    """The order given to a channel, the problem with it, and the last probe."""
 
     action: RecoveryAction | None = None
-    """None: nothing was ordered."""
+    """None: no order was given."""
     number: int = 0
     """Which order of its episode it was."""
     problem: str | None = None
@@ -75,12 +74,12 @@ class RecoveryAttempt(NamedTuple):
 
     @property
     def recovered(self) -> bool:
-        """Whether the channel is back."""
+        """Whether the last probe says open."""
         return self.probed is not None and self.probed.answer.trigger is Trigger.OPENED
 
 
 class Recovery:
-    """The recoveries of one process; `loop` in one task, `by_hand` from anywhere."""
+    """Makes the recoveries of one process; `loop` runs in one task, `by_hand` may be called from any."""
 
     def __init__(
         self,
@@ -93,7 +92,7 @@ class Recovery:
         stuck_after: timedelta,
         on_ended: Callable[[str, Outcome], None] = lambda provider, outcome: None,
     ) -> None:
-        """`check` probes a channel and has the answer applied."""
+        """`check` probes a channel and submits the answer."""
         self._pool = pool
         self._writer = writer
         self._vault = vault
@@ -102,25 +101,25 @@ class Recovery:
         self._budget = budget
         self._stuck_after = stuck_after
         self._on_ended = on_ended
-        self._claimed = LeasedTasks(pool, writer, release_recoveries)
-        # Of each round: a look, an order and the looks after it, each with its commit, and the gap.
-        asked = timedelta(seconds=2 * client.seconds) + PATIENCE
-        self._lease: Final = self._rounds * ((2 + len(LOOKS)) * asked + budget.gap)
+        self._tasks = LeasedTasks(pool, writer, release_recoveries)
+        # Each round: a probe, an order and the probes after it, each with its commit, and the gap.
+        per_call = timedelta(seconds=2 * client.seconds) + COMMIT_TIMEOUT
+        self._lease: Final = self._rounds * ((2 + len(PROBE_TIMES)) * per_call + budget.gap)
 
     @property
     def _rounds(self) -> int:
-        """How often an episode looks at its channel: now and then no order is to be given."""
+        """Rounds of one episode: some give no order."""
         return 2 * self._budget.tries
 
     async def recover_due(self) -> Sequence[asyncio.Task[None]]:
-        """Begin the recoveries that are due and within their budgets; return them, to be awaited or not."""
+        """Begin due recoveries within their budgets; return their tasks, to be awaited or not."""
         now = datetime.now(UTC)
         until = now + self._lease
-        free = max(AT_ONCE - len(self._claimed), 0)
+        free = max(AT_ONCE - len(self._tasks), 0)
         async with self._pool.acquire() as connection:
             spent = await spent_recoveries(connection, now, AT_ONCE, self._budget)
             claims = await claim_recoveries(connection, now, until, free, self._budget)
-        begun = [self._claimed.begin(claim, self._recover(claim)) for claim in claims]
+        begun = [self._tasks.begin(claim, self._recover(claim)) for claim in claims]
         refused = [
             _entry(one.channel_id, Source.DEADLINE, RecoveryEnded(now, one.again_at, failed=True))
             for one in spent
@@ -131,17 +130,17 @@ class Recovery:
     def loop(self) -> Loop:
         """Return the loop that recovers channels."""
         pause = max(self._budget.gap / ROUNDS_A_GAP, SHORTEST)
-        return Loop("recovery", self._round, pause, self._claimed.give_back)
+        return Loop("recovery", self._round, pause, self._tasks.give_back)
 
     async def _round(self) -> bool:
         try:
             await to_the_end(self.recover_due())
         except NotCommitted as error:
-            log.warning("recoveries wait: %s", error)
+            log.warning("recoveries are delayed: %s", error)
         return False
 
     async def by_hand(self, channel_id: UUID, tenant_id: UUID | None) -> RecoveryAttempt | None:
-        """Give one order that an operator asks for, and return what came of it; None: no such channel.
+        """Give one order that an operator requests, and return the result; None: no such channel.
 
         Raises `RecoveryDeclined` when it would not help, `OverBudget`, `Unaskable` and `NotCommitted`.
         """
@@ -167,9 +166,9 @@ class Recovery:
         try:
             await self._episode(claim)
         except (NotCommitted, *TRANSIENT) as error:
-            log.warning("the recovery of channel %s waits: %r", claim.channel_id, error)
+            log.warning("the recovery of channel %s is delayed: %r", claim.channel_id, error)
         except Exception:
-            # Whatever one gateway answers must not end all recovery.
+            # An unforeseen answer of one gateway must not end the recoveries of the others.
             log.exception("the recovery of channel %s failed", claim.channel_id)
 
     async def _episode(self, claim: Claim) -> None:
@@ -182,9 +181,9 @@ class Recovery:
             if context.tries >= self._budget.tries:
                 last = last._replace(number=context.tries)
                 break
-            plan = self._wanted(context)
+            plan = self._due_plan(context)
             if isinstance(plan, NotApplicable):
-                last, outcome, put_off = await self._seen(context, last), Outcome.OVERTAKEN, LATER
+                last, outcome, put_off = await self._with_probe(context, last), Outcome.OVERTAKEN, LATER
                 break
             try:
                 attempt = await self._try(claim, context, plan)
@@ -206,8 +205,8 @@ class Recovery:
         async with self._pool.acquire() as connection:
             return await read_context(connection, channel_id)
 
-    def _wanted(self, context: RecoveryContext) -> RecoveryPlan | NotApplicable:
-        """Return what the clock may order now, or why nothing."""
+    def _due_plan(self, context: RecoveryContext) -> RecoveryPlan | NotApplicable:
+        """Return the plan for a recovery by the clock, or why there is none."""
         if not context.wanted or context.asked_by is not RequestedBy.CLOCK:
             return NotApplicable("No order is wanted any more.")
         if context.gateway_settles:
@@ -215,7 +214,7 @@ class Recovery:
         return self._plan(context)
 
     def _plan(self, context: RecoveryContext) -> RecoveryPlan | NotApplicable:
-        """Return what helps now, or why nothing does."""
+        """Return the recovery plan, or why there is none."""
         provider = RECOVERY_SUPPORT.get(context.target.provider)
         if provider is None:
             return NotApplicable("Its gateway can't be told to restart it.")
@@ -230,8 +229,8 @@ class Recovery:
             Condition(context.state, context.reason, lasted, self._stuck_after, context.gateway_version)
         )
 
-    async def _seen(self, context: RecoveryContext, last: RecoveryAttempt) -> RecoveryAttempt:
-        """Return what was done with what a probe says now, where anything was."""
+    async def _with_probe(self, context: RecoveryContext, last: RecoveryAttempt) -> RecoveryAttempt:
+        """Return the last attempt with a new probe, if an order was given in this episode."""
         if context.tries == 0 or context.paused or not context.target.configured:
             return last
         try:
@@ -240,7 +239,7 @@ class Recovery:
             return last
 
     async def _try(self, claim: Claim, context: RecoveryContext, plan: RecoveryPlan) -> RecoveryAttempt:
-        """Look whether it is still so, give the order once, and look what became of it."""
+        """Confirm the condition by a probe if required, give the order once, and probe the result."""
         probed = None
         if plan.if_seen is not None:
             probed = await self._check(context.target)
@@ -251,7 +250,7 @@ class Recovery:
         if number is None:
             return RecoveryAttempt(problem="It may be given no order just now.", probed=probed)
         problem = await self._order(context, plan.action)
-        for share in LOOKS:
+        for share in PROBE_TIMES:
             await asyncio.sleep(share * self._budget.gap.total_seconds())
             now = await self._read(claim.channel_id) or context
             probed = await self._check(now.target)
@@ -260,7 +259,7 @@ class Recovery:
         return RecoveryAttempt(plan.action, number, problem, probed)
 
     async def _order(self, context: RecoveryContext, action: RecoveryAction) -> str | None:
-        """Give an order, and return what speaks against its having been taken."""
+        """Give an order, and return the problem; None: the gateway accepted it."""
         provider, target = RECOVERY_SUPPORT[context.target.provider], context.target
         assert target.instance is not None
         key = key_of(self._vault, target)
@@ -282,10 +281,10 @@ class Recovery:
         outcome: Outcome,
         put_off: int = SOON,
     ) -> None:
-        """Say what came of an episode, in the channel's history first."""
+        """Record the end of an episode, in the channel's history first."""
         now, was_tried = datetime.now(UTC), last.number > 0
         again_at = now + (self._budget.rest if was_tried else put_off * self._budget.gap)
-        # After an operator's one try the clock has its own.
+        # After an operator's one try the clock still has its own.
         is_over = source is Source.DEADLINE or last.number >= self._budget.tries
         failed = outcome is Outcome.FAILED and was_tried and is_over
         details = {
@@ -294,8 +293,8 @@ class Recovery:
             "tries": last.number,
             "problem": last.problem,
         }
-        said = RecoveryEnded(now, again_at, failed)
-        await self._writer.submit([_entry(claim.channel_id, source, said, details if was_tried else {})])
+        signal = RecoveryEnded(now, again_at, failed)
+        await self._writer.submit([_entry(claim.channel_id, source, signal, details if was_tried else {})])
         async with self._pool.acquire() as connection:
             await end_recovery(connection, claim, outcome)
         if was_tried and context is not None:
@@ -305,7 +304,7 @@ class Recovery:
 def _entry(
     channel_id: UUID,
     source: Source,
-    said: RecoveryEnded,
+    signal: RecoveryEnded,
     details: Mapping[str, object] = MappingProxyType({}),
 ) -> Entry:
-    return Entry(channel_id, source, RECOVERY, said.received_at, said, details=details)
+    return Entry(channel_id, source, RECOVERY, signal.received_at, signal, details=details)

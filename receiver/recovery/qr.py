@@ -1,7 +1,7 @@
-"""Shows a channel's QR to whoever may scan it: the one that its gateway shows, or a fresh one.
+"""Returns a channel's QR, for the API and the reconnect page: the one of the last webhook, or a new one.
 
-A gateway is asked only for a channel that is known to need a scan: asking for a QR can end a session that
-would have come back. What the gateway answers sets no state, and goes nowhere but to who asked.
+A gateway is asked only for a channel that is known to need a scan, because a new QR can end a session that
+would have recovered. The gateway's answer sets no state, and is returned to the caller alone.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from receiver.providers.qr import NoQr
 from statemachine.model import State
 
 SCANNED_WITHIN: Final = timedelta(seconds=20)
-"""After a QR was handed out the channel is probed this soon: somebody is about to scan it."""
+"""How soon the channel is probed after a QR was returned: it is probably being scanned."""
 NOT_YET_AGAIN: Final = timedelta(seconds=5)
-"""When to come again for a QR that the gateway has begun to make."""
-NEEDING: Final = frozenset({State.QR_PENDING, State.UNPAIRED})
+"""When to ask again for a QR that the gateway is making."""
+QR_ALLOWED: Final = frozenset({State.QR_PENDING, State.UNPAIRED})
 """The states without a session that a new QR could end.
 
 Whether a scan helps is another question (`Status.scan_helps`): an operator may link another number to the
@@ -48,16 +48,16 @@ class QrShown:
 
 @dataclass(frozen=True, slots=True)
 class QrNotShown:
-    """There is no QR for this channel now; says why."""
+    """There is no QR for this channel now, and why."""
 
     why: str
     is_connected: bool = False
-    """The gateway says that no QR is needed any more; a probe will tell."""
+    """The gateway reports the channel as connected; a probe will confirm it."""
 
 
 @dataclass(frozen=True, slots=True)
 class QrNotGiven:
-    """The gateway was asked and gave none; says why, and when to ask again if that would help."""
+    """The gateway was asked and returned no QR: why, and when to ask again if that can help."""
 
     why: str
     again_in: timedelta | None = None
@@ -65,7 +65,7 @@ class QrNotGiven:
 
 @dataclass(frozen=True, slots=True)
 class QrTooSoon:
-    """The gateway was asked only just now."""
+    """The gateway was asked moments ago."""
 
     again_in: timedelta
 
@@ -79,35 +79,35 @@ async def show_qr(
     """
     now = datetime.now(UTC)
     async with pool.acquire() as connection:
-        wanted = await qr_request(connection, channel_id, tenant_id, now)
-    if wanted is None:
+        request = await qr_request(connection, channel_id, tenant_id, now)
+    if request is None:
         return None
-    if wanted.state not in NEEDING:
+    if request.state not in QR_ALLOWED:
         reason = (
-            f" {reason_text(wanted.reason, 'en')}" if wanted.state is State.ERROR and wanted.reason else ""
+            f" {reason_text(request.reason, 'en')}" if request.state is State.ERROR and request.reason else ""
         )
-        return QrNotShown(WHY_NOT[wanted.state] + reason)
-    shown = _shown_by_gateway(vault, wanted) if number is None else None
-    return shown or await _fetch(pool, vault, client, wanted, number)
+        return QrNotShown(WHY_NOT[request.state] + reason)
+    shown = _shown_by_gateway(vault, request) if number is None else None
+    return shown or await _fetch(pool, vault, client, request, number)
 
 
-def _shown_by_gateway(vault: Vault, wanted: QrRequest) -> QrShown | None:
-    """Return the QR that a webhook told and that can still be scanned."""
-    if wanted.state is not State.QR_PENDING or wanted.sealed is None or wanted.scanned_until is None:
+def _shown_by_gateway(vault: Vault, request: QrRequest) -> QrShown | None:
+    """Return the QR of the last webhook if it can still be scanned."""
+    if request.state is not State.QR_PENDING or request.sealed is None or request.scanned_until is None:
         return None
     try:
-        return QrShown(open_qr(vault, wanted.target.channel_id, wanted.sealed), wanted.scanned_until)
+        return QrShown(open_qr(vault, request.target.channel_id, request.sealed), request.scanned_until)
     except VaultError:
         return None
 
 
 async def _fetch(
-    pool: Pool, vault: Vault, client: Client, wanted: QrRequest, number: str | None
+    pool: Pool, vault: Vault, client: Client, request: QrRequest, number: str | None
 ) -> QrShown | QrNotShown | QrNotGiven | QrTooSoon:
-    target, provider = wanted.target, SCANNABLE.get(wanted.target.provider)
+    target, provider = request.target, SCANNABLE.get(request.target.provider)
     if provider is None:
         return QrNotShown(f"{target.provider} has no QR that could be asked for here.")
-    if wanted.paused:
+    if request.paused:
         return QrNotShown("The channel is paused or inactive, so its gateway isn't asked.")
     try:
         question = provider.ask_qr(target.instance or "", key_of(vault, target), number)
@@ -121,19 +121,19 @@ async def _fetch(
         reply = await client.get(target.base_url + question.path, question.headers)
     except Unanswered as reason:
         return QrNotGiven(f"The gateway did not answer: {reason}.")
-    return await _told(pool, target.channel_id, provider, provider.read_qr(reply.status, reply.body))
+    return await _result_of(pool, target.channel_id, provider, provider.read_qr(reply.status, reply.body))
 
 
-async def _told(
+async def _result_of(
     pool: Pool, channel_id: UUID, provider: Scannable, answer: Qr | NoQr
 ) -> QrShown | QrNotShown | QrNotGiven:
     now = datetime.now(UTC)
     match answer:
         case Qr():
-            await _look(pool, channel_id, now + SCANNED_WITHIN)
+            await _probe_at(pool, channel_id, now + SCANNED_WITHIN)
             return QrShown(answer, now + provider.qr_life)
         case NoQr.CONNECTED:
-            await _look(pool, channel_id, now)
+            await _probe_at(pool, channel_id, now)
             why = "The gateway says that the channel is connected. It is being probed."
             return QrNotShown(why, is_connected=True)
         case NoQr.NOT_YET:
@@ -146,6 +146,6 @@ async def _told(
             return QrNotGiven("The gateway could not make a QR. Restarting the instance there often helps.")
 
 
-async def _look(pool: Pool, channel_id: UUID, at: datetime) -> None:
+async def _probe_at(pool: Pool, channel_id: UUID, at: datetime) -> None:
     async with pool.acquire() as connection:
         await probe_now(connection, channel_id, at)

@@ -1,4 +1,4 @@
-"""The composition root: makes the app's parts and hands each what it needs. Runs none of them."""
+"""The composition root: builds the app's parts and passes each what it needs. Runs none of them."""
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
@@ -38,11 +38,11 @@ from receiver.ingest.webhooks import Webhooks, is_webhook
 from receiver.jobs.loop import Failing, LoopRunner
 from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress
 from receiver.providers import RECOVERABLE
 from receiver.provisioning.webhook_registration import WebhookRegistrar
 from receiver.reconcile.bulk_probe import BulkProber
-from receiver.reconcile.deep_probe import PATIENCE, DeepProber
+from receiver.reconcile.deep_probe import TIMEOUT_FACTOR, DeepProber
 from receiver.reconcile.gateway_answers import GatewayAnswers
 from receiver.reconcile.gateway_health import GatewayHealth
 from receiver.reconcile.probe import Prober, ProbeResult
@@ -62,7 +62,9 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     rules = installation_rules(settings, timings)
     pool = await stack.enter_async_context(await open_pool(dsn))
     client = await stack.enter_async_context(open_client(settings.probe_timeout, localhost()))
-    deep_client = await stack.enter_async_context(open_client(PATIENCE * settings.probe_timeout, localhost()))
+    deep_client = await stack.enter_async_context(
+        open_client(TIMEOUT_FACTOR * settings.probe_timeout, localhost())
+    )
     list_client = await stack.enter_async_context(open_client(LISTED_WITHIN, localhost()))
     writer = Writer(
         partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, recoverable=RECOVERABLE
@@ -74,7 +76,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
     notifiers = every_notifier(pool)
-    operators, tenants = EgressPolicy(allow=None), EgressPolicy(settings.outgoing_allow)
+    egress = Egress.allowing(settings.outgoing_allow)
     app = App(
         settings=settings,
         timings=timings,
@@ -111,10 +113,8 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         ),
         notifiers=notifiers,
         routing=Routing(pool, vault, notifiers, metrics.alert_decided),
-        dispatcher=Dispatcher(
-            pool, vault, notifiers, operators, tenants, links.link_for, metrics.message_tried
-        ),
-        recovery_probe=TestSend(pool, notifiers, operators, tenants),
+        dispatcher=Dispatcher(pool, vault, notifiers, egress, links.link_for, metrics.message_tried),
+        test_send=TestSend(pool, notifiers, egress),
         links=links,
         reconnect_targets=DataLoader(partial(find_reconnect_targets, pool)),
     )
@@ -123,7 +123,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
 
 
 def http_app(app: App) -> ASGIApp:
-    """Return what answers HTTP: webhooks, which go past routes and their middleware, and everything else."""
+    """Return the ASGI app: webhooks, which bypass routes and their middleware, and everything else."""
     admission = partial(Admission, load=app.load, on_refused=app.metrics.requests_refused.inc)
     webhooks = Webhooks(
         tokens=app.tokens,
@@ -154,20 +154,20 @@ async def _report_loop(pool: Pool, process: UUID, host: str, name: str, failing:
 
 
 def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
-    """Return the rules that hold for every channel whose tenant wishes nothing else."""
-    told = Rules()
+    """Return the installation's rules, the defaults for tenants without their own."""
+    defaults = Rules()
     return Rules(
         stale_after=settings.stale_after,
         retry_after=settings.retry_after,
         terminal_grace=settings.terminal_grace,
-        recovery_wait=told.recovery_wait / timings.recovery_speed,
-        stuck_after=told.stuck_after / timings.recovery_speed,
+        recovery_wait=defaults.recovery_wait / timings.recovery_speed,
+        stuck_after=defaults.stuck_after / timings.recovery_speed,
         verdict_wait=timings.verdict_within,
     )
 
 
 def _measure(app: App) -> None:
-    """Have the metrics read what is counted in the parts themselves."""
+    """Have gauges read the numbers that the parts count themselves."""
     metrics = app.metrics
     metrics.measure(metrics.requests_in_flight, lambda: app.load.requests)
     metrics.measure(metrics.queue_entries, lambda: app.writer.depth)

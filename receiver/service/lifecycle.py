@@ -1,4 +1,4 @@
-"""The service's life: opens what it stands on, starts its loops and ends them. Serves nothing."""
+"""The lifecycle of the service: opens its database, starts its loops and ends them. Serves nothing."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ from receiver.timings import NORMAL, Timings
 DRAIN: Final = timedelta(seconds=20)
 """How long the service may take to end after SIGTERM."""
 SETTLED_WITHIN: Final = timedelta(seconds=6)
-"""Of that: to give claims back and write what is left, once the last request is answered."""
+"""Of that: to release claims and write what is left, once the last request is answered."""
 CONNECTIONS: Final = 25
 """To the embedded PostgreSQL, for each process that serves and for the commands beside them together."""
 
@@ -45,7 +45,7 @@ class LoopEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """What every process of the service stands on: settings that name a database, there and migrated."""
+    """What every process of the service needs: settings with a database that is reachable and migrated."""
 
     settings: Settings
     token: str | None
@@ -112,7 +112,7 @@ def _start(tasks: asyncio.TaskGroup, app: App, loop: Loop) -> "asyncio.Task[None
 
 
 async def _settle(app: App, claiming: Sequence["asyncio.Task[None]"]) -> None:
-    """End the loops that claim, so that they give back what they hold, then write what is left in memory."""
+    """End the loops that claim, so that they release their claims, then write what is left in memory."""
     try:
         async with asyncio.timeout(SETTLED_WITHIN.total_seconds()):
             for loop in claiming:
@@ -121,7 +121,7 @@ async def _settle(app: App, claiming: Sequence["asyncio.Task[None]"]) -> None:
             await app.live_traffic.flush()
             await app.writer.drain()
     except TimeoutError:
-        log.warning("the database did not take in time what was left to write")
+        log.warning("the database did not accept the remaining writes in time")
 
 
 def _dsn(settings: Settings) -> str:
@@ -143,7 +143,7 @@ async def _prepare(dsn: str, vault: Vault, settings: Settings) -> str | None:
 
 
 def _keeping(app: App) -> Iterator[Loop]:
-    """Yield the loops that end last, as the writer does: they keep what comes in."""
+    """Yield the loops that end last, like the writer: they store what comes in."""
     yield app.live_traffic.loop()
     yield app.metrics.loop()
 

@@ -1,6 +1,6 @@
 """Serves: binds the port, runs the app under uvicorn until a signal, and drains. Composes nothing.
 
-One process serves, or several of which `receiver.service.supervisor` takes care.
+One process serves, or several under `receiver.service.supervisor`.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ from receiver.telemetry.logs import configure, log_unhandled
 ANSWERED_WITHIN: Final = DRAIN - SETTLED_WITHIN - timedelta(seconds=2)
 """How long requests that were accepted may take after SIGTERM."""
 UNREAD_WITHIN: Final = timedelta(seconds=15)
-"""How long a caller may read nothing of its answer; then the kernel ends the connection."""
+"""How long a client may read nothing of its answer; then the kernel ends the connection."""
 UNREAD_BYTES: Final = 128 * 1024
-"""What the kernel keeps of a request that we don't read yet; it takes the double, overhead included. One read
-takes all of it, and for each caller whose body waits for its turn two reads may lie in memory."""
+"""Receive buffer of a socket; the kernel doubles it for its overhead. One read takes all of it, and for each
+client whose body waits, two reads may be in memory."""
 BACKLOG: Final = 65_535
 """Connections that wait in the kernel to be accepted: as many as it takes (net.core.somaxconn, often 4096).
-Who finds no place there is reset after some seconds, which is no answer."""
+A connection beyond that is reset after some seconds without an answer."""
 GC_THRESHOLDS: Final = (50_000, 20, 20)
 """A request leaves hardly any cycles, so Python's own (700, 10, 10) looks for them far too often."""
 
@@ -93,7 +93,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Nobody asks where a request came from.
+        # The client's address behind a proxy isn't used.
         proxy_headers=False,
         backlog=BACKLOG,
         # Of connections, as `Connection` reads it.
@@ -103,7 +103,7 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
 
 
 def tune() -> None:
-    """Have the garbage collector leave alone what is there for good, and look less often at the rest."""
+    """Exclude permanent objects from garbage collection, and collect the rest less often."""
     gc.set_threshold(*GC_THRESHOLDS)
     gc.collect()
     gc.freeze()
@@ -116,7 +116,7 @@ def bind(host: str, port: int) -> socket.socket:
     # Accepted sockets inherit what is set here.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Without it an answer that nobody reads keeps its socket for ever.
+        # Without it an answer that is never read keeps its socket for ever.
         unread = int(UNREAD_WITHIN.total_seconds() * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread)
     listener.setblocking(False)
@@ -162,7 +162,7 @@ async def _logged(main: Coroutine[object, None, None]) -> None:
 
 
 def _log_reasons(group: BaseExceptionGroup[BaseException]) -> None:
-    """Log what our own errors of a group say; a traceback has no messages."""
+    """Log the messages of our own errors in a group; tracebacks have none."""
     for error in group.exceptions:
         match error:
             case BaseExceptionGroup():

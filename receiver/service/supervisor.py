@@ -1,6 +1,6 @@
 """Keeps the serving processes alive: starts them on one socket, starts the dead again, stops all in order.
 
-It serves nothing itself. Workers are told apart by their number only: each runs every loop, and claims share
+It serves nothing itself. Workers differ by their number only: each runs every loop, and claims share
 the work.
 """
 
@@ -34,7 +34,7 @@ LONGEST_PAUSE: Final = timedelta(seconds=5)
 STEADY: Final = timedelta(seconds=10)
 """A worker that lived this long has not died at once."""
 GIVE_UP_AFTER: Final = 5
-"""How often in a row a worker may fail at once before the service ends."""
+"""How many times in a row a worker may fail at once before the service ends."""
 IN_MEMORY: Final = Path("/dev/shm")
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class WorkerFails(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker is handed: settings on a foundation, its number, the socket and the folder of metrics."""
+    """What a worker gets: settings on a foundation, its number, the socket and the folder of metrics."""
 
     settings: Settings
     number: int
@@ -74,7 +74,7 @@ async def supervise(settings: Settings, listener: socket.socket) -> None:
 
 @contextmanager
 def _signal() -> Iterator[asyncio.Event]:
-    """Yield what SIGINT and SIGTERM set."""
+    """Yield an event that SIGINT and SIGTERM set."""
     signalled, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled.set)
@@ -86,7 +86,7 @@ def _signal() -> Iterator[asyncio.Event]:
 
 
 async def _keep(work: WorkerSpec) -> None:
-    """Run a worker, and again whenever it ends; raise `WorkerFails` when that leads nowhere."""
+    """Run a worker, and restart it when it ends; raise `WorkerFails` when it keeps failing at once."""
     now = asyncio.get_running_loop().time
     failures, pause = 0, FIRST_PAUSE
     while True:
@@ -95,7 +95,7 @@ async def _keep(work: WorkerSpec) -> None:
         mark_process_dead(work.number, str(work.shared))
         if now() - began >= STEADY.total_seconds():
             failures, pause = 0, FIRST_PAUSE
-        # Who is killed from outside while it serves has not failed.
+        # A worker killed from outside while it serves has not failed.
         failures = failures + 1 if code > 0 or not served else 0
         if failures >= GIVE_UP_AFTER:
             raise WorkerFails(
@@ -110,7 +110,7 @@ async def _keep(work: WorkerSpec) -> None:
 
 async def _run(work: WorkerSpec) -> tuple[int, bool]:
     """Run one process to its end; return its exit code and whether it ever served."""
-    # Its stdin stays open as long as we live: a worker whose supervisor was killed hears of it there.
+    # Its stdin stays open as long as the supervisor lives, so that a worker notices its death.
     # In a session of its own, so that Ctrl-C reaches it through us only. It imports what we do, and nothing
     # that happens to lie in the current folder (-P).
     process = await asyncio.create_subprocess_exec(

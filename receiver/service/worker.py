@@ -27,14 +27,14 @@ def main() -> int:
     with socket.socket(fileno=work.listener) as listener:
         code = run(_serve(work, listener))
     if os.getppid() != supervisor:
-        # Who would have removed it is gone.
+        # The supervisor, which would have removed it, is gone.
         shutil.rmtree(work.shared, ignore_errors=True)
     return code
 
 
 async def _serve(work: WorkerSpec, listener: socket.socket) -> None:
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _end)
-    await serve_until_stopped(work.settings, listener, work.shared, _tell)
+    await serve_until_stopped(work.settings, listener, work.shared, _report_serving)
 
 
 def _end() -> None:
@@ -42,7 +42,7 @@ def _end() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _tell() -> None:
+def _report_serving() -> None:
     sys.stdout.write("serving\n")
     sys.stdout.flush()
 

@@ -1,6 +1,6 @@
-"""What Prometheus is told of the database: channels, incidents and gateways, as they are counted there."""
+"""Metrics that are counted in the database: channels, incidents and gateways."""
 
-from collections import Counter as Tally
+from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,10 +45,10 @@ class DatabaseFigures:
 
     def samples(self) -> dict[str, Samples]:
         """Return the samples of each of `COUNTED`, nought where there is nothing."""
-        # A replica of another version may know words that this one doesn't.
-        states: Tally[Labels] = Tally({(state,): 0 for state in STATES})
-        both: Tally[Labels] = Tally({(provider, state): 0 for provider in PROVIDERS for state in STATES})
-        incidents: Tally[Labels] = Tally({(provider,): 0 for provider in PROVIDERS})
+        # A replica of another version may store values unknown to this one.
+        states: Counts[Labels] = Counts({(state,): 0 for state in STATES})
+        both: Counts[Labels] = Counts({(provider, state): 0 for provider in PROVIDERS for state in STATES})
+        incidents: Counts[Labels] = Counts({(provider,): 0 for provider in PROVIDERS})
         for provider, state, channels, opened in self.channels:
             states[state,] += channels
             both[provider, state] += channels

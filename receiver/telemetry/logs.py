@@ -1,4 +1,4 @@
-"""Log lines on stderr, as text or JSON, with secrets taken out of every one of them, whoever wrote it.
+"""Log lines on stderr, as text or JSON, with secrets redacted from every line, whichever library wrote it.
 
 The guarantee sits in the formatter, behind all loggers, messages and tracebacks: nothing gets past it. A
 traceback has no messages at all (`receiver.telemetry.tracebacks`).
@@ -28,7 +28,7 @@ _REMOVED: Final = "…"
 _SECRETS: Final = (
     # A webhook's address up to where a path ends, in whichever case and however often its slashes repeat.
     (re.compile(r"(/+webhooks/+[^/\s?#\"']+/+)[^\s?#\"'<>]+", re.IGNORECASE), rf"\1{_REMOVED}"),
-    # A link lets in whoever has it, until it expires.
+    # A reconnect link needs no login until it expires.
     (re.compile(r"(/+reconnect/+)(?!static\b)[^\s/?#\"'<>]+", re.IGNORECASE), rf"\1{_REMOVED}"),
     (re.compile(r"zw_[\w-]+", re.IGNORECASE), f"zw_{_REMOVED}"),
     (re.compile(r"\b(Bearer|Basic)\s+[^\s,\"']+", re.IGNORECASE), rf"\1 {_REMOVED}"),
@@ -57,7 +57,7 @@ def configure(log_format: LogFormat, level: int = logging.INFO, stream: TextIO |
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
-    # httpx tells each request with its whole address.
+    # httpx logs each request with its whole address.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
@@ -71,11 +71,11 @@ def redact(text: str) -> str:
 
 
 class Handler(logging.StreamHandler[TextIO]):
-    """A stream whose own trouble is told without the record's arguments, which nobody has redacted."""
+    """A stream whose own errors are reported without the record's arguments, which aren't redacted."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        place = f"{record.pathname}:{record.lineno}"
-        sys.stderr.write(f"a log record of {place} can't be written: {sys.exc_info()[0]}\n")
+        location = f"{record.pathname}:{record.lineno}"
+        sys.stderr.write(f"a log record of {location} can't be written: {sys.exc_info()[0]}\n")
 
 
 def log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -126,7 +126,7 @@ class JsonFormatter(_Formatter):
 class AccessLog:
     """ASGI middleware: one line a request with method, path, status and milliseconds.
 
-    Webhooks are too many for lines that anybody reads: theirs are debug lines, and without the token.
+    Webhooks are too many for readable logs: their lines are of level debug, without the token.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`; no label names a channel, a tenant or a gateway."""
+"""The metrics of one process at `/metrics`; no label names a channel, a tenant or a gateway."""
 
 import asyncio
 import os
@@ -24,14 +24,14 @@ from receiver.telemetry.database_metrics import DatabaseMetrics, read_figures
 
 COUNTED_FOR: Final = timedelta(seconds=15)
 """How old the figures from the database may be: counting reads every channel."""
-PATIENCE: Final = timedelta(seconds=1)
-"""How long a scrape waits for new figures; then it gets the last ones, and the next scrape the new."""
+SCRAPE_TIMEOUT: Final = timedelta(seconds=1)
+"""How long a scrape waits for new figures; after that it gets the previous ones."""
 LAG_EVERY: Final = timedelta(seconds=0.25)
 """Pause between two measurements of the event loop's lag; each costs some microseconds."""
 
 
 def share(folder: Path, number: int) -> None:
-    """Have this process keep its metrics in a folder where the others of its service read them, too.
+    """Store this process's metrics in a folder that all processes of its service read.
 
     Call it before `Metrics` is made. A process that takes over a dead one's number goes on with its counters.
     """
@@ -40,7 +40,7 @@ def share(folder: Path, number: int) -> None:
 
 
 class Metrics:
-    """The instruments of one process; whoever does the work moves them."""
+    """The instruments of one process, updated by the parts that do the work."""
 
     def __init__(self, shared: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """`shared`: the folder that was given to `share`; then those of all its processes are exposed."""
@@ -162,9 +162,9 @@ class Metrics:
         """Note one bulk probe; fits `BulkProber(on_bulk_probe=...)`."""
         self.sweeps.labels(provider, outcome).inc()
 
-    def deeply_probed(self, provider: str, pulse: DeepProbeResult) -> None:
+    def deeply_probed(self, provider: str, result: DeepProbeResult) -> None:
         """Note one deep probe; fits `DeepProber(on_probe=...)`."""
-        self.deep_probes.labels(provider, pulse).inc()
+        self.deep_probes.labels(provider, result).inc()
 
     def recovery_ended(self, provider: str, outcome: Outcome) -> None:
         """Note one episode; fits `Recovery(on_ended=...)`."""
@@ -183,13 +183,13 @@ class Metrics:
         self.loop_failures.labels(loop, failure.value).inc()
 
     def follow(self, loop: str, is_failing: Callable[[str], bool]) -> None:
-        """Expose from now on whether a loop is failing, and how often it failed, nought included."""
+        """Expose from now on whether a loop is failing, and its failures, 0 included."""
         for failure in Failure:
             self.loop_failures.labels(loop, failure.value)
         self.measure(self.loop_failing.labels(loop), lambda: is_failing(loop))
 
     def measure(self, gauge: Gauge, read: Callable[[], float]) -> None:
-        """Have a gauge follow what is read: other processes can't call a function of this one."""
+        """Have a gauge follow a function: other processes can't call one of this process."""
         self._measured.append((gauge, read))
 
     async def expose(self, pool: Pool) -> bytes:
@@ -200,7 +200,7 @@ class Metrics:
         if self._counting is None and self._counted_until <= self._clock():
             self._counting = asyncio.create_task(self._count(pool))
         if self._counting is not None:
-            await asyncio.wait([self._counting], timeout=PATIENCE.total_seconds())
+            await asyncio.wait([self._counting], timeout=SCRAPE_TIMEOUT.total_seconds())
         self._measure()
         return generate_latest(self._exposed)
 

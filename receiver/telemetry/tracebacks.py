@@ -13,7 +13,7 @@ from traceback import walk_tb
 from types import CodeType, TracebackType
 from typing import Final
 
-ROOT: Final = str(Path(__file__).parents[1])
+ROOT: Final = str(Path(__file__).parents[2])
 FIRST_FRAMES: Final = 5
 LAST_FRAMES: Final = 25
 """Frames that are shown of a longer traceback: its first and its last ones."""

@@ -34,6 +34,7 @@ OURS = [
     "0019_quiet_until.sql",
     "0020_message_facts.sql",
     "0021_failing_loops.sql",
+    "0022_comments.sql",
 ]
 
 

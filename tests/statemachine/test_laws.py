@@ -64,7 +64,7 @@ def settled(channel: Channel, now: datetime) -> Channel:
 
 def essence(channel: Channel) -> tuple[State, Reason | None, bool, bool]:
     """What the laws speak of."""
-    return channel.state, channel.standing.reason, channel.incident is not None, channel.has_been_open
+    return channel.state, channel.status.reason, channel.incident is not None, channel.has_been_open
 
 
 @st.composite

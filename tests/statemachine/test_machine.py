@@ -38,19 +38,19 @@ def test_terminal_is_left_only_by_a_new_scan() -> None:
 def test_an_undecided_pair_is_refused() -> None:
     fewer = {pair: ignored for pair, ignored in IGNORED.items() if pair != (State.OPEN, Trigger.OPENED)}
 
-    with pytest.raises(TableError, match="nobody decided: opened from open"):
+    with pytest.raises(TableError, match="undecided: opened from open"):
         compile_table(declare(), fewer)
 
 
 def test_a_double_edge_is_refused() -> None:
-    with pytest.raises(TableError, match="two edges for opened"):
+    with pytest.raises(TableError, match="two transitions for opened"):
         compile_table(declare([*TRANSITIONS, ["opened", "error", "connecting"]]), IGNORED)
 
 
 def test_an_edge_that_is_also_ignored_is_refused() -> None:
     twice = {**IGNORED, (State.OPEN, Trigger.DROPPED): Ignored("no")}
 
-    with pytest.raises(TableError, match="both an edge and ignored"):
+    with pytest.raises(TableError, match="both a transition and ignored"):
         compile_table(declare(), twice)
 
 

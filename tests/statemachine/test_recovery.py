@@ -40,8 +40,8 @@ def ended(seconds: float, failed: bool = True) -> RecoveryEnded:
 def test_a_lost_session_is_dropped_and_not_terminal_while_recovery_may_run() -> None:
     channel, effects = after(OPENED, lost(100))
 
-    assert (channel.state, channel.standing.reason) == (State.DROPPED, Reason.DISCONNECTED)
-    assert not channel.standing.terminal
+    assert (channel.state, channel.status.reason) == (State.DROPPED, Reason.DISCONNECTED)
+    assert not channel.status.terminal
     assert (channel.recovery_due_at, channel.lost_until, channel.due_at) == (at(101), at(161), at(161))
     assert effects == []
 
@@ -49,7 +49,7 @@ def test_a_lost_session_is_dropped_and_not_terminal_while_recovery_may_run() -> 
 def test_a_lost_session_is_unpaired_when_recovery_has_failed() -> None:
     channel, _ = after(OPENED, lost(100), ended(115))
 
-    assert (channel.state, channel.standing.reason) == (State.UNPAIRED, Reason.DISCONNECTED)
+    assert (channel.state, channel.status.reason) == (State.UNPAIRED, Reason.DISCONNECTED)
     assert channel.terminal_at == at(115)
     assert channel.due_at == at(130)
     assert (channel.lost_until, channel.recovery_due_at) == (None, None)

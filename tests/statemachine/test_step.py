@@ -81,7 +81,7 @@ def close(seconds: float) -> Answered:
 def test_two_missing_answers_in_a_row_are_a_verdict_dated_at_the_first() -> None:
     channel, _ = after(OPENED, missing(100), missing(110))
 
-    assert channel.standing == Status(State.UNPAIRED, Reason.SESSION_MISSING, 404)
+    assert channel.status == Status(State.UNPAIRED, Reason.SESSION_MISSING, 404)
     assert channel.first_unhealthy_at == channel.since == at(100)
 
 
@@ -118,7 +118,7 @@ def test_three_silences_of_any_sort_are_an_error() -> None:
 
     channel, _ = after(OPENED, silence(100), unloaded, silence(120))
 
-    assert channel.standing[:2] == (State.ERROR, Reason.UNREACHABLE)
+    assert channel.status[:2] == (State.ERROR, Reason.UNREACHABLE)
 
 
 def test_close_in_a_flood_needs_two_without_a_connecting_between() -> None:
@@ -165,7 +165,7 @@ def test_silence_never_covers_a_loss_and_does_not_outdate_webhooks() -> None:
     channel, _ = after(OPENED, lost, silence(100), silence(110), silence(120))
     back, _ = step(channel, late_open)
 
-    assert channel.standing[:2] == (State.DROPPED, Reason.CONNECTION_CLOSED)
+    assert channel.status[:2] == (State.DROPPED, Reason.CONNECTION_CLOSED)
     assert back.state is State.OPEN
 
 
@@ -398,7 +398,7 @@ def test_late_opened_makes_a_shown_qr_a_loss() -> None:
 
     channel, _ = after(told(0, Trigger.QR_ISSUED, Reason.QR_SHOWN), late)
 
-    assert channel.standing == Status(State.QR_PENDING, Reason.SCAN_NEEDED)
+    assert channel.status == Status(State.QR_PENDING, Reason.SCAN_NEEDED)
     assert channel.due_at == at(20)
 
 
@@ -443,7 +443,7 @@ def test_removing_a_channel_ends_its_incident_without_telling() -> None:
     channel, effects = after(*lost, removed)
 
     assert isinstance(effects[-1], Resolve)
-    assert (effects[-1].why, effects[-1].tell) == ("channel_removed", False)
+    assert (effects[-1].why, effects[-1].alert) == ("channel_removed", False)
     assert (channel.due_at, channel.probe_due_at) == (None, None)
 
 
@@ -513,7 +513,7 @@ def test_redelivery_neither_moves_nor_freshens() -> None:
 
     again, _ = step(channel, OPENED._replace(received_at=at(50), fresh=False))
 
-    assert (again.standing, again.fresh_at) == (channel.standing, channel.fresh_at)
+    assert (again.status, again.fresh_at) == (channel.status, channel.fresh_at)
     assert again.evidence == channel.evidence
     assert isinstance(again.evidence, Evidence)
 
@@ -547,7 +547,7 @@ def test_the_most_telling_reason_of_a_logout_is_shown_whichever_comes_last() -> 
     forward, _ = after(OPENED, *events)
     backward, _ = after(OPENED, *reversed(events))
 
-    assert forward.standing == backward.standing == Status(State.UNPAIRED, Reason.LOGGED_OUT_BY_API, 401)
+    assert forward.status == backward.status == Status(State.UNPAIRED, Reason.LOGGED_OUT_BY_API, 401)
 
 
 def test_the_gateways_number_is_kept_when_a_later_event_of_the_logout_has_none() -> None:
@@ -556,7 +556,7 @@ def test_the_gateways_number_is_kept_when_a_later_event_of_the_logout_has_none()
 
     channel, _ = after(OPENED, numbered, bare)
 
-    assert channel.standing.status == 401
+    assert channel.status.code == 401
 
 
 def test_nobody_is_told_of_the_end_of_an_incident_of_a_paused_channel() -> None:
@@ -567,7 +567,7 @@ def test_nobody_is_told_of_the_end_of_an_incident_of_a_paused_channel() -> None:
     )
 
     assert isinstance(effects[-1], Resolve)
-    assert (effects[-1].why, effects[-1].tell) == ("recovered", False)
+    assert (effects[-1].why, effects[-1].alert) == ("recovered", False)
 
 
 def test_incident_of_another_application_keeps_its_start_when_its_kind_changes() -> None:
@@ -584,7 +584,7 @@ def test_grace_of_a_terminal_state_is_counted_from_its_first_event() -> None:
 
     channel, _ = after(OPENED, lost, told(20, Trigger.QR_ISSUED, Reason.QR_SHOWN))
 
-    assert (channel.standing.reason, channel.due_at) == (Reason.SCAN_NEEDED, at(25))
+    assert (channel.status.reason, channel.due_at) == (Reason.SCAN_NEEDED, at(25))
 
 
 def test_change_of_reason_alone_is_a_change_for_probes() -> None:
@@ -660,7 +660,7 @@ def test_earlier_incident_makes_a_shown_qr_a_loss() -> None:
         dropped, Deadline(at(10)), IncidentResolved(at(11)), told(20, Trigger.QR_ISSUED), rules=rules
     )
 
-    assert channel.standing.reason is Reason.SCAN_NEEDED
+    assert channel.status.reason is Reason.SCAN_NEEDED
 
 
 def test_change_of_clock_asks_for_a_probe() -> None:
@@ -679,7 +679,7 @@ def deaf(seconds: float) -> Answered:
 def test_open_but_dead_is_not_healed_by_what_its_gateway_says() -> None:
     channel, _ = after(OPENED, deaf(100), answer(200, Trigger.OPENED), answer(300, Trigger.OPENED))
 
-    assert channel.standing == Status(State.ERROR, Reason.OPEN_BUT_DEAD)
+    assert channel.status == Status(State.ERROR, Reason.OPEN_BUT_DEAD)
     assert channel.probe_streak is None
     assert channel.probe_due_at is not None
     assert channel.probe_due_at > at(301 + 30)

@@ -141,8 +141,8 @@ update zapwatch_messages
 set due_at = $2, claimed_until = null
 where id = $1 and settled_at is null and claimed_until = $3;
 
--- name: told_incidents
--- The incidents of channels of which a message tells that they are open.
+-- name: message_openings
+-- The incidents of channels whose opening a message reports.
 select distinct incident_id
 from zapwatch_decisions
 where message_id = $1 and is_sent and incident_id is not null and event = 'incident.opened'

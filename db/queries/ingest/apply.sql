@@ -1,5 +1,5 @@
 -- name: lock_states
--- Lock the channels of a batch that nobody else has; what hangs on them is read after, in a new snapshot.
+-- Lock the channels of a batch that no other session has locked; their other rows are read after, in a new snapshot.
 select channel_id
 from zapwatch_states
 where channel_id = any ($1::uuid[])
@@ -7,7 +7,7 @@ order by channel_id
 for no key update skip locked;
 
 -- name: lock_shown
--- Lock the rows that show channels to the applications beside us, those that nobody else has.
+-- Lock the channels' rows that other applications read, those that no other session has locked.
 select id
 from notification_channels
 where id = any ($1::uuid[])
@@ -71,7 +71,7 @@ on conflict (channel_id, key) where key is not null do update
 set deliveries = zapwatch_events.deliveries + excluded.deliveries;
 
 -- name: extend_events
--- Count events that changed nothing on the row of their like.
+-- Count events that changed nothing on the row of the event that they repeat.
 update zapwatch_events e
 set
   count = e.count + u.count,
@@ -101,15 +101,15 @@ where s.channel_id = u.channel_id
   and s.channel_id = any (array(select channel_id from unnest($1::zapwatch_new_state[])));
 
 -- name: save_recovery_due
--- Save from when on orders may be given about channels, where that changed; apart, because it hardly ever does.
+-- Save from when on recovery actions may be ordered for channels, where that changed; apart, because it rarely does.
 update zapwatch_states s
 set recovery_due_at = u.due_at
 from unnest($1::uuid[], $2::timestamptz[]) as u (channel_id, due_at)
 where s.channel_id = u.channel_id and s.channel_id = any ($1::uuid[]);
 
 -- name: freshen
--- Note live traffic of channels of which it says nothing else: open, not in doubt, nothing due, no incident; those that
--- nobody has locked and that no newer event reached. What step() makes of Alive then, without the machine.
+-- Note live traffic of channels that it changes in no other way: open, no probe streak, no deadline, no incident, not
+-- locked, and without a newer event. The result of step() for an Alive, without the machine.
 with plain as (
   select s.channel_id, u.at
   from unnest($1::uuid[], $2::timestamptz[]) as u (channel_id, at)
@@ -131,11 +131,11 @@ where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])
 returning s.channel_id;
 
 -- name: confirm_open
--- Write that a gateway, asked about all its channels at once, says of these that they are open: of channels that are open,
--- whose probe is due soon and which nothing else concerns: not in doubt, nothing due, no incident, nothing heard since the
--- question, the same version; those that nobody has locked, or claimed but by $9. What step() makes of such an answer, with
--- its event and the time that is shown, without the machine and in one statement, for a busy process waits long between
--- two. Bounded by their gateway: with as many ids as here that costs less than by their ids.
+-- Confirm the channels that a bulk probe found open: those that are open, whose probe is due soon, with no probe streak, no
+-- deadline, no incident, no event since the bulk probe began and the same version, that no other session has locked, and
+-- that are unclaimed or claimed until $9. The result of step() for such an answer, with its event and `last_health_check`,
+-- without the machine and in one statement, for a busy process waits long between two. Bounded by their gateway: with as
+-- many ids as here that costs less than by their ids.
 with plain as (
   select s.channel_id
   from unnest($1::uuid[], $2::bigint[]) as u (channel_id, version)
@@ -198,7 +198,7 @@ with plain as (
 select channel_id from confirmed;
 
 -- name: show_states
--- Show a change of state to the applications beside us; the words are cut where another application's column is narrow.
+-- Write a change of state for other applications; the reason is cut where another application's column is narrow.
 update notification_channels n
 set
   connection_status = u.state,
@@ -212,14 +212,14 @@ where n.id = u.channel_id
   and n.id = any (array(select channel_id from unnest($1::zapwatch_shown_state[])));
 
 -- name: show_owners
--- Show the applications beside us whose number a session is; what the gateway didn't tell stays as it is.
+-- Write the owners of sessions for other applications; what the gateway didn't report stays as it is.
 update notification_channels n
 set phone_number = coalesce(u.phone, n.phone_number), profile_name = coalesce(u.profile, n.profile_name)
 from unnest($1::uuid[], $2::text[], $3::text[]) as u (id, phone, profile)
 where n.id = u.id and n.id = any ($1::uuid[]);
 
 -- name: show_probes
--- Show the applications beside us when channels were probed; those whose row somebody has are shown next time.
+-- Write for other applications when channels were probed; locked rows are skipped until the next time.
 update notification_channels n
 set last_health_check = u.at
 from unnest($1::uuid[], $2::timestamptz[]) as u (id, at)
@@ -227,7 +227,7 @@ where n.id = u.id
   and n.id in (select id from notification_channels where id = any ($1::uuid[]) order by id for no key update skip locked);
 
 -- name: save_clocks
--- Save what was learnt of gateways' clocks, unless another replica learnt meanwhile or has the row: it is learnt again.
+-- Save what was learnt of gateways' clocks, unless another replica saved its own or has the row locked: it is learnt again.
 update zapwatch_gateways g
 set clock = u.clock
 from unnest($1::uuid[], $2::jsonb[], $3::jsonb[]) as u (id, known, clock)
@@ -262,7 +262,7 @@ from zapwatch_incidents_record(
 );
 
 -- name: note_changes
--- Note changes of state for those who wish to be told: only where some destination does, of the tenant or of operators.
+-- Note changes of state, where a destination of the tenant or of operators subscribes to them.
 insert into zapwatch_changes (channel_id, tenant_id, event, previous_state, state, reason, since, version)
 select u.channel_id, u.tenant_id, 'channel.state_changed', u.previous_state, u.state, u.reason, u.since, u.version
 from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
@@ -288,8 +288,8 @@ update whatsapp_connection_incidents
 set acknowledged_at = now()
 where id = $1 and acknowledged_at is null;
 
--- name: note_told
--- Note that somebody was told of incidents, and when last.
+-- name: note_notified
+-- Note that messages about incidents were delivered, and when last.
 update whatsapp_connection_incidents
 set notified_at = $2, notification_count = coalesce(notification_count, 0) + 1
 where id = any ($1::uuid[]);

@@ -26,7 +26,7 @@ where id = any (array(
 ));
 
 -- name: prune_unknown_instances
--- Forget instances that nobody registered and that were not heard of for long, a few at a time.
+-- Forget unregistered instances without events since $1, a few at a time.
 with old as (
   select gateway_id, instance from zapwatch_unknown_instances where last_at < $1 limit 1000 for update skip locked
 )

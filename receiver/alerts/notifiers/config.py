@@ -1,4 +1,4 @@
-"""A destination's configuration as its notifier reads it; knows none of them."""
+"""What configurations of all kinds of destinations share; knows no kind."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, TypeVar
@@ -14,12 +14,12 @@ LONGEST_URL: Final = 2048
 
 
 class Config(BaseModel):
-    """Exactly these fields; JSON, so that it can be sealed."""
+    """A destination's configuration: exactly the declared fields, in JSON for encryption."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     def stored(self) -> Mapping[str, object]:
-        """Return it in its normal form."""
+        """Return the normal form."""
         return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=Config)
 
 
 def read(model: type[Model], config: Mapping[str, object]) -> Model:
-    """Return a configuration as its model, or raise `InvalidConfig` with all that is wrong."""
+    """Return a configuration as its model, or raise `InvalidConfig` with all problems."""
     try:
         return model.model_validate(config)
     except ValidationError as error:
@@ -53,7 +53,7 @@ Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(_address)]
 
 
 def bare(url: str) -> str:
-    """Return an address without what may be a secret in it: its password and its query's values."""
+    """Return an address without its user, password and query values, which may be secret."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=host, query="***" if parts.query else "", fragment=""))

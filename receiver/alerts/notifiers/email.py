@@ -1,6 +1,6 @@
-"""News by e-mail, over a mail server of the destination's own; knows no queue: a try that fails is another's.
+"""Sends messages by e-mail through the destination's own mail server; never retries: the dispatcher does.
 
-The Message-ID is made of the message's id, so that a mailbox which got a try already can tell.
+The Message-ID is made of the message's id, so that mailboxes recognise a repeated try.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from receiver.outbound.client import Unanswered
 from receiver.outbound.egress import EgressPolicy
 
 PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
-"""Where mail servers listen, by how the connection is encrypted."""
+"""Default ports by encryption."""
 GOODBYE: Final = 1.0
-"""Seconds for the end of a connection, when the message is accepted already."""
+"""Seconds to end a connection after the message was accepted."""
 ACCEPTED: Final = 250
-"""SMTP's code for a message that was taken."""
+"""SMTP's code for an accepted message."""
 FOR_GOOD: Final = 500
-"""From this SMTP code on a refusal is for good."""
+"""From this SMTP code on a refusal is permanent."""
 SPECIAL: Final = frozenset('<>()[]\\,;:"')
-"""What an address could break out of a command or a header with."""
+"""Characters by which an address could break out of a command or a header."""
 
 
 def _mailbox(text: str) -> str:
@@ -58,7 +58,7 @@ def _recipient(text: str) -> str:
 
 
 class EmailConfig(Config):
-    """The server, and from whom to whom."""
+    """The mail server, the sender and the recipients."""
 
     host: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s/@]+$")]
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -79,7 +79,7 @@ class EmailConfig(Config):
 
     @property
     def secrets(self) -> list[str]:
-        """Return the password as it stands in commands, which a server may repeat."""
+        """The password in its encodings in commands, which a server may repeat."""
         if not self.password:
             return []
         both = f"\0{self.user or ''}\0{self.password}"
@@ -94,15 +94,15 @@ class _Abortable(Protocol):
 
 
 class EmailNotifier:
-    """Tells mailboxes."""
+    """The notifier of mailboxes."""
 
     kind: Final = "email"
     is_grouped: Final = True
-    # Without TLS whoever is on the way reads the password, too.
+    # Without TLS the password can be read on the network.
     credentials: Final = {"password": ("host", "port", "tls")}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return its normal form."""
+        """Return the normal form."""
         return read(EmailConfig, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
@@ -145,10 +145,10 @@ async def _deliver(
             await server.connect()
             refused, answer = await server.send_message(mail)
         with suppress(SMTPException, OSError):
-            # It is accepted: what happens now must not make another try of it.
+            # The message is accepted: an error now must not cause another try.
             await server.quit(timeout=GOODBYE)
     finally:
-        # Not by close alone, which waits until a server has read what it may never read.
+        # Close alone would wait for the server to read pending data, which it may never do.
         transport = server.transport
         server.close()
         if isinstance(transport, _Abortable):
@@ -162,7 +162,7 @@ def _server(email: EmailConfig, opened: socket.socket, outgoing: EgressPolicy) -
     return SMTP(
         hostname=email.host,
         sock=opened,
-        # Else our own name is looked up, in a way that blocks.
+        # Otherwise the own host name is resolved by a blocking call.
         local_hostname=f"[IPv6:{address}]" if ":" in address else f"[{address}]",
         use_tls=email.tls == "tls",
         start_tls=email.tls == "starttls",
@@ -195,10 +195,10 @@ def letter(email: EmailConfig, message: Message) -> EmailMessage:
 def page(text: RenderedMessage, locale: str) -> str:
     """Return a text as HTML that loads nothing."""
     parts = []
-    for news in text.news:
-        lines = [f"<strong>{escape(news.head)}</strong>", *map(escape, news.details)]
-        if news.link:
-            lines.append(f'<a href="{escape(news.link)}">{escape(text.link_label)}</a>')
+    for item in text.items:
+        lines = [f"<strong>{escape(item.head)}</strong>", *map(escape, item.details)]
+        if item.link:
+            lines.append(f'<a href="{escape(item.link)}">{escape(text.link_label)}</a>')
         parts.append("<p>" + "<br>\n".join(lines) + "</p>")
     if text.more:
         parts.append(f"<p>{escape(text.more)}</p>")

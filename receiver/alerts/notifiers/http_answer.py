@@ -1,4 +1,4 @@
-"""What a destination's answer means for the next try, where it answers over HTTP; knows no destination."""
+"""Turns HTTP answers of destinations into delivery results; knows no kind of destination."""
 
 import re
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from receiver.outbound.client import Reply, Unanswered
 WORDS: Final = 500
 """Characters of an answer that are kept."""
 LONGEST_WAIT: Final = timedelta(days=1)
-"""Of what a destination may ask for: news is stale then."""
+"""The longest delay that a destination may request: later the alert is stale."""
 PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-"""Refusals that are about now, and not about what was sent."""
+"""Refusals that are temporary, and not about the message."""
 
 
 def judge(reply: Reply, hidden: Iterable[str]) -> DeliveryResult:
-    """Return what an answer means: 2xx is delivered, a refusal (4xx) is for good unless it is about now."""
+    """Return the result of an answer: 2xx is delivered; 4xx is permanent unless it is in `PASSING`."""
     return DeliveryResult(
         ok=200 <= reply.status < 300,
         permanent=400 <= reply.status < 500 and reply.status not in PASSING,
@@ -30,12 +30,12 @@ def judge(reply: Reply, hidden: Iterable[str]) -> DeliveryResult:
 
 
 def unanswered(error: Unanswered) -> DeliveryResult:
-    """Return what silence means: try again."""
+    """Return the result of a call without an answer: try again."""
     return DeliveryResult(ok=False, answer=f"no answer: {error}")
 
 
 def wait_of(header: str | None, now: datetime) -> timedelta | None:
-    """Return how long Retry-After asks to wait, in seconds or until a date; None: it asks nothing."""
+    """Return the delay in a Retry-After header (seconds or a date); None: there is none."""
     header = (header or "").strip()
     if re.fullmatch(r"[0-9]{1,9}", header, re.ASCII):
         return min(timedelta(seconds=int(header)), LONGEST_WAIT)
@@ -48,7 +48,7 @@ def wait_of(header: str | None, now: datetime) -> timedelta | None:
 
 
 def words(text: str, hidden: Iterable[str]) -> str:
-    """Return the beginning of an answer on one line, what it may echo of ours left out."""
+    """Return the beginning of an answer on one line, with the `hidden` texts masked."""
     for secret in hidden:
         if secret:
             text = text.replace(secret, "***")
@@ -56,5 +56,5 @@ def words(text: str, hidden: Iterable[str]) -> str:
 
 
 def links(message: Message) -> list[str]:
-    """Return a message's links, each of which lets anybody in who has it."""
+    """Return a message's links, which are secrets."""
     return [item.link for item in message.items if item.link]

@@ -1,7 +1,7 @@
-"""Tells a tenant's people inside the application they work in: rows of `notifications`, each once.
+"""Notifies members inside their own application: rows of `notifications`, one for each recipient and message.
 
-The table may be another application's, with rules of its own: what it refuses is told like any other failure,
-and costs nothing else, because it is written in a transaction of its own.
+The table may be another application's, with constraints of its own: a refused row is a failed try like any
+other, and affects nothing else, because it is written in a transaction of its own.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,13 +23,13 @@ from receiver.outbound.egress import EgressPolicy
 
 
 class Audience(Config):
-    """Which active members are told."""
+    """Which active members are notified."""
 
     recipients: Literal["admins", "all"] = "admins"
 
 
-def tells_everybody(config: Mapping[str, object]) -> bool:
-    """Tell whether all active members are told, not only administrators."""
+def includes_all_members(config: Mapping[str, object]) -> bool:
+    """Return whether all active members are notified, not only administrators."""
     return config.get("recipients") == "all"
 
 
@@ -44,7 +44,7 @@ class InApp:
         self._pool = pool
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return who is told; `admins` unless said otherwise."""
+        """Return the recipients, by default `admins`."""
         return read(Audience, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
@@ -54,19 +54,19 @@ class InApp:
     async def send(
         self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
     ) -> DeliveryResult:
-        """Show a message to each recipient, once however often it is tried."""
+        """Write one notification for each recipient, once over all tries."""
         tenant_id = message.tenant_id
         if tenant_id is None:
             return DeliveryResult(False, permanent=True, answer="it belongs to no tenant")
         kind, ref_id = _kind(message), _reference(message)
-        payload = orjson.dumps(self._payload(message), default=str).decode()  # asyncpg has a UUID of its own
+        payload = orjson.dumps(self._payload(message), default=str).decode()  # asyncpg's UUID is a subclass
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                owners = await find_recipients(connection, tenant_id, tells_everybody(config))
+                owners = await find_recipients(connection, tenant_id, includes_all_members(config))
                 ids = [(uuid5(message.id, str(owner)), owner) for owner in owners]
                 await notify_members(connection, tenant_id, ids, kind, ref_id, payload)
         except (*TRANSIENT, asyncpg.PostgresError) as error:
-            # Its own words may hold what is in a row.
+            # The error text may hold values of a row.
             return DeliveryResult(False, answer=f"notifications refuses it: {type(error).__name__}")
         if not owners:
             return DeliveryResult(False, permanent=True, answer="no active member to tell")
@@ -105,6 +105,6 @@ def _kind(message: Message) -> str:
 
 
 def _reference(message: Message) -> UUID | None:
-    """Return the incident, where it is of one."""
+    """Return the incident's id if the message is about one only."""
     incidents = {item.incident_id for item in message.items}
     return incidents.pop() if len(incidents) == 1 else None

@@ -1,6 +1,6 @@
-"""News in a Slack channel, by an incoming webhook; others speak its dialect, so any address will do.
+"""Sends messages to a Slack channel by an incoming webhook, or to any service that accepts the same format.
 
-The address is the secret. Links aren't unfurled: Slack would open the way back.
+The address is the secret. Links aren't unfurled: Slack would open reconnect links.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -20,31 +20,31 @@ HEADER_LIMIT: Final = 150
 
 
 class SlackConfig(Config):
-    """Where it goes."""
+    """The address of the incoming webhook."""
 
     url: Url
 
 
 class SlackNotifier:
-    """Tells a Slack channel."""
+    """The notifier of Slack channels."""
 
     kind: Final = "slack"
     is_grouped: Final = True
-    # The address is the secret: another one leaves nothing of it behind.
+    # The address is the secret: a new one replaces it entirely.
     credentials: Final[Mapping[str, Collection[str]]] = {}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return its normal form."""
+        """Return the normal form."""
         return read(SlackConfig, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return whose server it is."""
+        """Return the server's origin."""
         return {"url": origin(SlackConfig.model_validate(config).url)}
 
     async def send(
         self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
     ) -> DeliveryResult:
-        """Post it once."""
+        """Post the message once."""
         url = SlackConfig.model_validate(config).url
         body = orjson.dumps(document(text_of(message)))
         try:
@@ -55,7 +55,7 @@ class SlackNotifier:
 
 
 def document(text: RenderedMessage) -> Mapping[str, object]:
-    """Return a text as Slack takes it; `text` is for notifications, which show no blocks."""
+    """Return a message in Slack's format; `text` is for notifications, which show no blocks."""
     return {
         "text": _escaped(text.subject),
         "blocks": list(_blocks(text)),
@@ -65,19 +65,19 @@ def document(text: RenderedMessage) -> Mapping[str, object]:
 
 
 def _blocks(text: RenderedMessage) -> Iterator[Mapping[str, object]]:
-    if len(text.news) > 1:
+    if len(text.items) > 1:
         yield {"type": "header", "text": {"type": "plain_text", "text": text.subject[:HEADER_LIMIT]}}
-    for news in text.news:
-        yield _section("\n".join(_lines(news, text.link_label)))
+    for item in text.items:
+        yield _section("\n".join(_lines(item, text.link_label)))
     if text.more:
         yield _section(text.more)
 
 
-def _lines(news: RenderedItem, label: str) -> Iterator[str]:
-    yield _escaped(news.head)
-    yield from map(_escaped, news.details)
-    if news.link:
-        yield f"<{_escaped(news.link)}|{_escaped(label)}>"
+def _lines(item: RenderedItem, label: str) -> Iterator[str]:
+    yield _escaped(item.head)
+    yield from map(_escaped, item.details)
+    if item.link:
+        yield f"<{_escaped(item.link)}|{_escaped(label)}>"
 
 
 def _section(words: str) -> Mapping[str, object]:
@@ -85,5 +85,5 @@ def _section(words: str) -> Mapping[str, object]:
 
 
 def _escaped(words: str) -> str:
-    """Return words in which a name can neither link nor call anybody (`<!channel>`)."""
+    """Return text in which a name can neither link nor mention (`<!channel>`)."""
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

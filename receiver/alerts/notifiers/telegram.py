@@ -1,6 +1,6 @@
-"""News in a Telegram chat, by a bot; as plain text, so that no name can be markup.
+"""Sends messages to a Telegram chat by a bot; as plain text, so that no name can be markup.
 
-The bot's token is in the address of each call. Links aren't previewed: Telegram would open the way back.
+The bot's token is in the address of each call. Links aren't previewed: Telegram would open reconnect links.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from receiver.outbound.egress import EgressPolicy
 
 API: Final = "https://api.telegram.org"
 ITEMS_SHOWN: Final = 5
-"""Pieces of news in words; more might not fit."""
+"""Alerts in words; more might not fit."""
 LIMIT: Final = 4096
 """UTF-16 units that Telegram takes in a message."""
 
@@ -29,7 +29,7 @@ def _digits(value: object) -> object:
 
 
 class TelegramConfig(Config):
-    """Who tells, and which chat; `api_url` is for bot API servers of one's own."""
+    """The bot's token and the chat; `api_url` is for a self-hosted bot API server."""
 
     token: Annotated[str, Field(pattern=r"^[0-9]{1,20}:[A-Za-z0-9_-]{20,100}$")]
     chat_id: Annotated[str, BeforeValidator(_digits), Field(pattern=r"^(-?[0-9]{1,20}|@[A-Za-z0-9_]{4,64})$")]
@@ -37,18 +37,18 @@ class TelegramConfig(Config):
 
 
 class TelegramNotifier:
-    """Tells a Telegram chat."""
+    """The notifier of Telegram chats."""
 
     kind: Final = "telegram"
     is_grouped: Final = True
     credentials: Final = {"token": ("api_url",)}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return its normal form."""
+        """Return the normal form."""
         return read(TelegramConfig, config).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return which chat it is, and which bot."""
+        """Return the ids of the chat and the bot."""
         telegram = TelegramConfig.model_validate(config)
         public = {"chat_id": telegram.chat_id, "bot_id": telegram.token.partition(":")[0]}
         return public | ({"api_url": bare(telegram.api_url)} if telegram.api_url else {})
@@ -56,7 +56,7 @@ class TelegramNotifier:
     async def send(
         self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
     ) -> DeliveryResult:
-        """Send it once."""
+        """Send the message once."""
         telegram = TelegramConfig.model_validate(config)
         url = f"{(telegram.api_url or API).rstrip('/')}/bot{telegram.token}/sendMessage"
         body = orjson.dumps(document(telegram.chat_id, message))
@@ -68,10 +68,10 @@ class TelegramNotifier:
 
 
 def document(chat_id: str, message: Message) -> Mapping[str, object]:
-    """Return what sendMessage takes; without `parse_mode` nothing in it is markup."""
+    """Return the body of sendMessage; without `parse_mode` nothing in it is markup."""
     text = text_of(message, ITEMS_SHOWN)
-    told = text.body if len(text.news) == 1 else f"{text.subject}\n\n{text.body}"
-    return {"chat_id": chat_id, "text": _cut(told), "link_preview_options": {"is_disabled": True}}
+    content = text.body if len(text.items) == 1 else f"{text.subject}\n\n{text.body}"
+    return {"chat_id": chat_id, "text": _cut(content), "link_preview_options": {"is_disabled": True}}
 
 
 def _cut(text: str) -> str:
@@ -80,7 +80,7 @@ def _cut(text: str) -> str:
 
 
 def _judge(reply: Reply, hidden: list[str]) -> DeliveryResult:
-    """Return what Telegram answered: its own words and its own time to wait are in the body."""
+    """Return the result; Telegram puts its description and retry delay into the body."""
     sent = judge(reply, hidden)
     try:
         answer = orjson.loads(reply.body)
@@ -92,7 +92,7 @@ def _judge(reply: Reply, hidden: list[str]) -> DeliveryResult:
     if isinstance(description, str):
         sent = sent._replace(answer=words(description, hidden))
     elif sent.ok:
-        # It repeats the whole message.
+        # The body repeats the whole message.
         sent = sent._replace(answer="ok")
     seconds = parameters.get("retry_after") if isinstance(parameters, dict) else None
     if isinstance(seconds, int) and seconds >= 0:

@@ -1,4 +1,4 @@
-"""What is told, in the reader's words, times and numbers; doesn't know who is told, or how that is marked up.
+"""Renders messages in the reader's language, time zone and numbers; knows no destination and no markup.
 
 The English sentences are the keys of the catalogues in `receiver/i18n/locale`; `make texts` updates those.
 """
@@ -20,7 +20,7 @@ from statemachine.gateway import Cause
 from statemachine.model import State
 
 ITEMS_SHOWN: Final = 20
-"""Pieces of news that one message has in words; the others are counted."""
+"""Alerts that one message has in words; the others are counted."""
 NAME_SHOWN: Final = 120
 """Characters of a name."""
 TITLES: Final = {
@@ -59,7 +59,7 @@ EXACT: Final = 10**9
 
 
 class RenderedItem(NamedTuple):
-    """One piece of news, in words."""
+    """One alert, in words."""
 
     head: str
     details: tuple[str, ...] = ()
@@ -70,34 +70,34 @@ class RenderedMessage(NamedTuple):
     """A message in words."""
 
     subject: str
-    news: tuple[RenderedItem, ...]
+    items: tuple[RenderedItem, ...]
     more: str | None
-    """How many more there are than `news` has."""
+    """A sentence with the number of alerts not in `items`; None: there are none."""
     link_label: str
 
     @property
     def body(self) -> str:
         """Return all but the subject as plain text."""
-        parts = ["\n".join(_lines(news, self.link_label)) for news in self.news]
+        parts = ["\n".join(_lines(item, self.link_label)) for item in self.items]
         return "\n\n".join([*parts, self.more] if self.more else parts)
 
 
 def text_of(message: Message, shown: int = ITEMS_SHOWN) -> RenderedMessage:
-    """Return a message in its reader's language and time zone, this many pieces of news in words."""
-    speaker = MessageRenderer(message)
-    news = speaker.test() if message.is_test else tuple(map(speaker.news, message.items[:shown]))
+    """Return a message in its reader's language and time zone, with `shown` alerts in words."""
+    renderer = MessageRenderer(message)
+    items = renderer.test() if message.is_test else tuple(map(renderer.item, message.items[:shown]))
     more = 0 if message.is_test else max(0, len(message.items) - shown)
-    return RenderedMessage(speaker.subject(), news, speaker.more(more), speaker.say(N_("Reconnect")))
+    return RenderedMessage(renderer.subject(), items, renderer.more(more), renderer.say(N_("Reconnect")))
 
 
-def _lines(news: RenderedItem, label: str) -> Iterator[str]:
-    yield from (news.head, *news.details)
-    if news.link:
-        yield f"{label}: {news.link}"
+def _lines(item: RenderedItem, label: str) -> Iterator[str]:
+    yield from (item.head, *item.details)
+    if item.link:
+        yield f"{label}: {item.link}"
 
 
 class MessageRenderer:
-    """Says one message in one language."""
+    """Renders one message in one language."""
 
     def __init__(self, message: Message) -> None:
         self._message = message
@@ -117,7 +117,7 @@ class MessageRenderer:
             return self.say(N_("Test message from Zapwatch"))
         return self._title(items[0]) if len(items) == 1 else self._counted(items)
 
-    def news(self, item: MessageItem) -> RenderedItem:
+    def item(self, item: MessageItem) -> RenderedItem:
         head = self._title(item) + "."
         if item.needs_scan:
             head += " " + self.say(N_("Reconnect by QR code in Settings."))
@@ -204,7 +204,7 @@ class MessageRenderer:
         return f"{day}, {time} ({get_timezone_gmt(there, 'long', self._locale)})"
 
     def _duration(self, length: timedelta) -> str:
-        """Return the two greatest units: nobody cares for the seconds of an hour."""
+        """Return the two greatest units: seconds beside hours are noise."""
         rest = max(0, int(length.total_seconds()))
         words: list[str] = []
         for unit, seconds in UNITS:
@@ -225,6 +225,6 @@ def _name(name: str) -> str:
 def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
-    # Another application may keep the tenants.
+    # Another application may own the tenants table.
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return UTC

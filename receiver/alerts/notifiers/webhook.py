@@ -1,7 +1,7 @@
-"""News for programs: one signed POST for each piece, as Standard Webhooks has it (standardwebhooks.com).
+"""Sends alerts to programs: one signed POST for each, as in Standard Webhooks (standardwebhooks.com).
 
-The id stays the same over all tries, so that a receiver can tell what it has already. The time is each try's
-own, for receivers refuse old ones. Another secret may be asked for: then both sign until the old one's end.
+The id stays the same over all tries, so that receivers recognise repeats. The time is each try's own, because
+receivers refuse old ones. After a rotation of the secret both secrets sign until the old one expires.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from receiver.outbound.egress import EgressPolicy
 
 PREFIX: Final = "whsec_"
 KEY_BYTES: Final = 32
-"""Of the secrets that are made here."""
+"""Length of generated secrets."""
 KEY_SIZES: Final = range(24, 65)
-"""Bytes that Standard Webhooks asks of a secret."""
+"""Lengths in bytes that Standard Webhooks allows for a secret."""
 OLD_SECRET_KEPT: Final = timedelta(hours=24)
 """How long both secrets sign after a rotation."""
 TEST: Final = "test"
-"""The type of a message that was only asked for to see whether it arrives."""
+"""The type of a test message."""
 
 
 def _secret(text: str) -> str:
@@ -47,7 +47,7 @@ Secret = Annotated[str, AfterValidator(_secret)]
 
 
 class WebhookConfig(Config):
-    """Where it goes, and what signs it."""
+    """The address, and the secrets that sign."""
 
     url: Url
     secret: Secret
@@ -61,7 +61,7 @@ class WebhookConfig(Config):
 
 
 class WebhookNotifier:
-    """Tells a program."""
+    """The notifier of programs."""
 
     kind: Final = "webhook"
     is_grouped: Final = False
@@ -69,7 +69,7 @@ class WebhookNotifier:
     credentials: Final[Mapping[str, Collection[str]]] = {}
 
     def check(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return its normal form; a missing secret is made, and `rotate_secret: true` makes another."""
+        """Return the normal form; a missing secret is made, and `rotate_secret: true` makes another."""
         fields = dict(config)
         if fields.pop("rotate_secret", False) is True and "secret" in fields:
             until = datetime.now(UTC) + OLD_SECRET_KEPT
@@ -78,7 +78,7 @@ class WebhookNotifier:
         return read(WebhookConfig, fields).stored()
 
     def shown(self, config: Mapping[str, object]) -> Mapping[str, object]:
-        """Return where it goes, and until when an old secret signs."""
+        """Return the address, and until when an old secret signs."""
         webhook = WebhookConfig.model_validate(config)
         until = webhook.old_secret_until
         return {"url": bare(webhook.url)} | ({"old_secret_until": until.isoformat()} if until else {})
@@ -86,7 +86,7 @@ class WebhookNotifier:
     async def send(
         self, config: Mapping[str, object], message: Message, outgoing: EgressPolicy
     ) -> DeliveryResult:
-        """Post it once."""
+        """Post the message once."""
         webhook = WebhookConfig.model_validate(config)
         now = datetime.now(UTC)
         secrets = webhook.secrets(now)
@@ -101,7 +101,7 @@ class WebhookNotifier:
 
 
 def signed(message_id: str, at: datetime, body: bytes, secrets: list[str]) -> Mapping[str, str]:
-    """Return the headers that prove who sent a body, and when, by each of the secrets."""
+    """Return the headers that prove sender and time of a body, signed with each of the secrets."""
     seconds = str(int(at.timestamp()))
     content = b".".join((message_id.encode(), seconds.encode(), body))
     return {
@@ -117,7 +117,7 @@ def _signature(secret: str, content: bytes) -> str:
 
 
 def document(message: Message) -> Mapping[str, object]:
-    """Return the body of a message's one piece of news; a test may have none."""
+    """Return the body for a message's one alert; a test may have none."""
     (item,) = message.items or (None,)
     name = TEST if message.is_test or item is None else item.event.value
     return {"type": name, "timestamp": _time(message.at), "data": _data(item)}
@@ -143,7 +143,7 @@ FIELDS: Final = (
     "incident_id", "channel_id", "tenant_id", "name", "kind", "reason",
     "started_at", "resolved_at", "duration_seconds", "link",
 )  # fmt: skip
-"""Of `data`, for every type; more is added for gateways, states and subscriptions."""
+"""Fields of `data` in every type; gateways, states and subscriptions add more."""
 
 
 def _seconds(item: MessageItem) -> int | None:

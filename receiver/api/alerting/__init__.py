@@ -1,1 +1,1 @@
-"""Operations on what is told: destinations, deliveries, maintenance and notifications."""
+"""Operations on alerting: destinations, deliveries, maintenance and notifications."""

@@ -1,4 +1,4 @@
-"""The delivery log: each decision to tell or not, why, and what destinations answered; written elsewhere."""
+"""The delivery log: each decision, its reason, and the answers of destinations; written elsewhere."""
 
 from typing import Final
 

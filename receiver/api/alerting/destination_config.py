@@ -37,7 +37,7 @@ def changed(notifier: Notifier, before: Config, patch: Config) -> Config:
     """Return a configuration with a patch (RFC 7396) merged into it.
 
     Raises `Invalid` as `checked` does, and for each credential that stays while the patch would have it sent
-    elsewhere: whoever may change an address need not know what is sent there.
+    elsewhere: an operator who may change an address need not know the credential.
     """
     shown = notifier.shown(before)
     # What comes back as it was shown, secrets left out, changes nothing.

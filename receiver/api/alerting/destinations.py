@@ -1,7 +1,7 @@
-"""Destinations: where people are told; made, shown, changed, tried and deleted by whoever is told there.
+"""Destinations of alerts: made, listed, changed, tested and deleted by operators of their tenant.
 
 Those without a tenant are the operators' own, and an operator of one tenant sees none of them. What a
-configuration holds that lets somebody in is sealed, and shown only in the answer that made it.
+configuration holds as a credential is encrypted, and shown only in the answer that made it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ from receiver.http.problems import Conflict, FieldProblem, Invalid, NotFound, To
 
 INCIDENTS: Final = (Event.INCIDENT_OPENED.value, Event.INCIDENT_RESOLVED.value)
 GATEWAYS: Final = (Event.GATEWAY_OPENED.value, Event.GATEWAY_RESOLVED.value)
-"""Operators alone are told of these: a gateway serves many tenants."""
+"""Only operators' destinations get these: a gateway serves many tenants."""
 SETS: Final = {"incident.*": INCIDENTS, "gateway.*": GATEWAYS}
 
 EventName = Literal[
@@ -158,7 +158,7 @@ async def delete(call: Call) -> Response:
 
 
 async def test(call: Call) -> Response:
-    """Send one message now, and answer what the destination said; it is in the delivery log, too.
+    """Send one message now, and return the destination's answer; it is in the delivery log, too.
 
     429: the destination was tried within the last 10 s; come again after `Retry-After`.
     """
@@ -168,7 +168,7 @@ async def test(call: Call) -> Response:
     if found.kind not in call.app.notifiers:
         raise Conflict("This kind of destination can't be tried here.")
     try:
-        tested = await call.app.recovery_probe.send(found, found.config)
+        tested = await call.app.test_send.send(found, found.config)
     except TestTooSoon as early:
         raise TooMany("This destination was tried only just now.", early.again_in) from None
     except UnknownDestination:
@@ -208,7 +208,7 @@ def _shown(app: App, found: Destination) -> dict[str, object]:
 def _with_secret(
     found: Destination, given: Config, status: int, headers: Mapping[str, str], app: App
 ) -> Response:
-    """Answer with the secret that was made just now, this once."""
+    """Return the new secret in this answer only."""
     made = "secret" not in given and found.config is not None and "secret" in found.config
     secret = {"secret": found.config["secret"]} if made and found.config is not None else {}
     shown = {**_shown(app, found), **secret}
@@ -227,11 +227,11 @@ def _told_by_default(tenant_id: UUID | None) -> Iterable[str]:
 
 def _events(names: Iterable[str], tenant_id: UUID | None) -> tuple[str, ...]:
     """Return the events by their whole names, each once."""
-    named = [(place, one) for place, name in enumerate(names) for one in SETS.get(name, (name,))]
-    wrong = {place for place, name in named if tenant_id is not None and name in GATEWAYS}
+    named = [(index, one) for index, name in enumerate(names) for one in SETS.get(name, (name,))]
+    wrong = {index for index, name in named if tenant_id is not None and name in GATEWAYS}
     if wrong:
         detail = "Only operators are told of gateways."
-        raise Invalid([FieldProblem(pointer("events", place), detail) for place in sorted(wrong)])
+        raise Invalid([FieldProblem(pointer("events", index), detail) for index in sorted(wrong)])
     return tuple(dict.fromkeys(name for _, name in named))
 
 

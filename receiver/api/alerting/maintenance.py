@@ -1,4 +1,4 @@
-"""Maintenance windows: when nobody is told; incidents go on being recorded."""
+"""Maintenance windows, during which no alerts are sent; incidents are still recorded."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -38,7 +38,7 @@ async def index(call: Call) -> Response:
 
 
 async def create(call: Call) -> Response:
-    """Have nobody told for a time; what is still down at its end is told then."""
+    """Open a window without alerts; incidents still open at its end are sent then."""
     body = await read(call.request, NewWindow)
     _expect_sense(body)
     new = maintenance.MaintenanceSpec(
@@ -64,7 +64,7 @@ async def show(call: Call) -> Response:
 
 
 async def end(call: Call) -> Response:
-    """End a window at once, or forget one that has not begun; what it held back is told soon."""
+    """End a window at once, or forget one that has not begun; delayed alerts are sent soon."""
     try:
         await maintenance.end_window(call.app.pool, call.tenant_id, call.id())
     except maintenance.UnknownWindow:
@@ -86,7 +86,7 @@ def _expect_sense(body: NewWindow) -> None:
 
 
 def _tenant_for(call: Call, body: NewWindow) -> UUID | None:
-    """Return whose window it is; nothing that an operator of one tenant opens reaches beyond it."""
+    """Return the window's tenant; an operator of one tenant opens windows of that tenant only."""
     if call.tenant_id is None:
         return body.tenant_id
     if body.gateway_id is not None:

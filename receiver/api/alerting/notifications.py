@@ -12,7 +12,7 @@ from receiver.http.problems import NotFound
 
 
 async def index(call: Call) -> Response:
-    """List what people were told inside their application, newest first."""
+    """List notifications inside a tenant's application, newest first."""
     query = Query(call.request)
     limit, before, tenant_id = query.limit(), query.before_time(), query.id("tenant_id")
     unread = query.word("unread", ("true", "false")) == "true"

@@ -121,7 +121,7 @@ async def change(call: Call) -> Response:
 
 
 async def delete(call: Call) -> Response:
-    """Delete a channel; its history stays, its open incident resolves and nobody is told."""
+    """Delete a channel; its history stays, its open incident resolves without an alert."""
     channel_id = call.id()
     async with call.app.pool.acquire() as connection:
         await _refused(call, remove_channel(connection, channel_id, call.tenant_id))
@@ -131,7 +131,7 @@ async def delete(call: Call) -> Response:
 
 
 async def pause(call: Call) -> Response:
-    """Have a channel neither probed nor told about."""
+    """Pause a channel: no probes and no alerts."""
     channel_id = call.id()
     async with call.app.pool.acquire() as connection:
         await _refused(call, pause_channel(connection, channel_id, call.tenant_id))
@@ -180,13 +180,13 @@ async def _whole(call: Call, channel_id: UUID) -> dict[str, object]:
 
 
 async def _settled(call: Call, channel_id: UUID) -> Response:
-    """Have a change applied at once and show what became of the channel."""
+    """Apply a change at once and return the channel."""
     await call.app.operator_signals.apply_now(channel_id)
     return Json(await _whole(call, channel_id))
 
 
 async def _refused(call: Call, work: Awaitable[Result]) -> Result:
-    """Await a write and turn its refusals into answers."""
+    """Await a write and turn its errors into problems."""
     try:
         return await work
     except UnknownChannel:

@@ -1,4 +1,4 @@
-"""Checks: channels probed now because somebody asks; one with its answer, all with their progress."""
+"""Checks: probes that operators request; of one channel with its answer, of all with their progress."""
 
 from datetime import UTC, datetime
 from typing import Final

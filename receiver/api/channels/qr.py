@@ -1,4 +1,4 @@
-"""A channel's QR for scanning: shown to an operator, kept by nobody on the way."""
+"""A channel's QR for scanning: returned to an operator, and never cached."""
 
 from math import ceil
 from typing import Final, assert_never
@@ -17,7 +17,7 @@ UNKEPT: Final = {"Cache-Control": "no-store"}
 async def show(call: Call) -> Response:
     """Show a QR for scanning, as JSON or, asked for image/png, as a picture; with `number` a pairing code."""
     if call.request.method == "HEAD":
-        # It would have the gateway make a QR that nobody sees.
+        # It would have the gateway make a QR that is not shown.
         raise MethodNotAllowed("GET")
     number, app = Query(call.request).digits("number", 8, 15), call.app
     outcome = await show_qr(app.pool, app.vault, app.client, call.id(), call.tenant_id, number)
@@ -41,8 +41,8 @@ def _answer(call: Call, shown: QrShown) -> Response:
     if shown.qr.image is not None and _wants_picture(call.request.headers.get("accept", "")):
         return Response(png_of(shown.qr.image), media_type="image/png", headers=UNKEPT)
     qr = shown.qr
-    told = {"code": qr.code, "image": qr.image, "pairing_code": qr.pairing_code}
-    return Json({**told, "expires_at": shown.expires_at}, headers=UNKEPT)
+    code = {"code": qr.code, "image": qr.image, "pairing_code": qr.pairing_code}
+    return Json({**code, "expires_at": shown.expires_at}, headers=UNKEPT)
 
 
 def _wants_picture(accept: str) -> bool:

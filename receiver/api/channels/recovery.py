@@ -1,4 +1,4 @@
-"""Recovery by hand: one order to a channel's gateway, within the budgets of those that nobody asks for."""
+"""Recovery by hand: one order to a channel's gateway, within the budgets of automatic recovery."""
 
 from typing import Final
 from uuid import UUID

@@ -15,8 +15,8 @@ from receiver.providers.evolution import bulk_probe, qr, recovery, webhooks
 from receiver.providers.evolution.deep_probe import EvolutionDeepProbe
 from receiver.providers.evolution.versions import is_at_least
 from receiver.providers.evolution.webhook_registration import (
+    ADDRESS_FIELD,
     HEADERS_SINCE,
-    SLOT,
     events_of,
     secret_in,
     set_webhook,
@@ -48,7 +48,7 @@ from statemachine.model import Reason, Trigger
 
 
 class Evolution:
-    """See the module."""
+    """The provider of Evolution API gateways."""
 
     name: Final = "evolution_api"
     has_version: Final = True
@@ -99,8 +99,8 @@ class Evolution:
         if document is None or "enabled" not in document:
             return None
         url, events = document.get("url"), document.get("events")
-        told = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
-        return (url,) if document["enabled"] is True and told and isinstance(url, str) and url else ()
+        subscribed = not isinstance(events, list) or not events or "CONNECTION_UPDATE" in events
+        return (url,) if document["enabled"] is True and subscribed and isinstance(url, str) and url else ()
 
     def ask_qr(self, instance: str, key: str, number: str | None) -> Question:
         """Return the question connect, which opens a new socket on a closed instance."""
@@ -110,30 +110,30 @@ class Evolution:
         """Return what the answer to connect holds."""
         return qr.read(status, body)
 
-    def slots(self, traffic: bool) -> Sequence[str]:
-        """Return the one place that an instance has, whatever it is told."""
-        return (SLOT,)
+    def address_fields(self, traffic: bool) -> Sequence[str]:
+        """Return the one field that an instance has, with traffic or without."""
+        return (ADDRESS_FIELD,)
 
     def read_registered_webhooks(self, status: int, body: bytes) -> RegisteredWebhooks | None:
-        """Return the row of webhook/find; one that is not enabled is free, whatever address it has."""
+        """Return the row of webhook/find; one that is not enabled counts as not set."""
         if status != 200:
             return None
         if body.strip() == b"null":
-            return RegisteredWebhooks({SLOT: ""}, {})
+            return RegisteredWebhooks({ADDRESS_FIELD: ""}, {})
         row = document_of(body)
         if row is None or "enabled" not in row:
             return None
         url = row.get("url")
         address = url if row["enabled"] is True and isinstance(url, str) else ""
-        return RegisteredWebhooks({SLOT: address}, row, secret_in(row))
+        return RegisteredWebhooks({ADDRESS_FIELD: address}, row, secret_in(row))
 
     def sends_secret(self, version: str | None) -> bool:
-        """Say whether the version has headers."""
+        """Return whether the version has headers."""
         return is_at_least(version, HEADERS_SINCE)
 
-    def fill(
+    def set_address(
         self,
-        slot: str,
+        field: str,
         instance: str,
         key: str,
         address: str,
@@ -141,20 +141,20 @@ class Evolution:
         traffic: bool,
         secret: str | None,
     ) -> Order:
-        """Return webhook/set; without its headers the row would keep those of whoever had it before."""
+        """Return webhook/set; without headers the row would keep the previous ones."""
         headers = {} if secret is None else {SECRET_HEADER: secret}
         events = events_of(version, traffic)
         row = {"enabled": True, "url": address, "headers": headers, "events": events}
         return set_webhook(row, instance, key, version)
 
-    def put_back(
+    def restore_webhooks(
         self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
-        """Return webhook/set with what was there."""
+        """Return webhook/set with the previous row."""
         return (set_webhook(row or {"enabled": False, "url": "", "events": []}, instance, key, version),)
 
     def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
-        """Return what helps a channel that stands so."""
+        """Return the recovery plan for this condition."""
         return recovery.plan_recovery(condition)
 
     def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
@@ -162,7 +162,7 @@ class Evolution:
         return recovery.order(action, instance, key, version)
 
     def read_order(self, status: int, body: bytes) -> str | None:
-        """Return what the answer says against the order."""
+        """Return why the order was refused."""
         return order_failure(status, body)
 
     def read_subscription(self, status: int, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""How Evolution API betrays a connection that is dead inside it while it says open, and what proves it.
+"""Detects, and proves, a dead connection that Evolution API reports as open.
 
 Memory (connectionState) and the database's column (fetchInstances, v2) are kept apart. That the column says
 more than memory is everyday: it stays `open` for days over a lost connection, and `connecting` after a QR.
@@ -25,9 +25,9 @@ from receiver.providers.report import (
 )
 
 NUMBER: Final = "447700900617"
-"""The one number that is ever looked up. Ofcom keeps its range for drama: it is nobody's, and can't be
+"""The one number that is ever looked up. Ofcom keeps its range for drama: it has no owner, and can't be
 registered. A number that exists could be answered from Evolution's cache, and many numbers would look like
-somebody who collects them. No country's rule about a ninth digit touches it."""
+scraping. No country's rule about a ninth digit touches it."""
 CLOSED: Final = 428
 """Baileys' `connectionClosed`."""
 TIMED_OUT: Final = 408
@@ -36,7 +36,7 @@ BAILEYS: Final = "WHATSAPP-BAILEYS"
 
 
 class EvolutionDeepProbe:
-    """See the module."""
+    """The deep probe of Evolution API gateways, and their records."""
 
     def has_records(self, version: str) -> bool:
         """Return whether the list is another view than memory; v1 lists from memory, at WhatsApp's cost."""

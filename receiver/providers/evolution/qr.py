@@ -1,7 +1,8 @@
-"""Evolution's QRs: told by `qrcode.updated`, or asked for with `GET /instance/connect/{instance}`.
+"""Evolution's QRs: sent with `qrcode.updated`, or requested with `GET /instance/connect/{instance}`.
 
 On a closed instance each such call opens a new socket, waits 2 s, and makes a QR that counts against
-QRCODE_LIMIT; on a connecting one it shows the QR that there is. So it is asked only for who needs a scan.
+QRCODE_LIMIT; on a connecting one it shows the QR that there is. So it is requested only
+for channels that need a scan.
 docs/provider-facts.md#evolution-qr
 """
 
@@ -30,9 +31,9 @@ def read(status: int, body: bytes) -> Qr | NoQr:
     instance = document.get("instance")
     if isinstance(instance, dict) and instance.get("state") == "open":
         return NoQr.CONNECTED
-    return told(document) or NoQr.NOT_YET
+    return qr_in(document) or NoQr.NOT_YET
 
 
-def told(document: Mapping[str, object]) -> Qr | None:
+def qr_in(document: Mapping[str, object]) -> Qr | None:
     """Return the QR as an answer or a webhook gives it."""
     return qr_of(document.get("code"), document.get("base64"), document.get("pairingCode"))

@@ -1,4 +1,4 @@
-"""What Evolution API can be told to do for an instance, and when: never logout, never delete, never a loop.
+"""Recovery actions of Evolution API, and when they help: never logout, never delete, never a loop.
 
 Restart frees an instance that is stuck in connecting, and does no good elsewhere: v2 answers with an error
 when it is closed, v1 opens a second socket beside an open one. Connect opens a new socket on a closed
@@ -24,7 +24,7 @@ RECOVERABLE: Final = (RecoverableCondition.STUCK, RecoverableCondition.DROPPED)
 
 
 def plan_recovery(condition: Condition) -> RecoveryPlan | NotApplicable:
-    """Return what helps: restart from a connecting that is not fresh, connect from a dropped close."""
+    """Return the recovery plan: restart from a connecting that is not fresh, connect from a dropped close."""
     match condition.state:
         case State.CONNECTING if condition.lasted < condition.stuck_after:
             return NotApplicable("It has not been connecting for long, and may open by itself.")

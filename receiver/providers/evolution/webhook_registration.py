@@ -9,27 +9,34 @@ from typing import Final
 from receiver.providers.evolution.versions import is_at_least, is_v1
 from receiver.providers.report import SECRET_HEADER, Order, segment
 
-SLOT: Final = "webhook"
+ADDRESS_FIELD: Final = "webhook"
 STATE_EVENTS: Final = ("CONNECTION_UPDATE", "QRCODE_UPDATED")
 EVENTS_SINCE: Final = {
     (2, 0): ("LOGOUT_INSTANCE", "REMOVE_INSTANCE"),
     (2, 3): ("STATUS_INSTANCE", "INSTANCE_DELETE"),
 }
-"""What later versions tell, too (EventController.events)."""
+"""Events that later versions add (EventController.events)."""
 TRAFFIC_EVENTS: Final = ("MESSAGES_UPSERT", "MESSAGES_UPDATE", "PRESENCE_UPDATE")
 HEADERS_SINCE: Final = (2, 2)
 """From 2.1.2 on a row has headers; 2.1 as a whole is left alone."""
 
 
 def set_webhook(row: Mapping[str, object], instance: str, key: str, version: str | None) -> Order:
-    """Return webhook/set with a row as webhook/find tells it: flat in v1, nested and renamed in v2."""
-    wish = {"enabled": row["enabled"], "url": row.get("url"), "events": row.get("events") or []}
+    """Return webhook/set with a row as webhook/find returns it: flat in v1, nested and renamed in v2."""
+    body: dict[str, object] = {
+        "enabled": row["enabled"],
+        "url": row.get("url"),
+        "events": row.get("events") or [],
+    }
     names = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("byEvents", "base64")
-    told = ("webhook_by_events", "webhook_base64") if is_v1(version) else ("webhookByEvents", "webhookBase64")
-    wish |= {name: row.get(known, False) for name, known in zip(names, told, strict=True)}
+    stored = (
+        ("webhook_by_events", "webhook_base64") if is_v1(version) else ("webhookByEvents", "webhookBase64")
+    )
+    body |= {name: row.get(known, False) for name, known in zip(names, stored, strict=True)}
     if is_at_least(version, HEADERS_SINCE):
-        wish["headers"] = row.get("headers") or {}
-    body = wish if is_v1(version) else {"webhook": wish}
+        body["headers"] = row.get("headers") or {}
+    if not is_v1(version):
+        body = {"webhook": body}
     return Order("POST", f"/webhook/set/{segment(instance)}", {"apikey": key}, body)
 
 

@@ -184,7 +184,7 @@ def _disconnection(data: dict[str, object]) -> str:
 
 
 def _owner(said: ParsedEvent, data: object) -> OwnerProfile | None:
-    """Return whose session was opened (2.2.1 on, 1.8.3 on)."""
+    """Return the owner of the session that was opened (2.2.1 on, 1.8.3 on)."""
     if said.trigger is not Trigger.OPENED or not isinstance(data, dict):
         return None
     return owner_of(data.get("wuid"), data.get("profileName"))
@@ -192,7 +192,7 @@ def _owner(said: ParsedEvent, data: object) -> OwnerProfile | None:
 
 def _qr(event: str, data: object) -> Qr | None:
     shown = data.get("qrcode") if event == "qrcode.updated" and isinstance(data, dict) else None
-    return qr.told(shown) if isinstance(shown, dict) else None
+    return qr.qr_in(shown) if isinstance(shown, dict) else None
 
 
 def _is_live(data: object, now: datetime) -> bool:

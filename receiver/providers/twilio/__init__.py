@@ -19,7 +19,7 @@ REASON_LENGTH: Final = 300
 
 
 class Twilio:
-    """See the module."""
+    """The provider of Twilio senders."""
 
     name: Final = "twilio"
     has_version: Final = False
@@ -62,7 +62,7 @@ class Twilio:
         return None
 
     def ask_webhooks(self, instance: str, key: str) -> None:
-        """Return None: a sender's state is told to nobody."""
+        """Return None: a sender's state is sent nowhere."""
 
     def read_webhooks(self, status: int, body: bytes) -> None:
         """Return None, as nothing was asked."""

@@ -46,7 +46,7 @@ LIVE: Final = frozenset({"message", "message.ack", "message.reaction", "presence
 
 
 class Waha:
-    """See the module."""
+    """The provider of WAHA gateways."""
 
     name: Final = "waha"
     has_version: Final = False
@@ -102,7 +102,7 @@ class Waha:
         return ProbeAnswer(*WORDS[word], status)
 
     def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
-        """Return a restart for a session that FAILED, as its docs advise; STOPPED was somebody's wish."""
+        """Return a restart for a session that FAILED, as its docs advise; STOPPED was intended."""
         match condition.state, condition.reason:
             case State.DROPPED, Reason.BAD_SESSION:
                 return RecoveryPlan(RecoveryAction.RESTART, if_seen=Trigger.DROPPED)
@@ -131,7 +131,7 @@ class Waha:
 
 
 def _owner(document: Mapping[str, object]) -> OwnerProfile | None:
-    """Return the session's owner, whom each webhook names; the name is `~` until WAHA knows it."""
+    """Return the session's owner in a webhook; the name is `~` until WAHA knows it."""
     me = document.get("me")
     if not isinstance(me, dict):
         return None

@@ -50,9 +50,9 @@ SILENT: Final = frozenset(
 )
 LOSSES: Final = "webhookDisconnectedUrl"
 CONNECTIONS: Final = "webhookConnectedUrl"
-STATE_SLOTS: Final = {"disconnected": LOSSES, "connected": CONNECTIONS}
-TRAFFIC_SLOTS: Final = {"received": "webhookReceivedUrl", "message-status": "webhookStatusUrl"}
-"""The places by the last word of the calls that set them, and their names in the record."""
+STATE_FIELDS: Final = {"disconnected": LOSSES, "connected": CONNECTIONS}
+TRAFFIC_FIELDS: Final = {"received": "webhookReceivedUrl", "message-status": "webhookStatusUrl"}
+"""The address fields by the last word of the calls that set them, and their names in the record."""
 PAGE: Final = 100
 """Instances that are asked for at a time."""
 KEY_LENGTH: Final = 4096
@@ -61,7 +61,7 @@ ACK: Final = "ack"
 
 
 class Wapi:
-    """See the module."""
+    """The provider of W-API instances."""
 
     name: Final = "wapi"
     has_version: Final = False
@@ -129,7 +129,7 @@ class Wapi:
         return Question(path, {"Authorization": f"Bearer {key}"})
 
     def read_webhooks(self, status: int, body: bytes) -> tuple[str, ...] | None:
-        """Return the addresses for losses and for connections; those for messages may be somebody else's."""
+        """Return the addresses for losses and connections; those for messages may be another system's."""
         document = document_of(body)
         if status != 200 or document is None or LOSSES not in document:
             return None
@@ -146,28 +146,28 @@ class Wapi:
         """Return what the answer holds."""
         return qr.read(status, body)
 
-    def slots(self, traffic: bool) -> Sequence[str]:
-        """Return the places by the last word of the calls that set them."""
-        return (*STATE_SLOTS, *TRAFFIC_SLOTS) if traffic else tuple(STATE_SLOTS)
+    def address_fields(self, traffic: bool) -> Sequence[str]:
+        """Return the address fields by the last word of the calls that set them."""
+        return (*STATE_FIELDS, *TRAFFIC_FIELDS) if traffic else tuple(STATE_FIELDS)
 
     def read_registered_webhooks(self, status: int, body: bytes) -> RegisteredWebhooks | None:
         """Return the addresses in the record of fetch-instance."""
         row = document_of(body)
         if status != 200 or row is None or LOSSES not in row:
             return None
-        told = {slot: row.get(name) for slot, name in (STATE_SLOTS | TRAFFIC_SLOTS).items()}
-        row = {name: row.get(name) or "" for name in (STATE_SLOTS | TRAFFIC_SLOTS).values()}
+        addresses = {field: row.get(name) for field, name in (STATE_FIELDS | TRAFFIC_FIELDS).items()}
+        row = {name: row.get(name) or "" for name in (STATE_FIELDS | TRAFFIC_FIELDS).values()}
         return RegisteredWebhooks(
-            {slot: url if isinstance(url, str) else "" for slot, url in told.items()}, row
+            {field: url if isinstance(url, str) else "" for field, url in addresses.items()}, row
         )
 
     def sends_secret(self, version: str | None) -> bool:
         """Return False: it sends no headers of ours."""
         return False
 
-    def fill(
+    def set_address(
         self,
-        slot: str,
+        field: str,
         instance: str,
         key: str,
         address: str,
@@ -176,24 +176,24 @@ class Wapi:
         secret: str | None = None,
     ) -> Order:
         """Return the call for one event; other bodies than `value` are answered "updated" and not saved."""
-        return _set_webhook(slot, instance, key, address)
+        return _set_webhook(field, instance, key, address)
 
-    def put_back(
+    def restore_webhooks(
         self, row: Mapping[str, object], instance: str, key: str, version: str | None
     ) -> Sequence[Order]:
-        """Return a call for each place."""
-        slots = (STATE_SLOTS | TRAFFIC_SLOTS).items()
-        return [_set_webhook(slot, instance, key, row.get(name, "")) for slot, name in slots]
+        """Return a call for each field."""
+        fields = (STATE_FIELDS | TRAFFIC_FIELDS).items()
+        return [_set_webhook(field, instance, key, row.get(name, "")) for field, name in fields]
 
     def read_subscription(self, status: int, body: bytes) -> Subscription | None:
-        """Return what fetch-instance tells: `expires` in epoch milliseconds, and `paymentStatus`."""
+        """Return the subscription in fetch-instance: `expires` in epoch milliseconds, and `paymentStatus`."""
         document = document_of(body)
         if status != 200 or document is None or not ("expires" in document or "paymentStatus" in document):
             return None
         return Subscription(from_epoch(document.get("expires")), clean(document.get("paymentStatus")))
 
     def plan_recovery(self, condition: Condition) -> RecoveryPlan | NotApplicable:
-        """Return what helps a channel that stands so."""
+        """Return the recovery plan for this condition."""
         return recovery.plan_recovery(condition)
 
     def order(self, action: RecoveryAction, instance: str, key: str, version: str | None) -> Order:
@@ -201,7 +201,7 @@ class Wapi:
         return recovery.restart(instance, key)
 
     def read_order(self, status: int, body: bytes) -> str | None:
-        """Return what the answer says against the order."""
+        """Return why the order was refused."""
         return order_failure(status, body)
 
     def ask_instances(self, key: str, page: int) -> Question:
@@ -222,7 +222,7 @@ class Wapi:
         return Listing(found, number(document.get("totalPage")) or 1)
 
     def ask_all(self, key: str | None, page: int) -> Question | None:
-        """Return the question for the integrator's list, which only an account's token is told."""
+        """Return the question for the integrator's list, which only an account's token may read."""
         return None if key is None else bulk_probe.ask(key, page)
 
     def read_all(self, status: int, body: bytes) -> BulkAnswer | None:
@@ -230,9 +230,9 @@ class Wapi:
         return bulk_probe.read(status, body)
 
 
-def _set_webhook(slot: str, instance: str, key: str, address: object) -> Order:
-    """Return the call for one event; an address of before goes back as it was, whatever it was."""
-    path = f"/webhook/update-webhook-{slot}?instanceId={quote(instance, safe='')}"
+def _set_webhook(field: str, instance: str, key: str, address: object) -> Order:
+    """Return the call for one event; a previous address is restored unchanged, whatever it was."""
+    path = f"/webhook/update-webhook-{field}?instanceId={quote(instance, safe='')}"
     return Order("PUT", path, {"Authorization": f"Bearer {key}"}, {"value": address})
 
 
@@ -270,16 +270,17 @@ def _said(event: str, body: dict[str, object], at: datetime | None) -> tuple[Par
         case "connection" if isinstance(data, dict) and data.get("connected") is True:
             return _connected(data.get("phone"), at), "connected"
         case "webhookDisconnected" | "disconnection" | "webhookConnected" | "connection":
-            return ParsedEvent(Trigger.DROPPED, Reason.DISCONNECTED, None, at, doubtful=True), "disconnected"
+            dropped = ParsedEvent(Trigger.DROPPED, Reason.DISCONNECTED, None, at, needs_probe=True)
+            return dropped, "disconnected"
         case _:
             return ParsedEvent(None, at=at), None
 
 
 def _owner(said: ParsedEvent, body: dict[str, object]) -> OwnerProfile | None:
-    """Return whose session was opened."""
+    """Return the owner of the session that was opened."""
     data = body.get("data")
-    told = body.get("connectedPhone", data.get("phone") if isinstance(data, dict) else None)
-    return owner_of(told) if said.trigger is Trigger.OPENED else None
+    phone = body.get("connectedPhone", data.get("phone") if isinstance(data, dict) else None)
+    return owner_of(phone) if said.trigger is Trigger.OPENED else None
 
 
 def _connected(phone: object, at: datetime | None) -> ParsedEvent:

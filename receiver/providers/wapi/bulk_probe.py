@@ -10,7 +10,7 @@ from receiver.providers.report import BulkAnswer, ProbeAnswer, Question, documen
 from statemachine.model import Reason, Trigger
 
 PAGE: Final = 1000
-"""Instances that are asked for at a time; should W-API tell fewer, its count of pages says so."""
+"""Instances that are asked for at a time; should W-API return fewer, its count of pages says so."""
 
 SHOWN: Final = {
     True: ProbeAnswer(Trigger.OPENED, None, 200),

@@ -13,7 +13,7 @@ from receiver.providers.qr import NoQr, by_status, qr_of
 from receiver.providers.report import Question, document_of
 
 LIFE: Final = timedelta(seconds=20)
-"""How long WhatsApp takes a QR; W-API doesn't tell how old the one it shows is."""
+"""How long WhatsApp accepts a QR; W-API doesn't return the age of the one it shows."""
 PICTURES: Final = ("qrcode", "qrCode", "base64", "image")
 PAIRING_CODES: Final = ("pairingCode", "pairing_code", "code")
 

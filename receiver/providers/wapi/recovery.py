@@ -1,4 +1,4 @@
-"""What W-API can be told to do for an instance: a restart, which renews its session where there still is one.
+"""Recovery actions of W-API: a restart, which renews its session where there still is one.
 
 Its address for webhooks can be set anew, too, which revives one that it no longer sends to; no state of a
 channel asks for that. docs/provider-facts.md#wapi-calls, #wapi-silence
@@ -15,7 +15,7 @@ RECOVERABLE: Final = (RecoverableCondition.LOST, RecoverableCondition.INCOMPLETE
 
 
 def plan_recovery(condition: Condition) -> RecoveryPlan | NotApplicable:
-    """Return what helps: a restart after a confirmed disconnect, or of a session without a phone.
+    """Return the recovery plan: a restart after a confirmed disconnect, or of a session without a phone.
 
     Of the latter a probe says connected, before and after.
     """

@@ -65,7 +65,7 @@ async def replayed(connection: Connection, channel_id: UUID) -> Replayed:
     """What a replay gives."""
     channel, effects = await replay(connection, channel_id)
     times = channel.since, channel.first_unhealthy_at, channel.terminal_at, channel.departures
-    named = channel.standing[:2], channel.version, channel.has_been_open, channel.evidence, channel.incident
+    named = channel.status[:2], channel.version, channel.has_been_open, channel.evidence, channel.incident
     return Replayed((*named, *times), effects)
 
 

@@ -122,7 +122,7 @@ async def test_replaying_the_events_gives_the_same_channel_and_incidents(
     row = await connection.fetchrow("select * from zapwatch_states where channel_id = $1", channel_id)
     incidents = await rows(connection, "whatsapp_connection_incidents", channel_id, ())
     assert row is not None
-    assert channel.standing[:2] == (row["state"], row["reason"])
+    assert channel.status[:2] == (row["state"], row["reason"])
     assert (channel.version, channel.since) == (row["version"], row["since"])
     assert channel.first_unhealthy_at == row["first_unhealthy_at"]
     opened = [effect.incident for effect in effects if isinstance(effect, Open)]

@@ -16,7 +16,7 @@ from db.connection.pool import connect_writer
 from db.connection.types import Connection
 from db.embedded.server import run_embedded
 from db.ingest.entry import Entry, Source
-from db.ingest.queue import BATCH, HIGH_WATER, WORTH_IT, NotCommitted
+from db.ingest.queue import BATCH, HIGH_WATER, SECOND_BATCH_FROM, NotCommitted
 from db.ingest.writer import Writer
 from db.migrate import migrate
 from statemachine.model import Reason, State, Trigger
@@ -68,7 +68,7 @@ async def test_concurrent_submissions_share_transactions(dsn: str, connection: C
 
 async def test_slow_batch_holds_up_no_other(dsn: str, connection: Connection) -> None:
     slow = Of(await register(connection, "slow"))
-    others = [Of(await register(connection, f"loja-{number}")) for number in range(WORTH_IT)]
+    others = [Of(await register(connection, f"loja-{number}")) for number in range(SECOND_BATCH_FROM)]
     await connection.execute(
         """create function dawdle() returns trigger language plpgsql as
         'begin perform pg_sleep(3); return new; end'"""
@@ -96,7 +96,7 @@ async def test_channel_that_somebody_locks_keeps_its_order(dsn: str, connection:
     held = Of(await register(connection, "held"))
     others = [Of(await register(connection, f"loja-{number}")) for number in range(20)]
     words = [Trigger.OPENED, Trigger.CONNECTING] * (BATCH * 3 // 4)
-    async with running(dsn, patience=timedelta(minutes=1)) as writer, connected(dsn) as other:
+    async with running(dsn, timeout=timedelta(minutes=1)) as writer, connected(dsn) as other:
         async with other.transaction():
             await other.execute("select from notification_channels where id = $1 for update", held.channel_id)
             waiting = [writer.submit([held.told(n, word)]) for n, word in enumerate(words)]
@@ -254,7 +254,7 @@ async def test_hanging_database_answers_unavailable_in_time_and_serves_again(
     dsn: str, connection: Connection
 ) -> None:
     of = Of(await register(connection))
-    async with running(dsn, patience=timedelta(seconds=1)) as writer, connected(dsn) as other:
+    async with running(dsn, timeout=timedelta(seconds=1)) as writer, connected(dsn) as other:
         loop = asyncio.get_running_loop()
         async with other.transaction():
             await other.execute("lock table zapwatch_states")
@@ -288,7 +288,7 @@ async def test_database_that_comes_back_is_used_again() -> None:
         async with run_embedded(folder / "data") as embedded, connected(embedded.dsn) as connection:
             await migrate(connection)
             of = Of(await register(connection))
-        async with running(embedded.dsn, patience=timedelta(seconds=2)) as writer:
+        async with running(embedded.dsn, timeout=timedelta(seconds=2)) as writer:
             with pytest.raises(NotCommitted):
                 await writer.submit([of.told(0, Trigger.OPENED)])
 

@@ -9,7 +9,7 @@ from db.connection.json_columns import load
 from db.connection.pool import open_pool
 from db.connection.tenant_scope import reading
 from db.connection.types import Connection, Pool
-from db.reads.channels import ChannelFilter, list_channels, read_channel
+from db.reads.channels import ChannelFilter, find_channels, list_channels
 from db.reads.incidents import IncidentFilter, list_incidents
 from db.registry.channels import ChannelSpec, register_channel
 from db.registry.tenants import Tenant, create_tenant
@@ -89,7 +89,8 @@ async def test_tenant_knows_whether_its_channel_is_configured_though_it_sees_no_
     one, _ = await two_tenants(connection)
 
     [found] = await list_channels(pool, one, ChannelFilter(), None, 10)
-    again = await read_channel(pool, one, found.row["channel_id"])
+    key = one, found.row["channel_id"]
+    again = (await find_channels(pool, [key])).get(key)
 
     assert found.configured
     assert found.api_url == "https://api.w-api.app/v1"
@@ -98,7 +99,7 @@ async def test_tenant_knows_whether_its_channel_is_configured_though_it_sees_no_
 
 
 async def test_unknown_channel_is_none(pool: Pool) -> None:
-    assert await read_channel(pool, None, uuid4()) is None
+    assert await find_channels(pool, [(None, uuid4())]) == {}
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ async def test_replaying_the_events_gives_what_recovery_left(connection: Connect
     row = await connection.fetchrow("select *, memory->>'lost_until' as lost_until from zapwatch_states")
     incidents = await connection.fetch("select * from whatsapp_connection_incidents order by started_at")
     assert row is not None
-    assert (channel.state, channel.standing.reason) == (row["state"], row["reason"])
+    assert (channel.state, channel.status.reason) == (row["state"], row["reason"])
     assert (channel.version, channel.since) == (row["version"], row["since"])
     assert channel.first_unhealthy_at == row["first_unhealthy_at"]
     assert (channel.lost_until is None) == (row["lost_until"] is None)

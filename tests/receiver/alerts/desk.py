@@ -20,7 +20,7 @@ from receiver.alerts.message import DeliveryResult, Message, Notifier
 from receiver.alerts.notifiers import NOTIFIERS
 from receiver.alerts.notifiers.in_app import InApp
 from receiver.alerts.routing import Routing
-from receiver.outbound.egress import EgressPolicy
+from receiver.outbound.egress import Egress, EgressPolicy
 from tests.support.service import KEY
 
 TIMES: Final = {
@@ -220,7 +220,7 @@ async def open_desk(dsn: str, connection: Connection, **options: Any) -> AsyncIt
             connection,
             pool,
             routing,
-            Dispatcher(pool, vault, notifiers, anywhere, anywhere, **options),
+            Dispatcher(pool, vault, notifiers, Egress(anywhere, anywhere), **options),
             sink,
             letters,
         )

@@ -12,12 +12,12 @@ from receiver.alerts.rules import (
     OpeningDelivery,
     Recipient,
     SubjectState,
-    of_all,
-    of_change,
-    of_expiry,
-    of_one,
-    of_reminder,
-    of_state,
+    reason_for_all,
+    reason_for_change,
+    reason_for_expiry,
+    reason_for_one,
+    reason_for_reminder,
+    reason_for_state,
     wants,
 )
 
@@ -30,29 +30,29 @@ HERE = Recipient()
 
 
 @pytest.mark.parametrize(
-    ("news", "why"),
+    ("alert", "why"),
     [
         (OPENED, None),
         (RESOLVED, None),
-        (OPENED._replace(standing=SubjectState(removed=True, paused=True)), DecisionReason.REMOVED),
-        (OPENED._replace(standing=SubjectState(paused=True, alerts_enabled=False)), DecisionReason.PAUSED),
-        (OPENED._replace(standing=QUIET._replace(alerts_enabled=False)), DecisionReason.ALERTS_DISABLED),
-        (OPENED._replace(standing=QUIET), DecisionReason.MAINTENANCE),
-        (RESOLVED._replace(standing=QUIET._replace(is_over=True)), DecisionReason.MAINTENANCE),
-        (OPENED._replace(standing=OVER), None),
-        (OPENED._replace(standing=OVER, was_held=True), DecisionReason.OVER_BEFORE_TOLD),
+        (OPENED._replace(subject=SubjectState(removed=True, paused=True)), DecisionReason.REMOVED),
+        (OPENED._replace(subject=SubjectState(paused=True, alerts_enabled=False)), DecisionReason.PAUSED),
+        (OPENED._replace(subject=QUIET._replace(alerts_enabled=False)), DecisionReason.ALERTS_DISABLED),
+        (OPENED._replace(subject=QUIET), DecisionReason.MAINTENANCE),
+        (RESOLVED._replace(subject=QUIET._replace(is_over=True)), DecisionReason.MAINTENANCE),
+        (OPENED._replace(subject=OVER), None),
+        (OPENED._replace(subject=OVER, was_held=True), DecisionReason.OVER_BEFORE_TOLD),
         (OPENED._replace(was_held=True), None),
-        (OPENED._replace(standing=OVER, waited=2 * LATE), DecisionReason.OVER_BEFORE_TOLD),
-        (OPENED._replace(waited=2 * LATE), None),
-        (RESOLVED._replace(waited=2 * LATE, was_held=True), None),
+        (OPENED._replace(subject=OVER, age=2 * LATE), DecisionReason.OVER_BEFORE_TOLD),
+        (OPENED._replace(age=2 * LATE), None),
+        (RESOLVED._replace(age=2 * LATE, was_held=True), None),
     ],
 )
-def test_what_speaks_against_telling_anybody(news: AlertFacts, why: DecisionReason | None) -> None:
-    assert of_all(news) is why
+def test_what_speaks_against_telling_anybody(alert: AlertFacts, why: DecisionReason | None) -> None:
+    assert reason_for_all(alert) is why
 
 
 @pytest.mark.parametrize(
-    ("news", "place", "opening", "why"),
+    ("alert", "recipient", "opening", "why"),
     [
         (OPENED, HERE, OpeningDelivery.NONE, DecisionReason.OPENED),
         (OPENED, HERE._replace(disabled=True, known=False), OpeningDelivery.NONE, DecisionReason.DISABLED),
@@ -64,14 +64,14 @@ def test_what_speaks_against_telling_anybody(news: AlertFacts, why: DecisionReas
             DecisionReason.NOT_WANTED,
         ),
         (OPENED, HERE._replace(has_recipients=False), OpeningDelivery.NONE, DecisionReason.NO_RECIPIENTS),
-        (RESOLVED, HERE, OpeningDelivery.TOLD, DecisionReason.RESOLVED),
-        (RESOLVED, HERE, OpeningDelivery.LEFT, DecisionReason.RESOLVED),
+        (RESOLVED, HERE, OpeningDelivery.DELIVERED, DecisionReason.RESOLVED),
+        (RESOLVED, HERE, OpeningDelivery.SENT, DecisionReason.RESOLVED),
         (RESOLVED, HERE, OpeningDelivery.WAITING, DecisionReason.OVER_BEFORE_TOLD),
         (RESOLVED, HERE, OpeningDelivery.NONE, DecisionReason.OPENING_NOT_TOLD),
         (
             RESOLVED,
             HERE._replace(events=["incident.opened"]),
-            OpeningDelivery.TOLD,
+            OpeningDelivery.DELIVERED,
             DecisionReason.NOT_WANTED,
         ),
         (
@@ -80,56 +80,61 @@ def test_what_speaks_against_telling_anybody(news: AlertFacts, why: DecisionReas
             OpeningDelivery.WAITING,
             DecisionReason.OVER_BEFORE_TOLD,
         ),
-        (RESOLVED, HERE._replace(disabled=True), OpeningDelivery.TOLD, DecisionReason.DISABLED),
-        (RESOLVED, HERE._replace(has_recipients=False), OpeningDelivery.TOLD, DecisionReason.NO_RECIPIENTS),
+        (RESOLVED, HERE._replace(disabled=True), OpeningDelivery.DELIVERED, DecisionReason.DISABLED),
+        (
+            RESOLVED,
+            HERE._replace(has_recipients=False),
+            OpeningDelivery.DELIVERED,
+            DecisionReason.NO_RECIPIENTS,
+        ),
     ],
 )
 def test_why_a_destination_is_told_or_not(
-    news: AlertFacts, place: Recipient, opening: OpeningDelivery, why: DecisionReason
+    alert: AlertFacts, recipient: Recipient, opening: OpeningDelivery, why: DecisionReason
 ) -> None:
-    assert of_one(news, place, opening) is why
+    assert reason_for_one(alert, recipient, opening) is why
 
 
 @pytest.mark.parametrize(
-    ("standing", "place", "opening", "acknowledged", "why"),
+    ("subject", "recipient", "opening", "acknowledged", "why"),
     [
-        (WELL, HERE, OpeningDelivery.TOLD, False, DecisionReason.REMINDER),
-        (OVER, HERE, OpeningDelivery.TOLD, True, DecisionReason.OVER_BEFORE_TOLD),
-        (WELL, HERE, OpeningDelivery.TOLD, True, DecisionReason.ACKNOWLEDGED),
-        (WELL, HERE._replace(disabled=True), OpeningDelivery.TOLD, False, DecisionReason.DISABLED),
-        (WELL, HERE._replace(known=False), OpeningDelivery.TOLD, False, DecisionReason.UNKNOWN_KIND),
-        (WELL, HERE._replace(reminds=False), OpeningDelivery.TOLD, False, DecisionReason.NO_REMINDERS),
-        (WELL, HERE, OpeningDelivery.LEFT, False, DecisionReason.NOT_YET_TOLD),
+        (WELL, HERE, OpeningDelivery.DELIVERED, False, DecisionReason.REMINDER),
+        (OVER, HERE, OpeningDelivery.DELIVERED, True, DecisionReason.OVER_BEFORE_TOLD),
+        (WELL, HERE, OpeningDelivery.DELIVERED, True, DecisionReason.ACKNOWLEDGED),
+        (WELL, HERE._replace(disabled=True), OpeningDelivery.DELIVERED, False, DecisionReason.DISABLED),
+        (WELL, HERE._replace(known=False), OpeningDelivery.DELIVERED, False, DecisionReason.UNKNOWN_KIND),
+        (WELL, HERE._replace(reminds=False), OpeningDelivery.DELIVERED, False, DecisionReason.NO_REMINDERS),
+        (WELL, HERE, OpeningDelivery.SENT, False, DecisionReason.NOT_YET_TOLD),
         (WELL, HERE, OpeningDelivery.NONE, False, DecisionReason.OPENING_NOT_TOLD),
         (
             WELL,
             HERE._replace(has_recipients=False),
-            OpeningDelivery.TOLD,
+            OpeningDelivery.DELIVERED,
             False,
             DecisionReason.NO_RECIPIENTS,
         ),
-        (QUIET, HERE, OpeningDelivery.TOLD, False, DecisionReason.MAINTENANCE),
-        (SubjectState(paused=True), HERE, OpeningDelivery.TOLD, False, DecisionReason.PAUSED),
+        (QUIET, HERE, OpeningDelivery.DELIVERED, False, DecisionReason.MAINTENANCE),
+        (SubjectState(paused=True), HERE, OpeningDelivery.DELIVERED, False, DecisionReason.PAUSED),
         (
             SubjectState(alerts_enabled=False),
             HERE,
-            OpeningDelivery.TOLD,
+            OpeningDelivery.DELIVERED,
             False,
             DecisionReason.ALERTS_DISABLED,
         ),
-        (SubjectState(removed=True), HERE, OpeningDelivery.TOLD, False, DecisionReason.REMOVED),
+        (SubjectState(removed=True), HERE, OpeningDelivery.DELIVERED, False, DecisionReason.REMOVED),
     ],
 )
 def test_why_a_destination_is_reminded_or_not(
-    standing: SubjectState,
-    place: Recipient,
+    subject: SubjectState,
+    recipient: Recipient,
     opening: OpeningDelivery,
     acknowledged: bool,
     why: DecisionReason,
 ) -> None:
-    asked = place._replace(reminds=why is not DecisionReason.NO_REMINDERS)
+    asked = recipient._replace(reminds=why is not DecisionReason.NO_REMINDERS)
 
-    assert of_reminder(standing, asked, opening, acknowledged) is why
+    assert reason_for_reminder(subject, asked, opening, acknowledged) is why
 
 
 def test_only_what_tells_sends_and_nothing_that_sends_waits() -> None:
@@ -153,7 +158,7 @@ def test_a_star_stands_for_all_events_of_its_kind(events: list[str], event: str,
 
 
 def test_age_alone_is_no_reason() -> None:
-    assert of_all(OPENED._replace(standing=OVER, waited=LATE - timedelta(seconds=1))) is None
+    assert reason_for_all(OPENED._replace(subject=OVER, age=LATE - timedelta(seconds=1))) is None
 
 
 @pytest.mark.parametrize(
@@ -167,11 +172,11 @@ def test_age_alone_is_no_reason() -> None:
 def test_little_speaks_against_telling_of_a_state(
     removed: bool, is_back: bool, why: DecisionReason | None
 ) -> None:
-    assert of_state(removed, is_back) is why
+    assert reason_for_state(removed, is_back) is why
 
 
 @pytest.mark.parametrize(
-    ("standing", "why"),
+    ("subject", "why"),
     [
         (WELL, None),
         (OVER._replace(removed=True), DecisionReason.OVER_BEFORE_TOLD),
@@ -181,8 +186,8 @@ def test_little_speaks_against_telling_of_a_state(
         (QUIET, DecisionReason.MAINTENANCE),
     ],
 )
-def test_what_speaks_against_warning_of_an_end(standing: SubjectState, why: DecisionReason | None) -> None:
-    assert of_expiry(standing) is why
+def test_what_speaks_against_warning_of_an_end(subject: SubjectState, why: DecisionReason | None) -> None:
+    assert reason_for_expiry(subject) is why
 
 
 STATE, EXPIRING = "channel.state_changed", "channel.expiring"
@@ -190,7 +195,7 @@ PROGRAM = HERE._replace(is_for_people=False)
 
 
 @pytest.mark.parametrize(
-    ("event", "place", "why"),
+    ("event", "recipient", "why"),
     [
         (STATE, HERE, DecisionReason.NOT_WANTED),
         (STATE, HERE._replace(events=[STATE]), DecisionReason.STATE_CHANGED),
@@ -203,7 +208,7 @@ PROGRAM = HERE._replace(is_for_people=False)
         (EXPIRING, PROGRAM._replace(events=[EXPIRING]), DecisionReason.EXPIRING),
     ],
 )
-def test_who_is_told_of_a_change(event: str, place: Recipient, why: DecisionReason) -> None:
+def test_who_is_told_of_a_change(event: str, recipient: Recipient, why: DecisionReason) -> None:
     told = DecisionReason.STATE_CHANGED if event == STATE else DecisionReason.EXPIRING
 
-    assert of_change(event, place, told) is why
+    assert reason_for_change(event, recipient, told) is why

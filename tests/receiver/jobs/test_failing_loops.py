@@ -8,11 +8,13 @@ from uuid import uuid4
 
 from db.connection.types import Connection
 from db.reconcile.failing_loops import KEPT, SEEN_WITHIN, forget_failing_loops
+from receiver.alerts.notifiers.in_app import InApp
 from receiver.doctor import examine
 from receiver.jobs.loop import Backoff, LoopTiming
 from receiver.settings import Settings
+from tests.factories import Evolution
 from tests.receiver.telemetry.test_metrics import value
-from tests.support.service import KEY, Zapwatch, zapwatch
+from tests.support.service import KEY, SOON, Zapwatch, zapwatch
 
 BACKOFF = Backoff(timedelta(seconds=0.01), timedelta(seconds=0.02))
 QUICK = LoopTiming(failing_after=timedelta(seconds=0.2), reported_every=timedelta(0), backoff=BACKOFF)
@@ -106,3 +108,26 @@ async def test_what_a_killed_process_left_is_forgotten(dsn: str, connection: Con
     assert await connection.fetchval("select count(*) from zapwatch_failing_loops") == 1
     await forget_failing_loops(connection, now + KEPT + timedelta(seconds=1))
     assert await connection.fetchval("select count(*) from zapwatch_failing_loops") == 0
+
+
+class Unready(InApp):
+    """A notifier with a fault that nobody foresaw, which comes out while alerts are decided."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "is_grouped":
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
+async def test_alerts_that_can_not_be_decided_are_counted_and_named(dsn: str, admin: Connection) -> None:
+    async with zapwatch(dsn, loops=QUICK) as z:
+        z.app.notifiers["unready"] = Unready(z.app.pool)
+        await admin.execute("insert into zapwatch_destinations (kind, config) values ('unready', '')")
+        channel = await z.channel(metadata={"heartbeat_threshold_minutes": SOON})
+        await z.hear(channel, Evolution().update("open"), Evolution().update("close", 401))
+
+        shown = await z.until(lambda: ready(z), lambda it: it["failing_loops"])
+
+        assert shown == {"status": "degraded", "failing_loops": ["alerts"]}
+        assert await metric(z, "zapwatch_loop_failures_total", loop="alerts", kind="unforeseen")
+        assert await z.post(channel, Evolution().update("open")) == 204

@@ -32,8 +32,10 @@ HANGING = {
     "(insert into zapwatch_destinations (kind, config) values ('webhook', '') returning id) "
     "insert into zapwatch_messages (destination_id, due_at, claimed_until) "
     "select id, now() - interval '2 minutes', now() + interval '1 hour' from destination",
+    "loop recovery": "insert into zapwatch_failing_loops "
+    "values (gen_random_uuid(), 'recovery', 'elsewhere', now(), now(), 'KeyError')",
 }
-"""How a loop of another service hangs: it has claimed what is due, and does nothing."""
+"""How a loop of another service hangs, having claimed due work and doing nothing, or fails."""
 
 
 @pytest.mark.parametrize("what", HANGING)
@@ -52,13 +54,14 @@ async def test_heartbeat_stays_out_while_something_waits_and_comes_back(
         async def said() -> str:
             return caplog.text
 
-        await z.until(said, lambda text: f"no heartbeat is sent: {what} wait" in text)
+        await z.until(said, lambda text: f"no heartbeat is sent; late or failing: {what}" in text)
         heard, refused = len(sink.got), caplog.text.count("no heartbeat")
         await z.until(said, lambda text: text.count("no heartbeat") >= refused + 5)
         assert len(sink.got) == heard
         await connection.execute(
             "update zapwatch_states set probe_claimed_until = null, claimed_until = null; "
-            "update zapwatch_messages set settled_at = now(), outcome = 'void' where settled_at is null"
+            "update zapwatch_messages set settled_at = now(), outcome = 'void' where settled_at is null; "
+            "delete from zapwatch_failing_loops"
         )
         await beats(z, sink)
 

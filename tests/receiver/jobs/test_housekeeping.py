@@ -8,7 +8,7 @@ import pytest
 
 from db.connection.types import Connection
 from db.vault import Vault
-from receiver.jobs.housekeeping import keep
+from receiver.jobs.housekeeping import keep, keep_at_start
 from tests.receiver.test_secrets import lines  # noqa: F401
 from tests.support.service import KEY, zapwatch
 
@@ -23,6 +23,18 @@ async def refuse_to_forget_bodies(admin: Connection) -> None:
         "create trigger refuse before delete on zapwatch_quarantine for each statement "
         "execute function refuse()"
     )
+
+
+async def test_lock_that_is_held_keeps_no_service_from_starting(
+    connection: Connection, admin: Connection
+) -> None:
+    await connection.execute("set lock_timeout = '10ms'")
+
+    async with admin.transaction():
+        await admin.execute("lock table zapwatch_quarantine in access exclusive mode")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await keep(connection, Vault([KEY]))
+        await keep_at_start(connection, Vault([KEY]))
 
 
 async def test_step_that_is_refused_keeps_no_other_from_being_done(

@@ -14,7 +14,7 @@ from asyncpg.exceptions import _base
 from prometheus_client import CollectorRegistry, Gauge
 
 from db.connection.types import Connection
-from receiver.jobs.loop import Backoff, Failing, Failure, Loop, LoopRunner, LoopTiming
+from receiver.jobs.loop import Backoff, Failing, Failure, ItemFailed, Loop, LoopRunner, LoopTiming
 from tests.factories import Evolution
 from tests.receiver.test_secrets import lines  # noqa: F401
 from tests.support.service import zapwatch
@@ -78,7 +78,7 @@ async def test_unforeseen_error_is_logged_without_its_value_counted_and_tried_ag
     told = await failures_of([KeyError(PHONE), KeyError(PHONE)])
 
     assert told == 2 * [("versions", Failure.UNFORESEEN)]
-    assert lines.getvalue().count("a round of versions failed") == 2
+    assert lines.getvalue().count("a round of loop versions failed") == 2
     assert lines.getvalue().count(", in Work.round\n    raise self.errors.pop(0)\nKeyError\n") == 2
     assert PHONE not in lines.getvalue()
 
@@ -87,7 +87,7 @@ async def test_statement_that_is_refused_is_logged_with_its_frames(lines: String
     told = await failures_of([asyncpg.CheckViolationError(PHONE)])
 
     assert told == [("versions", Failure.REFUSED)]
-    assert "the database refuses what is done for versions" in lines.getvalue()
+    assert "the database refuses a statement of loop versions" in lines.getvalue()
     assert ", in Work.round" in lines.getvalue()
     assert lines.getvalue().rstrip().endswith("CheckViolationError")
     assert PHONE not in lines.getvalue()
@@ -185,6 +185,47 @@ async def test_loop_is_failing_after_a_while_without_a_good_round_and_no_longer_
     assert last == ("versions", None)
 
 
+async def test_loop_stays_failing_while_there_is_nothing_to_do_until_a_failed_item_would_be_due_again() -> (
+    None
+):
+    now, failing = 0.0, list[list[str]]()
+    over = asyncio.Event()
+
+    async def round() -> bool | None:
+        nonlocal now
+        failing.append(runner.failing)
+        now += 100
+        if len(failing) == 1:
+            raise ItemFailed from KeyError(PHONE)
+        if len(failing) == 9:
+            over.set()
+        return None
+
+    timing = QUICK._replace(retried_within=timedelta(seconds=550))
+    runner = LoopRunner(timing=timing, clock=lambda: now)
+    async with running(runner, Loop("versions", round, timedelta(milliseconds=1))):
+        await over.wait()
+
+    assert failing == [[], [], [], [], ["versions"], ["versions"], ["versions"], [], []]
+
+
+async def test_item_that_fails_is_counted_by_its_own_error_and_backs_nothing_off() -> None:
+    told, pauses = list[tuple[str, Failure]](), timedelta(hours=1)
+    done = asyncio.Event()
+
+    async def round() -> bool | None:
+        if len(told) == 3:
+            done.set()
+            return False
+        raise ItemFailed from asyncpg.CheckViolationError(PHONE)
+
+    runner = LoopRunner(lambda *it: told.append(it), timing=LoopTiming(backoff=Backoff(pauses, pauses)))
+    async with running(runner, Loop("versions", round, timedelta(milliseconds=1))):
+        await done.wait()
+
+    assert told == 3 * [("versions", Failure.REFUSED)]
+
+
 async def test_report_that_fails_ends_no_loop_and_is_made_again(lines: StringIO) -> None:  # noqa: F811
     work = Work([KeyError(PHONE), KeyError(PHONE)])
     refused = [asyncpg.CheckViolationError(PHONE), KeyError(PHONE)]
@@ -227,7 +268,7 @@ async def test_error_in_a_loop_ends_neither_the_service_nor_the_loop(
         await z.until(count, lambda n: n >= 4)
         assert await z.post(channel, Evolution().update("open")) == 204
 
-    assert "a round of event_loop_lag failed" in lines.getvalue()
+    assert "a round of loop event_loop_lag failed" in lines.getvalue()
     assert ", in test_error_in_a_loop_ends_neither_the_service_nor_the_loop.<locals>.read" in lines.getvalue()
     assert PHONE not in lines.getvalue()
 
@@ -246,5 +287,5 @@ async def test_statement_that_is_refused_to_a_loop_ends_nothing(
         async def said() -> str:
             return caplog.text
 
-        await z.until(said, lambda text: "refuses what is done for gateway_versions" in text)
+        await z.until(said, lambda text: "refuses a statement of loop gateway_versions" in text)
         assert await z.post(channel, Evolution().update("open")) == 204

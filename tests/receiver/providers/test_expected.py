@@ -36,11 +36,11 @@ def case(row: dict[str, str]) -> str:
 
 def channel_in(state: State) -> Channel:
     """A channel that stands somewhere; one that shows its first QR has never been open."""
-    standing = Status(state, REASONS.get(state))
+    status = Status(state, REASONS.get(state))
     return Channel(
         rules=Rules(),
-        evidence=Evidence(standing),
-        standing=standing,
+        evidence=Evidence(status),
+        status=status,
         since=NOW - timedelta(hours=1),
         first_unhealthy_at=None if state is State.OPEN else NOW - timedelta(hours=1),
         has_been_open=state not in (State.UNKNOWN, State.QR_PENDING),
@@ -60,7 +60,7 @@ def heard(row: dict[str, str], body: bytes) -> Signal | None:
     if report.said is None:
         return None
     told = report.said
-    return Heard(NOW, NOW, NOW, told.trigger, told.reason, told.status, doubtful=told.doubtful)
+    return Heard(NOW, NOW, NOW, told.trigger, told.reason, told.status, needs_probe=told.needs_probe)
 
 
 def answered(row: dict[str, str], body: bytes, channel: Channel, number: int) -> Signal:
@@ -92,8 +92,8 @@ def test_payload_leads_where_the_table_says(row: dict[str, str]) -> None:
             channel, _ = step(channel, signal)
 
     assert channel.state == State(row["state"])
-    assert (channel.standing.reason or "") == row["reason"]
-    assert channel.standing.terminal == (row["terminal"] == "yes")
+    assert (channel.status.reason or "") == row["reason"]
+    assert channel.status.terminal == (row["terminal"] == "yes")
 
 
 @pytest.mark.parametrize("row", [r for r in rows() if r["note"].strip('"').startswith("nothing")], ids=case)

@@ -369,7 +369,7 @@ async def test_replay_of_being_found_dead_and_coming_back_gives_the_same(
         await told.z.incident(channel)
         await told.asked(instance, 2)
         dead, _ = await replay(connection, UUID(channel))
-        assert (dead.state.shown, dead.standing.reason, False) == DEAD
+        assert (dead.state.shown, dead.status.reason, False) == DEAD
         instance.webhook = None
         instance.come_back()
         await end_budget(told)

@@ -254,7 +254,7 @@ async def test_gateway_that_can_not_be_judged_keeps_no_other_from_it(
         )
 
         odd.fault = Fault.REFUSED
-        await told.z.until(lambda: said(caplog), lambda text: "can't be judged, and waits" in text)
+        await told.z.until(lambda: said(caplog), lambda text: "can't be evaluated, and is delayed" in text)
         host.fault = Fault.REFUSED
 
         assert (await goes(told, host, "down"))["incident"]["cause"] == "unreachable"
@@ -418,10 +418,10 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
     looks = 0
 
     class Counting(GatewayHealth):
-        async def look(self) -> bool:
+        async def evaluate_due(self) -> bool:
             nonlocal looks
             looks += 1
-            return await super().look()
+            return await super().evaluate_due()
 
     async with zapwatch(dsn) as z:
         app, timings = z.app, Timings(verdict_within=timedelta(0))

@@ -324,7 +324,7 @@ async def test_probing_goes_on_when_the_database_is_back(
 
 
 def _waits(caplog: pytest.LogCaptureFixture, loop: str) -> bool:
-    return any(f"{loop} wait for the database" in record.getMessage() for record in caplog.records)
+    return any(f"loop {loop} waits for the database" in record.getMessage() for record in caplog.records)
 
 
 @dataclass

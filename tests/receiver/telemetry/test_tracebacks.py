@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from receiver.settings import load_settings
 from receiver.telemetry.logs import log_unhandled
 from receiver.telemetry.tracebacks import DEPTH, FIRST_FRAMES, LAST_FRAMES, format_error, location_of
 from tests.receiver.test_secrets import lines  # noqa: F401
@@ -37,6 +38,13 @@ def test_frames_name_file_line_function_and_source() -> None:
     assert formatted.splitlines()[-1] == "KeyError"
     assert VALUE not in formatted
     assert location_of(error).startswith("tests/receiver/telemetry/test_tracebacks.py:")
+
+
+def test_frames_of_the_product_name_their_room() -> None:
+    error = raised(lambda: load_settings({"ZAPWATCH_PORT": "no"}))
+
+    assert 'File "receiver/settings.py", line ' in format_error(error)
+    assert location_of(error).startswith("receiver/settings.py:")
 
 
 def test_type_of_another_package_is_named_with_its_module() -> None:

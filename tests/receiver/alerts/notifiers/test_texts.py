@@ -96,7 +96,7 @@ def test_five_losses_are_five_channels() -> None:
 def test_of_very_many_the_rest_is_counted() -> None:
     text = text_of(message(*[item(name="Loja")] * (ITEMS_SHOWN + 81)))
 
-    assert len(text.news) == ITEMS_SHOWN
+    assert len(text.items) == ITEMS_SHOWN
     assert text.subject == "101 canais perderam a conexão"
     assert text.body.endswith("\n\nE mais 81.")
 
