@@ -112,6 +112,10 @@ async def running_server() -> AsyncIterator[Server]:
     with reachable_folder() as folder:
         async with run_embedded(folder / "data") as embedded:
             server = Server(embedded.dsn, superuser_dsn(embedded.dsn, folder / "data"))
+            async with connected(server.superuser) as admin:
+                # Databases that live for a second need no cleaning.
+                await admin.execute("alter system set autovacuum = off")
+                await admin.execute("select pg_reload_conf()")
             yield server
             await asyncio.gather(*server.drops)
 

@@ -22,7 +22,7 @@ from db.connection.retry import passes
 REPORTED_WITHIN: Final = timedelta(seconds=5)
 LOGGED_EVERY: Final = timedelta(seconds=10)
 """How often a loop logs, at most, that it waits for the database."""
-SHORTEST_PAUSE: Final = timedelta(seconds=0.1)
+SHORTEST_PAUSE: Final = timedelta(seconds=0.2)
 """A pause that is longer is never made shorter than this by `LoopTiming.speed`."""
 
 log = logging.getLogger(__name__)

@@ -151,21 +151,26 @@ where id = any (array(
 returning id, tries;
 
 -- name: recovery_probe_targets
--- A channel of each of these gateways to probe, chosen at random.
-select s.channel_id, s.version, s.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
+-- A channel of each of these gateways to ask about, another one each time. They are picked once, before anything is
+-- joined to them: a join that looked at the pick again for each of its rows would find another one each time.
+with picked as materialized (
+  select u.gateway_id, s.channel_id, s.version, s.probe_due_at
+  from unnest($1::uuid[]) as u (gateway_id)
+  cross join lateral (
+    select channel_id, version, probe_due_at
+    from zapwatch_states
+    where gateway_id = u.gateway_id and probe_due_at is not null
+    order by probe_due_at
+    limit 1
+    offset floor(random() * least($2::int, (
+      select count(*)
+      from (select from zapwatch_states where gateway_id = u.gateway_id and probe_due_at is not null limit $2) p
+    )))::int
+  ) s
+)
+select p.channel_id, p.version, p.probe_due_at as due_at, c.gateway_id, c.provider, g.base_url, c.instance,
   c.api_key as channel_key, g.api_key as gateway_key, c.expires_at
-from unnest($1::uuid[]) as u (gateway_id)
-cross join lateral (
-  select channel_id, version, probe_due_at
-  from zapwatch_states
-  where gateway_id = u.gateway_id and probe_due_at is not null
-  order by probe_due_at
-  limit 1
-  offset floor(random() * least($2::int, (
-    select count(*)
-    from (select from zapwatch_states where gateway_id = u.gateway_id and probe_due_at is not null limit $2) p
-  )))::int
-) s
+from picked p
 join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id;
 

@@ -19,6 +19,7 @@ from db.reconcile.gateway_health import (
     evaluate,
     gateways_to_evaluate,
     hasten_other_probes,
+    pick_targets,
 )
 from statemachine.gateway import ENOUGH, Cause, Down, FailureStreak, Limits, Up
 from statemachine.model import Reason, Trigger
@@ -90,6 +91,16 @@ async def test_a_trial_of_a_replica_that_died_is_made_by_another(connection: Con
     (again,) = await claim_recovery_probes(connection, at(NOW + 21), LEASE, 10)
 
     assert again.gateway_id == gateway
+
+
+async def test_one_channel_is_picked_however_the_statement_is_planned(connection: Connection) -> None:
+    gateway, _ = await filled(connection, 20)
+    await connection.execute("set plan_cache_mode = force_generic_plan")
+
+    picked = [await pick_targets(connection, [gateway]) for _ in range(20)]
+
+    assert [len(targets) for targets in picked] == [1] * 20
+    assert len({target.channel_id for targets in picked for target in targets}) > 1
 
 
 async def test_a_trial_that_ended_late_does_not_close_a_gateway_that_is_back(connection: Connection) -> None:

@@ -123,7 +123,7 @@ def test_pauses_grow_and_are_capped() -> None:
 def test_faster_loops_pause_less_but_not_without_end() -> None:
     usual = [timedelta(seconds=seconds) for seconds in (30, 1, 0.25, 0.05, 0)]
 
-    assert [LoopTiming(speed=10).pause(pause).total_seconds() for pause in usual] == [3, 0.1, 0.1, 0.05, 0]
+    assert [LoopTiming(speed=10).pause(pause).total_seconds() for pause in usual] == [3, 0.2, 0.2, 0.05, 0]
     assert [LoopTiming().pause(pause) for pause in usual] == usual
 
 

@@ -26,7 +26,7 @@ HELD = "select bool_and(due_at > first_unhealthy_at + interval '3 s') from zapwa
 """Whether all incidents of LATER were due, and were put off."""
 BRISK: dict[str, Any] = {
     "verdict_within": timedelta(seconds=4),
-    "gateway_settle": timedelta(seconds=1),
+    "gateway_settle": timedelta(seconds=2),
     "breaker_max": timedelta(seconds=1),
     "stale_after": timedelta(seconds=0.5),
     "retry_after": timedelta(seconds=0.2),
