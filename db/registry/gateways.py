@@ -74,6 +74,7 @@ async def gateway_to_list(
 
 
 async def gateway_at(connection: Connection, provider: str, address: str | None) -> Record:
+    """Return the row (id, base_url, keyed) of the gateway at an address, made if need be and locked."""
     row = await connection.fetchrow(sql.upsert_gateway, provider, normalise(provider, address))
     assert row is not None
     return row
