@@ -187,7 +187,7 @@ def next_gap(tries: int, limits: Limits) -> timedelta:
 
 
 def _has_answered(gateway: Gateway, seen: GatewaySnapshot) -> bool:
-    """Return whether there is an answer since probes began to fail; one of before proves nothing."""
+    """Return whether there is an answer since probes began to fail; an earlier one proves nothing."""
     if seen.answered_at is None:
         return False
     silent_since = gateway.failing.since if gateway.failing else gateway.doubted_at

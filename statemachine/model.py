@@ -136,7 +136,7 @@ class Status(NamedTuple):
 
 
 class Witness(NamedTuple):
-    """The newest webhook of one kind: what it said, and when.
+    """The newest webhook of one kind: its content and its times.
 
     `at` is the gateway's clock, `emitted_at` the same moment by ours as far as that is known.
     """
@@ -213,7 +213,7 @@ class Incident(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """A wait for a probe. `until` None: without an end; it grows while the probe stands in a queue."""
+    """A wait for a probe. `until` None: without an end; it is extended while the probe is queued."""
 
     since: datetime
     until: datetime | None
@@ -245,7 +245,7 @@ class Channel(NamedTuple):
     """Probes answered within this unhealthy stretch."""
     last_event_at: datetime | None = None
     fresh_at: datetime | None = None
-    """When the newest evidence that says something new reached us."""
+    """When the newest evidence with new information reached us."""
     probed_at: datetime | None = None
     awaiting_probe: Wait | None = None
     """Set while a due incident waits for a probe because the channel's evidence is old."""

@@ -34,7 +34,7 @@ LONGEST_GAP: Final = timedelta(seconds=300)
 OPEN_SHARE_OF_JITTER: Final = 0.25
 """How much of the jitter applies to an open channel, whose probe must not come much after STALE_AFTER."""
 LONGEST_QUEUE: Final = 10
-"""How many times `rules.probe_wait` a due incident waits while its probe stands in the gateway's queue."""
+"""How many times `rules.probe_wait` a due incident waits while its probe is queued for its gateway."""
 
 
 def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:

@@ -11,7 +11,7 @@ from statemachine.model import Incident, Reason, Rules, Trigger
 
 
 class Heard(NamedTuple):
-    """A webhook. `trigger` None: an event that says nothing about the session."""
+    """A webhook. `trigger` None: an event that carries no information about the session."""
 
     received_at: datetime
     at: datetime
@@ -39,7 +39,7 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What one probe answered; it may need others like it before it counts."""
+    """The answer to one probe; it may need others like it to complete a probe streak."""
 
     received_at: datetime
     began_at: datetime

@@ -79,7 +79,7 @@ class Child:
     began: int
 
     async def ends_within(self, seconds: float | None) -> bool:
-        """Wait for its end, for ever if None; say whether it has ended."""
+        """Wait for its end, for ever if None; return whether it has ended."""
         await asyncio.wait({self.exit}, timeout=seconds)
         return self.exit.done()
 

@@ -40,7 +40,7 @@ _PORT = 5432  # only a part of the socket's file name
 _LONGEST_SOCKET = 107  # bytes of a Unix socket's path that Linux takes
 _KEPT_LOG = 4_000_000  # bytes after which a start begins a new log
 
-_POLL = 0.01  # s between looks at a starting server
+_POLL = 0.01  # s between checks of a starting server
 _PREDECESSOR = 20.0  # s for the server of a killed service to end: it grants its own children 5 s
 # What PostgreSQL logs meanwhile.
 _SURVIVORS = "pre-existing shared memory block"
@@ -249,7 +249,7 @@ async def _start(home: _Home, socket: Path, connections: int) -> Child:
 
 
 async def _is_ready(child: Child, home: _Home, stale: list[str]) -> bool:
-    """Wait, however long recovery takes, until the child is ready or has ended; say which."""
+    """Wait, however long recovery takes, until the child is ready (True) or has ended (False)."""
     try:
         while not await child.ends_within(_POLL):
             lines = _pid_file(home)
@@ -270,7 +270,7 @@ def _pid_file(home: _Home) -> list[str]:
 
 
 def _serves(pid_file: list[str], home: _Home) -> bool:
-    """Say whether the pid file's process is a server on this cluster, and no later one with its number."""
+    """Return whether the pid file's process is a server on this cluster, and no later one with its number."""
     try:
         command = Path("/proc", pid_file[0], "cmdline").read_bytes().split(b"\0")
     except (IndexError, OSError):

@@ -75,7 +75,7 @@ def channel_in(snapshot: str) -> Channel:
 
 
 def signals_of(row: Record) -> Iterator[Signal]:
-    """Yield the signals of a row; one that counts many alike stands for the first and the last of them."""
+    """Yield the signals of a row; of one that counts several, the first and the last."""
     data: EventData = orjson.loads(row["data"] or "{}")
     received_at = row["received_at"]
     if "rules" in data:

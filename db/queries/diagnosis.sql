@@ -48,7 +48,7 @@ from zapwatch_messages m join zapwatch_destinations d on d.id = m.destination_id
 where m.settled_at is null and m.due_at < $1 and m.tries = 0 and d.disabled_at is null;
 
 -- name: tenants_without_destination
--- Tenants with watched channels and no destination but `in_app`, with the numbers of their active administrators and members.
+-- Tenants with watched channels and no destination but `in_app`, and how many active administrators and members each has.
 select t.id, t.name, a.id as in_app, a.config, a.disabled_at is not null as is_off, m.admins, m.members
 from tenants t
 left join zapwatch_destinations a on a.tenant_id = t.id and a.kind = 'in_app'
@@ -134,7 +134,7 @@ select pg_total_relation_size('zapwatch_events') as bytes,
 from pg_class c where c.oid = 'zapwatch_events'::regclass;
 
 -- name: late_retention
--- How many channels are overdue for retention since before $1.
+-- How many channels' retention was due before $1.
 select count(*) as channels, min(retention_due_at) as due_at from zapwatch_channels where retention_due_at < $1;
 
 -- name: our_functions

@@ -20,7 +20,7 @@ create table public.zapwatch_migrations (
 );
 
 -- name: close_migrations_table
--- Hides the table of applied migrations from everyone but its owner, before the owner's policy is made.
+-- Hide the table of applied migrations from all but its owner, before the owner's policy is made.
 alter table public.zapwatch_migrations enable row level security;
 
 -- name: applied_migrations

@@ -20,7 +20,7 @@ from statemachine.model import Reason, State
 SHOWN_FOR: Final = timedelta(seconds=45)
 """How long a QR from a webhook is shown: docs/provider-facts.md#evolution-qr."""
 ASKED_EVERY: Final = timedelta(seconds=5)
-"""Between two questions for one channel's QR, by all replicas together: Evolution counts what it makes."""
+"""Between two requests for one channel's QR, by all replicas together: Evolution counts what it makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ async def qr_request(
 
 
 async def claim_question(connection: Connection, channel_id: UUID, now: datetime) -> timedelta | None:
-    """Claim the next question for a channel's QR; return None, or how long it is too early for one."""
+    """Claim the next request for a channel's QR; return None, or how long it is too early for one."""
     if await connection.fetchval(sql.claim_qr, channel_id, now, now - ASKED_EVERY) is not None:
         return None
     asked_at = await connection.fetchval(sql.qr_asked_at, channel_id)

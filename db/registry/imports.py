@@ -104,7 +104,7 @@ class _KeyRenewal:
 async def _renew_keys(
     connection: Connection, vault: Vault, gateway_id: UUID, listed: Sequence[ListedInstance]
 ) -> None:
-    """Give known channels the keys that are listed now, where the one they have is what was listed before."""
+    """Replace the keys of known channels by those listed now, where the present one was listed before."""
     keys = {it.instance: it.api_key for it in listed if it.api_key is not None}
     if not keys:
         return

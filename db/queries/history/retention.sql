@@ -37,7 +37,7 @@ where s.channel_id = any ($1::uuid[])
 on conflict do nothing;
 
 -- name: drop_snapshots
--- Drop the snapshots of these channels that are older than their newest of before $2: a replay begins with that one.
+-- Drop the snapshots of these channels that are older than their newest before $2, with which a replay begins.
 delete from zapwatch_snapshots s
 using (
   select channel_id, max(event_id) as event_id

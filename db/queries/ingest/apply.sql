@@ -131,11 +131,11 @@ where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])
 returning s.channel_id;
 
 -- name: confirm_open
--- Confirm the channels that a bulk probe found open: those that are open, whose probe is due soon, with no probe streak, no
--- deadline, no incident, no event since the bulk probe began and the same version, that no other session has locked, and
--- that are unclaimed or claimed until $9. The result of step() for such an answer, with its event and `last_health_check`,
--- without the machine and in one statement, for a busy process waits long between two. Bounded by their gateway: with as
--- many ids as here that costs less than by their ids.
+-- Confirm the channels that a bulk probe found open: those that are open, whose probe is due soon, with no probe streak,
+-- no deadline, no incident, no event since the bulk probe began and the same version, that no other session has locked,
+-- and that are unclaimed or claimed until $9. The result of step() for such an answer, with its event and
+-- `last_health_check`, without the machine and in one statement, for a busy process waits long between two. Bounded by
+-- their gateway: with as many ids as here that costs less than by their ids.
 with plain as (
   select s.channel_id
   from unnest($1::uuid[], $2::bigint[]) as u (channel_id, version)
@@ -227,7 +227,7 @@ where n.id = u.id
   and n.id in (select id from notification_channels where id = any ($1::uuid[]) order by id for no key update skip locked);
 
 -- name: save_clocks
--- Save what was learnt of gateways' clocks, unless another replica saved its own or has the row locked: it is learnt again.
+-- Save gateways' clocks, unless another replica saved its own or has the row locked: they are learnt again.
 update zapwatch_gateways g
 set clock = u.clock
 from unnest($1::uuid[], $2::jsonb[], $3::jsonb[]) as u (id, known, clock)

@@ -9,7 +9,7 @@ where not c.removed and n.deleted_at is null
 group by 1, 2;
 
 -- name: oldest_due
--- The longest due of the probes and of the deadlines that are due; looks at one channel of each gateway that isn't down.
+-- The longest due of the probes and of the deadlines that are due; reads one channel of each gateway that isn't down.
 select
   (select min(w.probe_due_at)
    from zapwatch_gateways g

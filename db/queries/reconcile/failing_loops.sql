@@ -10,7 +10,7 @@ set failing_since = excluded.failing_since, error = excluded.error, seen_at = ex
 delete from zapwatch_failing_loops where process = $1 and loop = $2;
 
 -- name: read_failing_loops
--- The background loops that are failing in any process, the longest first; a row not seen for $1 says nothing.
+-- The background loops that are failing in any process, the longest first; rows not seen for $1 are left out.
 select loop, host, failing_since, error
 from zapwatch_failing_loops
 where seen_at > now() - $1::interval

@@ -1,6 +1,6 @@
 -- name: gateways_to_evaluate
--- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a failure streak that no
--- answer has ended, with a hold to renew, or with a mass loss. One index look-up for each gateway.
+-- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a failure streak
+-- that no answer has ended, with a hold to renew, or with a mass loss. One index look-up for each gateway.
 select g.id
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null

@@ -7,11 +7,11 @@ set sealed = excluded.sealed, issued_at = excluded.issued_at, expires_at = exclu
 where q.issued_at is null or q.issued_at <= excluded.issued_at;
 
 -- name: wipe_qrs
--- Wipe the QRs of channels that wait for no scan any more; when the gateway was asked last stays.
+-- Wipe the QRs of channels that no longer wait for a scan; the time of the last request to the gateway stays.
 update zapwatch_qrs set sealed = null, expires_at = null where channel_id = any ($1::uuid[]) and sealed is not null;
 
 -- name: forget_qrs
--- Forget QRs that can't be scanned any more, unless the gateway was asked only just now.
+-- Delete QRs that can't be scanned any more, unless a request to the gateway was made after $2.
 delete from zapwatch_qrs
 where channel_id = any (array(
   select channel_id from zapwatch_qrs
@@ -35,7 +35,7 @@ left join zapwatch_qrs q on q.channel_id = s.channel_id and q.sealed is not null
 where s.channel_id = $1 and ($2::uuid is null or c.tenant_id = $2) and not c.removed and n.deleted_at is null;
 
 -- name: claim_qr
--- Claim the next question for a channel's QR; nothing when the gateway was asked after $3.
+-- Claim the next request for a channel's QR; nothing when the last was made after $3.
 insert into zapwatch_qrs as q (channel_id, tenant_id, asked_at)
 select s.channel_id, s.tenant_id, $2 from zapwatch_states s where s.channel_id = $1
 on conflict (channel_id) do update set asked_at = excluded.asked_at
@@ -43,7 +43,7 @@ where q.asked_at is null or q.asked_at <= $3
 returning q.channel_id;
 
 -- name: qr_asked_at
--- When a gateway was last asked for a channel's QR.
+-- When a channel's QR was last requested from its gateway.
 select asked_at from zapwatch_qrs where channel_id = $1;
 
 -- name: probe_now

@@ -81,14 +81,14 @@ left join lateral (
 where s.channel_id = $1;
 
 -- name: begin_recovery
--- Begin the episode that an operator asks for.
+-- Begin an episode that an operator requests.
 insert into zapwatch_recoveries (channel_id, tenant_id, gateway_id, asked_by, began_at, claimed_until)
 select channel_id, tenant_id, gateway_id, 'operator', statement_timestamp(), $2
 from zapwatch_states
 where channel_id = $1;
 
 -- name: reopen_recovery
--- Go on with an episode that has ended and has tries left, because an operator asks for it.
+-- Resume an episode that has ended and has tries left, when an operator requests it.
 update zapwatch_recoveries
 set asked_by = 'operator', ended_at = null, outcome = null, claimed_until = $2
 where id = $1 and ended_at is not null;
@@ -109,7 +109,7 @@ left join zapwatch_recoveries r on r.channel_id = s.channel_id and r.ended_at is
 where s.channel_id = $1 and ($2::uuid is null or c.tenant_id = $2) and not c.removed and n.deleted_at is null;
 
 -- name: take_try
--- Hand out one order of an episode, if it is still ours, the channel still stands so, and no budget is spent: $4 tries,
+-- Hand out one order of an episode, if its claim is still ours, the channel's state is the same, and no budget is spent: $4 tries,
 -- $5 apart, and $6 orders to a gateway within $7.
 update zapwatch_recoveries r
 set action = $8, tried_at = r.tried_at || statement_timestamp(), last_tried_at = statement_timestamp()
