@@ -123,11 +123,11 @@ def _checks(seen: Installation) -> Iterator[tuple[str, Check]]:
     yield "registrations", seen.judge
     yield "webhooks", partial(check_webhooks, seen)
     yield "webhook addresses", partial(check_base_url, seen)
-    yield "who is told", seen.check_recipients
+    yield "recipients", seen.check_recipients
     yield "alerts", partial(diagnosis.check_alerts, connection)
     yield "destinations", partial(diagnosis.check_destinations, connection)
     yield "maintenance", partial(diagnosis.check_maintenance, connection)
-    yield "suspicions", partial(diagnosis.check_deep_probes, connection)
+    yield "deep probes", partial(diagnosis.check_deep_probes, connection)
     yield "what comes in", partial(diagnosis.check_quarantine, connection)
     yield "disk", partial(diagnosis.check_disk, connection, settings.events_keep_days)
     yield "old events", partial(diagnosis.check_retention, connection)
