@@ -188,6 +188,9 @@ class Settings:
     gateway_settle: Annotated[
         timedelta, _duration(0, "after a gateway's return, before its channels are judged")
     ] = timedelta(seconds=60)
+    gateway_tell_after: Annotated[
+        timedelta, _duration(0, "how long a gateway's incident lasts before operators are told; 0: at once")
+    ] = timedelta(seconds=30)
     breaker_max: Annotated[
         timedelta, _duration(1, "longest pause between attempts at a gateway that is down")
     ] = timedelta(seconds=60)

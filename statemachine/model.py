@@ -71,6 +71,8 @@ class Reason(StrEnum):
     UNAUTHORIZED = "unauthorized"
     NOT_LOADED = "not_loaded"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
+    GATEWAY_UNREACHABLE = "gateway_unreachable"
+    GATEWAY_UNAVAILABLE = "gateway_unavailable"
 
     OPEN_BUT_DEAD = "open_but_dead"
     FLAPPING = "flapping"

@@ -89,6 +89,26 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewaySilence:
+    """The verdict on a channel's gateway: it answers nobody, or only that it is unavailable."""
+
+    received_at: datetime
+    since: datetime
+    """When the silence began, by our clock."""
+    reason: Reason
+    """`gateway_unreachable` or `gateway_unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftTogether:
+    """Enough channels of one gateway left open within this time to make a mass loss, back or not."""
+
+    received_at: datetime
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryEnded:
     """An episode of recovery ended. Whether the channel has recovered is for a probe to decide."""
 
@@ -129,6 +149,8 @@ Signal = (
     | Answered
     | Verdict
     | Deadline
+    | GatewaySilence
+    | LeftTogether
     | RecoveryEnded
     | Configured
     | IncidentOpened

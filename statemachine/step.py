@@ -18,9 +18,11 @@ from statemachine.signals import (
     Configured,
     Deadline,
     Effect,
+    GatewaySilence,
     Heard,
     IncidentOpened,
     IncidentResolved,
+    LeftTogether,
     RecoveryEnded,
     Signal,
     Verdict,
@@ -59,6 +61,8 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
             after = channel._replace(incident=None)
         case RecoveryEnded():
             after = _recovery_ended(channel, signal)
+        case GatewaySilence() | LeftTogether():
+            after = channel
         case Deadline():
             is_over = channel.lost_until is not None and signal.received_at >= channel.lost_until
             after = _without_lost_session(channel, signal.received_at) if is_over else channel

@@ -104,6 +104,12 @@ _TEXTS: Final[dict[Reason, str]] = {
     Reason.PROVIDER_UNAVAILABLE: N_(
         "WhatsApp or the provider is unavailable. It usually returns by itself; wait."
     ),
+    Reason.GATEWAY_UNREACHABLE: N_(
+        "The gateway doesn't answer for any of its channels. The fault is there; no scan is needed."
+    ),
+    Reason.GATEWAY_UNAVAILABLE: N_(
+        "The gateway answers that it is unavailable. The fault is there; no scan is needed."
+    ),
     Reason.OPEN_BUT_DEAD: N_(
         "The gateway says that it is connected, but the connection is dead. Restart the gateway's "
         "process: restarting the instance alone does nothing. If it shows a QR code afterwards, scan it."

@@ -35,6 +35,7 @@ OURS = [
     "0020_message_facts.sql",
     "0021_failing_loops.sql",
     "0022_comments.sql",
+    "0023_gateway_evidence.sql",
 ]
 
 
