@@ -221,6 +221,13 @@ class Wait(NamedTuple):
     until: datetime | None
 
 
+class Logout(NamedTuple):
+    """A logout that may prove that the channel had been connected: by our clock."""
+
+    emitted_at: datetime
+    received_at: datetime
+
+
 class Flap(NamedTuple):
     """A departure from open that was one too many: when, and where it led."""
 
@@ -240,6 +247,13 @@ class Channel(NamedTuple):
     first_unhealthy_at: datetime | None = None
     terminal_at: datetime | None = None
     has_been_open: bool = False
+    """Whether there is any sign that the channel ever was connected; it stays."""
+    logouts: tuple[Logout, ...] = ()
+    """Of a channel without such a sign: logouts that are one, unless the API ended the session then."""
+    ended_by_api: tuple[datetime, ...] = ()
+    """When the API logged such a channel out or removed it, by our clock."""
+    fault_at: datetime | None = None
+    """Since when such a channel's own wrong key, or missing instance, is confirmed; None: it isn't."""
     departures: tuple[datetime, ...] = ()
     """When the channel last left open, at most `policy.FLAPS` times."""
     probe_streak: ProbeStreak | None = None

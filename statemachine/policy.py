@@ -7,6 +7,7 @@ opened. It has one clock and at most one incident, whatever states it passes.
 from datetime import datetime, timedelta
 from typing import Final
 
+from statemachine import never_connected
 from statemachine.model import (
     Channel,
     Flap,
@@ -87,11 +88,19 @@ def _recovered(before: Channel, channel: Channel, now: datetime) -> tuple[Channe
 
 def _unhealthy(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     flapped = len(after.departures) == FLAPS and after.departures != before.departures
+    if after.incident is not None and never_connected.is_over(before, after):
+        return _ended(after, now)
     if after.incident is not None:
         return _kept(before, after, flapped)
     if flapped and after.flap is None:
         after = after._replace(flap=Flap(now, after.status))
     return after, ()
+
+
+def _ended(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
+    assert channel.incident is not None
+    alert = channel.rules.monitoring is Monitoring.WATCHED
+    return channel._replace(incident=None), (Resolve(channel.incident, now, "never_connected", alert),)
 
 
 def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tuple[Effect, ...]]:
@@ -107,9 +116,7 @@ def _kept(before: Channel, after: Channel, flapped: bool) -> tuple[Channel, tupl
 
 def _opened(channel: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
     incident = describe(channel, now, channel.flap is not None)
-    after = channel._replace(
-        incident=incident, awaiting_probe=None, flap=None, not_before=None, has_been_open=True
-    )
+    after = channel._replace(incident=incident, awaiting_probe=None, flap=None, not_before=None)
     return after, (Open(incident),)
 
 
@@ -117,7 +124,7 @@ def describe(channel: Channel, opened_at: datetime, flapping: bool = False) -> I
     """Return the incident for the channel's status, or for its last departure if it is open again."""
     flap = channel.flap
     state, reason, code = flap.standing if flap and channel.state is State.OPEN else channel.status
-    started_at = channel.first_unhealthy_at or (flap.at if flap else opened_at)
+    started_at = unhealthy_since(channel) or (flap.at if flap else opened_at)
     return Incident(state.shown, state.value, started_at, opened_at, reason, code, flapping)
 
 
@@ -193,17 +200,21 @@ def incident_due(channel: Channel) -> datetime | None:
     """Return when the grace of the present stretch ends; None when no incident is to open."""
     if channel.incident is not None or channel.rules.monitoring is not Monitoring.WATCHED:
         return None
-    if channel.first_unhealthy_at is None or not _matters(channel):
+    since = unhealthy_since(channel)
+    if since is None:
         return None
-    due = channel.first_unhealthy_at + channel.rules.threshold
+    due = since + channel.rules.threshold
     if channel.terminal_at is not None and not channel.rules.terminal_waits:
-        due = min(due, channel.terminal_at + channel.rules.terminal_grace)
+        due = min(due, max(channel.terminal_at, since) + channel.rules.terminal_grace)
     return due if channel.lost_until is None else max(due, channel.lost_until)
 
 
-def _matters(channel: Channel) -> bool:
-    """A channel that was never open waits for its first scan; only a drop or an error opens an incident."""
-    return channel.has_been_open or channel.state in (State.DROPPED, State.ERROR)
+def unhealthy_since(channel: Channel) -> datetime | None:
+    """Return when that began for which an incident is to open; None: nothing is wrong.
+
+    A channel that was never connected waits for its first scan, so that only its own fault counts.
+    """
+    return channel.first_unhealthy_at if channel.has_been_open else never_connected.fault_since(channel)
 
 
 def next_due(channel: Channel) -> datetime | None:
@@ -211,7 +222,8 @@ def next_due(channel: Channel) -> datetime | None:
     due = _incident_deadline(channel)
     if due is not None and channel.not_before is not None:
         due = max(due, channel.not_before)
-    return channel.lost_until if due is None else min(due, channel.lost_until or due)
+    others = (due, channel.lost_until, never_connected.due_at(channel))
+    return min((at for at in others if at is not None), default=None)
 
 
 def _incident_deadline(channel: Channel) -> datetime | None:

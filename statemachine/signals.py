@@ -174,7 +174,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Effect: the open incident ends. `why` is `recovered`, `stable` or `channel_removed`."""
+    """Effect: the open incident ends.
+
+    `why` is `recovered`, `stable`, `channel_removed` or, if the channel still isn't open, `never_connected`.
+    """
 
     incident: Incident
     resolved_at: datetime

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar, assert_never
 
-from statemachine import policy
+from statemachine import never_connected, policy
 from statemachine.evidence import NAMED_STATE, advance, came_out_of_turn, merge, qr_is_old, settle, state_of
 from statemachine.machine import GATEWAY_TROUBLE
 from statemachine.model import Channel, Evidence, Incident, ProbeStreak, Reason, State, Status, Trigger
@@ -66,6 +66,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
         case Deadline():
             is_over = channel.lost_until is not None and signal.received_at >= channel.lost_until
             after = _without_lost_session(channel, signal.received_at) if is_over else channel
+            after = _proven(after, signal.received_at)
             due, opened = policy.fall_due(after, signal)
             after, effects = policy.decide(channel, due, signal.received_at)
             return after, opened + effects
@@ -92,10 +93,12 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     if heard.trigger is None:
         return after
     late = came_out_of_turn(channel.evidence, heard)
-    if heard.trigger is Trigger.OPENED and heard.fresh and not after.has_been_open:
-        after = after._replace(has_been_open=True)
+    if not after.has_been_open and heard.fresh:
+        after = never_connected.heard(after, heard)
     after = _with_evidence(after, merge(after.evidence, heard), now)
     changed = after.version != channel.version
+    if changed and after.fault_at is not None:
+        after = after._replace(fault_at=None)
     if after.probe_streak is not None and (
         changed or (heard.trigger is Trigger.CONNECTING and after.probe_streak.kind == "closed")
     ):
@@ -119,7 +122,7 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
     emitted_at = min(alive.emitted_at or now, now)
     if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
         evidence = Evidence(Status(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
-        return _refreshed(_with_evidence(after._replace(has_been_open=True), evidence, now), now)
+        return _refreshed(_with_evidence(never_connected.connected(after), evidence, now), now)
     return policy.probe_at(
         after, _later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now)
     )
@@ -203,18 +206,23 @@ def _settled(channel: Channel, verdict: Verdict) -> Channel:
         return channel
     if verdict.session_lost and not policy.may_restart(channel):
         verdict = replace(verdict, trigger=Trigger.UNPAIRED)
-    opened = verdict.trigger is Trigger.OPENED
-    after = channel._replace(
-        has_been_open=channel.has_been_open or opened,
-        probed_at=_later(channel.probed_at, verdict.began_at),
-    )
+    after = never_connected.connected(channel) if verdict.trigger is Trigger.OPENED else channel
+    after = after._replace(probed_at=_later(channel.probed_at, verdict.began_at))
     after = _with_evidence(after, settle(channel.evidence, verdict), verdict.dated_at)
     if verdict.session_lost and after.state is State.DROPPED and after.lost_until is None:
         after = after._replace(lost_until=verdict.received_at + channel.rules.recovery_wait)
+    if not after.has_been_open:
+        after = never_connected.settled(after, verdict)
     is_about_session = verdict.trigger not in GATEWAY_TROUBLE or after.state is State.ERROR
     if not is_about_session and channel.awaiting_probe is None:
         return after
     return _refreshed(after, verdict.received_at)
+
+
+def _proven(channel: Channel, now: datetime) -> Channel:
+    """Return the channel after logouts of a channel without sign of a connection were decided."""
+    after = never_connected.decided(channel, now)
+    return _with_evidence(after, after.evidence, now) if after.has_been_open else after
 
 
 def _recovery_ended(channel: Channel, ended: RecoveryEnded) -> Channel:
@@ -250,7 +258,7 @@ def _opened_outside(channel: Channel, signal: IncidentOpened) -> Channel:
     if channel.incident is not None:
         return channel._replace(incident=channel.incident._replace(kind=signal.kind))
     incident = Incident(signal.kind, signal.last_state, signal.received_at, signal.received_at)
-    return channel._replace(incident=incident, has_been_open=True)
+    return never_connected.connected(channel)._replace(incident=incident)
 
 
 def _with_evidence(channel: Channel, evidence: Evidence, dated_at: datetime) -> Channel:

@@ -19,6 +19,7 @@ from statemachine.model import (
     Evidence,
     Flap,
     Incident,
+    Logout,
     Monitoring,
     ProbeStreak,
     Reason,
@@ -67,7 +68,13 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
         since=row["since"],
         first_unhealthy_at=row["first_unhealthy_at"],
         terminal_at=when(memory.get("terminal_at")),
-        has_been_open=memory.get("has_been_open", False) or row["incident_kind"] is not None,
+        has_been_open=memory.get("has_been_open", False) or is_of_another_application(row, memory),
+        logouts=tuple(
+            Logout(datetime.fromisoformat(emitted_at), datetime.fromisoformat(received_at))
+            for emitted_at, received_at in memory.get("logouts", ())
+        ),
+        ended_by_api=tuple(datetime.fromisoformat(at) for at in memory.get("ended_by_api", ())),
+        fault_at=when(memory.get("fault_at")),
         departures=tuple(datetime.fromisoformat(at) for at in memory.get("departures", ())),
         probe_streak=None if probe_streak is None else probe_streak_of(probe_streak),
         probes=memory.get("probes", 0),
@@ -85,6 +92,11 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
     )
 
 
+def is_of_another_application(row: ChannelRecord, memory: Memory) -> bool:
+    """True for an open incident that isn't of a fault: another application knows the channel as connected."""
+    return row["incident_kind"] is not None and "fault_at" not in memory
+
+
 def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
     """Return as JSON the fields that have no column, empty ones left out."""
     wait = channel.awaiting_probe
@@ -92,6 +104,9 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
+        "logouts": channel.logouts,
+        "ended_by_api": channel.ended_by_api,
+        "fault_at": channel.fault_at,
         "departures": channel.departures,
         "suspicion": channel.probe_streak,
         "probes": channel.probes,
@@ -186,9 +201,14 @@ def details_of(incident: Incident, facts: Mapping[str, object], resolved: str | 
         "reason": incident.reason,
         "status": incident.status,
         "flapping": incident.flapping or None,
-        "resolved": resolved,
+        **end_of(resolved),
     }
     return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
+
+
+def end_of(why: str | None) -> dict[str, object]:
+    """Return what an incident's details say of its end; None: it is open."""
+    return {"resolved": why, "resolved_by": why if why == "never_connected" else None}
 
 
 def json_of_rules(rules: Rules) -> dict[str, object]:

@@ -254,7 +254,8 @@ def _apply_deadline(fold: ChannelFold, entry: Entry, content: Deadline) -> None:
     effects = fold.step(replace(content, held_until=held_until, doubted_until=fold.row["doubted_until"]))
     after = fold.channel
     is_dropped = before.flap is not None and after.flap is None and not effects
-    if effects or is_dropped or after.version != before.version:
+    is_proven = after.has_been_open != before.has_been_open
+    if effects or is_dropped or is_proven or after.version != before.version:
         waits_until = after.not_before if after.not_before != before.not_before else None
         event = event_of(entry)
         event.data = {

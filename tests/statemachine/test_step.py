@@ -652,13 +652,10 @@ def test_incident_that_another_application_says_of_an_open_channel_waits_for_new
     assert [type(effect) for effect in effects] == [Resolve]
 
 
-def test_earlier_incident_makes_a_shown_qr_a_loss() -> None:
-    dropped = told(0, Trigger.DROPPED, Reason.CONNECTION_LOST)
-    rules = Rules(threshold=timedelta(seconds=10))
+def test_earlier_incident_of_another_application_makes_a_shown_qr_a_loss() -> None:
+    opened = IncidentOpened(at(10), "disconnected")
 
-    channel, _ = after(
-        dropped, Deadline(at(10)), IncidentResolved(at(11)), told(20, Trigger.QR_ISSUED), rules=rules
-    )
+    channel, _ = after(opened, IncidentResolved(at(11)), told(20, Trigger.QR_ISSUED))
 
     assert channel.status.reason is Reason.SCAN_NEEDED
 
