@@ -104,7 +104,7 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
-        "logouts": channel.logouts,
+        "logouts": [tuple(logout) for logout in channel.logouts],
         "ended_by_api": channel.ended_by_api,
         "fault_at": channel.fault_at,
         "departures": channel.departures,
