@@ -3,7 +3,7 @@
 import pytest
 
 from statemachine.model import Channel, Reason, RecoverableCondition, Rules, State, Trigger
-from statemachine.signals import Deadline, Effect, Heard, IncidentOpened, Open, Resolve, Signal
+from statemachine.signals import Deadline, Effect, Heard, Open, Resolve, Signal
 from statemachine.step import step
 from tests.statemachine.test_step import OPENED, after, answer, at, close, missing, silence, told
 
@@ -64,7 +64,6 @@ def test_channel_without_a_sign_of_a_connection_has_no_incident_and_gets_no_orde
         OPENED,
         told(0, Trigger.UNPAIRED, Reason.BANNED, status=403),
         told(0, Trigger.UNPAIRED, Reason.BANNED_TEMPORARILY, status=402),
-        IncidentOpened(at(0), "disconnected"),
     ],
 )
 def test_sign_of_a_connection_makes_a_shown_qr_a_loss(sign: Signal) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from statemachine.machine import GATEWAY_TROUBLE
-from statemachine.model import Channel, Logout, Reason, State, Trigger
+from statemachine.model import GATEWAY_REASONS, Channel, Logout, Reason, State, Trigger
 from statemachine.signals import Heard, Verdict
 
 TOGETHER: Final = timedelta(seconds=10)
@@ -18,7 +18,6 @@ KEPT: Final = 8
 """Logouts, and ends by the API, that are kept until they are decided: the newest ones."""
 BANS: Final = (Reason.BANNED, Reason.BANNED_TEMPORARILY)
 BY_API: Final = (Reason.LOGGED_OUT_BY_API, Reason.INSTANCE_REMOVED)
-BY_GATEWAY: Final = (Reason.GATEWAY_UNREACHABLE, Reason.GATEWAY_UNAVAILABLE)
 
 Moment = TypeVar("Moment", datetime, Logout)
 
@@ -84,7 +83,7 @@ def settled(channel: Channel, verdict: Verdict) -> Channel:
 
 def fault_since(channel: Channel) -> datetime | None:
     """Return since when there is a fault for which an incident may open; none while its gateway is silent."""
-    return None if channel.status.reason in BY_GATEWAY else channel.fault_at
+    return None if channel.status.reason in GATEWAY_REASONS else channel.fault_at
 
 
 def is_over(before: Channel, after: Channel) -> bool:
