@@ -5,4 +5,3 @@ create index if not exists idx_zapwatch_states_down on zapwatch_states (channel_
 create index if not exists idx_zapwatch_states_never_connected on zapwatch_states (channel_id)
   where not memory @> '{"has_been_open": true}';
 create index if not exists idx_wa_incidents_started on whatsapp_connection_incidents (started_at desc, id desc);
-create index if not exists idx_zapwatch_gateway_incidents_newest on zapwatch_gateway_incidents (started_at desc, id desc);

@@ -229,10 +229,11 @@ async def test_the_newest_incidents_of_many_are_found_by_index(connection: Conne
     await connection.execute(_MANY_INCIDENTS)
     filters = (*[None] * 9, 51, True, True)
 
-    plan = str(await connection.fetch("explain " + sql.list_incidents, *filters))
+    rows = await connection.fetch("explain " + sql.list_incidents, *filters)
+    plan = "\n".join(row["QUERY PLAN"] for row in rows)
 
     assert "idx_wa_incidents_started" in plan
-    assert "idx_zapwatch_gateway_incidents_newest" in plan
+    assert "Seq Scan on whatsapp_connection_incidents" not in plan
 
 
 _MANY_CHANNELS = """
@@ -254,12 +255,7 @@ _MANY_INCIDENTS = """
 insert into whatsapp_connection_incidents (tenant_id, channel_id, provider, kind, started_at, resolved_at)
 select tenant_id, channel_id, 'evolution_api', 'error', now() - random() * interval '90 days', now()
 from zapwatch_channels;
-insert into zapwatch_gateways (provider, base_url)
-select 'evolution_api', 'http://evo' || n || '.example' from generate_series(1, 50) n;
-insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at, resolved_at)
-select id, 'unreachable', now() - n * interval '1 min', now(), now()
-from zapwatch_gateways, generate_series(1, 400) n;
-analyze whatsapp_connection_incidents, zapwatch_gateways, zapwatch_gateway_incidents;
+analyze whatsapp_connection_incidents;
 """
 
 
