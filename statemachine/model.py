@@ -188,6 +188,8 @@ class Rules(NamedTuple):
     """How long a lost session stays dropped at most while recovery runs."""
     stuck_after: timedelta = timedelta(seconds=60)
     """How long connecting may last before it is stuck."""
+    counted_after: timedelta = timedelta(seconds=10)
+    """How long after its beginning a departure from open is counted."""
     monitoring: Monitoring = Monitoring.WATCHED
     configured: bool = True
     """Whether the channel has an address and a key, so that it can be probed."""

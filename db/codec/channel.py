@@ -229,6 +229,7 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
         "curable": rules.recoverable,
         "recovery_wait": rules.recovery_wait.total_seconds(),
         "stuck_after": rules.stuck_after.total_seconds(),
+        "counted_after": rules.counted_after.total_seconds(),
         "monitoring": rules.monitoring.value,
         "configured": rules.configured,
     }
@@ -246,12 +247,12 @@ def text_of(document: Mapping[str, object]) -> str:
 
 @lru_cache(maxsize=1024)
 def rules_of_text(text: str) -> Rules:
-    """Return the rules written as JSON; those of earlier versions lack the fields of recovery."""
+    """Return the rules written as JSON; those of earlier versions lack some durations."""
     document = orjson.loads(text)
     wait = document["probe_wait"]
-    recovery = {
+    durations = {
         name: timedelta(seconds=document[name])
-        for name in ("recovery_wait", "stuck_after")
+        for name in ("recovery_wait", "stuck_after", "counted_after")
         if name in document
     }
     return Rules(
@@ -267,7 +268,7 @@ def rules_of_text(text: str) -> Rules:
             for name in document.get("curable", ())
             if name in RECOVERABLE_CONDITIONS
         ),
-        **recovery,
+        **durations,
         monitoring=Monitoring(document["monitoring"]),
         configured=document["configured"],
     )

@@ -162,6 +162,7 @@ def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
         terminal_grace=settings.terminal_grace,
         recovery_wait=defaults.recovery_wait / timings.recovery_speed,
         stuck_after=defaults.stuck_after / timings.recovery_speed,
+        counted_after=timings.away_for,
     )
 
 
