@@ -18,7 +18,7 @@ from db.ingest.entry import Entry
 from db.ingest.event_rows import EventRow, json_of
 from db.ingest.owner_profile import OwnerUpdate, owner_update_of, show_owners
 from db.queries import sql
-from db.reconcile.causes import Explicable, causes_of
+from db.reconcile.gateways.causes import Explicable, causes_of
 from statemachine.model import Incident, Reason, Rules, State
 
 SHOWN_EVERY: Final = timedelta(minutes=1)

@@ -15,8 +15,8 @@ import orjson
 from db.connection.tenant_scope import writing
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
-from db.reconcile.causes import attribute_causes, drop_causes
 from db.reconcile.claims import ProbeTarget
+from db.reconcile.gateways.causes import attribute_causes, drop_causes
 from statemachine.gateway import (
     ENOUGH,
     OBJECTION,

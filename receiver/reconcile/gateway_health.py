@@ -24,8 +24,8 @@ from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable
 from receiver.providers import PROVIDERS
 from receiver.reconcile.gateway_answers import GatewayAnswers, is_silence
+from receiver.reconcile.gateways.refused_keys import RefusedKeys
 from receiver.reconcile.probe import Prober, ProbeResult
-from receiver.reconcile.refused_keys import RefusedKeys
 from receiver.settings import Settings
 from receiver.timings import Timings
 from statemachine.gateway import Calm, Down, Limits, Up

@@ -45,8 +45,8 @@ from receiver.reconcile.bulk_probe import BulkProber
 from receiver.reconcile.deep_probe import TIMEOUT_FACTOR, DeepProber
 from receiver.reconcile.gateway_answers import GatewayAnswers
 from receiver.reconcile.gateway_health import GatewayHealth
+from receiver.reconcile.gateways.refused_keys import RefusedKeys
 from receiver.reconcile.probe import Prober, ProbeResult
-from receiver.reconcile.refused_keys import RefusedKeys
 from receiver.reconnect import page
 from receiver.recovery.orders import Recovery
 from receiver.settings import Settings

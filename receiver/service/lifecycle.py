@@ -23,7 +23,7 @@ from receiver.jobs.loop import Loop
 from receiver.provisioning import subscriptions, webhook_registration
 from receiver.reconcile import check_jobs, gateway_records, gateway_versions
 from receiver.reconcile.deadlines import Deadlines
-from receiver.reconcile.gateway_verdicts import GatewayVerdicts
+from receiver.reconcile.gateways.verdicts import GatewayVerdicts
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import compose
 from receiver.settings import DEFAULT_DATA_DIR, Settings

@@ -12,7 +12,7 @@ with silent as (
   join zapwatch_states s on s.gateway_id = i.gateway_id
   join zapwatch_channels c on c.channel_id = s.channel_id
   where s.state in ('open', 'connecting', 'unknown') and s.probe_due_at is not null and c.paused_at is null and not c.removed
-    and (s.emitted_at is null or s.emitted_at <= i.failing_since or s.emitted_at <= $1 - $2::interval)
+    and (s.emitted_at is null or s.emitted_at <= i.failing_since or s.emitted_at <= $1::timestamptz - $2::interval)
 ), due as (
   insert into zapwatch_affected_channels as a (gateway_incident_id, channel_id, tenant_id, verdict_due_at)
   select id, channel_id, tenant_id, $1 from missed

@@ -13,7 +13,7 @@ from db.connection.types import Pool
 from db.ingest.entry import Entry, Source
 from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
-from db.reconcile.gateway_verdicts import DueVerdict, claim_verdicts, end_verdicts, sweep_verdicts
+from db.reconcile.gateways.verdicts import DueVerdict, claim_verdicts, end_verdicts, sweep_verdicts
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
 from statemachine.gateway import Cause

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from db.connection.types import Connection
 from db.queries import sql
-from db.reconcile.causes import attribute_causes, drop_causes_of_moved
+from db.reconcile.gateways.causes import attribute_causes, drop_causes_of_moved
 from statemachine.gateway import Cause
 
 BESIDE: Final = timedelta(minutes=2)
