@@ -17,6 +17,10 @@ class Timings:
     """Losses of a gateway's channels so close together may have one cause."""
     away_for: timedelta = timedelta(seconds=10)
     """How long each of the channels that a gateway loses at once has been away."""
+    gateway_flaps_within: timedelta = timedelta(minutes=30)
+    """Within which time three incidents of a gateway are flapping."""
+    gateway_stable_for: timedelta = timedelta(minutes=10)
+    """How long a flapping gateway is without trouble before its incident ends."""
     heartbeat_every: timedelta = timedelta(minutes=1)
     """Pause between two calls to HEARTBEAT_URL."""
     offline_for: timedelta = timedelta(minutes=2)
