@@ -1,7 +1,7 @@
 """Assigns alerts to messages and sets when they are due; pure: the caller writes the new messages.
 
-The first alert to a destination waits a moment for others. Alerts within the window after its message join one
-that is due when the window ends, and opens the next one.
+The first alert to a destination waits a moment for others. Alerts within the window after that join one
+message that is due when the window ends, and opens the next one.
 """
 
 from collections.abc import Mapping

@@ -110,15 +110,6 @@ class ItemFacts(BaseModel):
         is_down = self.event in (Event.INCIDENT_OPENED, Event.INCIDENT_CHANGED) and self.group is None
         return is_down and Status(state, self.reason).scan_helps
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is left of a message for many: their channels are back, or gone."""
-        return (
-            self.group is not None
-            and self.tenant_id is not None
-            and not (self.group.down or (self.event is Event.INCIDENT_RESOLVED and self.group.back))
-        )
-
 
 class MessageFacts(BaseModel):
     """The stored facts of a message."""
@@ -140,7 +131,7 @@ def freeze(
     `groups`: by decision, of those about a gateway's incident. Raises nothing.
     """
     kept = [_kept(row, groups.get(row["decision_id"]), claim.created_at) for row in rows]
-    items = [item for item in kept if not ItemFacts.model_validate(item).is_empty]
+    items = [item for item in kept if not _is_empty(item)]
     if not items:
         return None
     facts = {
@@ -189,6 +180,14 @@ def _kept(row: Record, group: Record | None, at: datetime) -> dict[str, object]:
         "was_removed": gateway.get("resolved_by") == "removed",
         **_flaps(row, gateway),
     }
+
+
+def _is_empty(item: Mapping[str, object]) -> bool:
+    """Return whether nothing is left to tell of many channels: they are back before that, or gone."""
+    group = item["group"]
+    if not isinstance(group, dict) or item["tenant_id"] is None:
+        return False
+    return not (group["down"] or (item["event"] == Event.INCIDENT_RESOLVED and group["back"]))
 
 
 def _document(text: str | None) -> Mapping[str, object]:

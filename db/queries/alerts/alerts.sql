@@ -16,7 +16,7 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   gi.id as cause_id, gi.cause, gi.resolved_at is not null as cause_is_over,
   coalesce(gi.details ->> 'perhaps_offline' = 'true', false) as perhaps_offline,
   gi.resolved_at is null and gi.cause in ('unreachable', 'unavailable')
-    and coalesce(greatest(g.tried_at, g.failed_at) < $1 - $4::interval, true) as cause_is_untried,
+    and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $4::interval, false) as cause_is_untried,
   coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
   coalesce(s.state = 'unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
@@ -26,7 +26,7 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
       select count(*)
       from (
         select from zapwatch_states o
-        where o.gateway_id = z.gateway_id and o.left_at > $1 - interval '60 seconds' and o.channel_id <> a.channel_id
+        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds' and o.channel_id <> a.channel_id
           and o.state <> 'open'
         limit 2
       ) o
@@ -146,7 +146,7 @@ join zapwatch_messages m on m.id = d.message_id
 join zapwatch_gateway_incidents i on i.id = d.gateway_incident_id
 where d.end_awaited and i.resolved_at is not null
   and (
-    i.cause = 'mass_loss' or i.resolved_at <= $1 - $2::interval or not exists (
+    i.cause = 'mass_loss' or i.resolved_at <= $1::timestamptz - $2::interval or not exists (
       select
       from zapwatch_affected_channels a
       join zapwatch_states s using (channel_id)

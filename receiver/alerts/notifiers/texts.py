@@ -249,7 +249,7 @@ class MessageRenderer:
 
 
 def _is_unlinked(item: MessageItem) -> bool:
-    return item.reason in (Reason.LOGGED_OUT, Reason.LOGGED_OUT_BY_API)
+    return item.reason is Reason.LOGGED_OUT
 
 
 def _name(name: str) -> str:
