@@ -18,8 +18,8 @@ from db.alerts.alerts import (
 )
 from db.connection.types import Connection
 from db.ingest.apply import note_notified
-from receiver.alerts.batching import MessagePlanner
-from receiver.alerts.causes import (
+from receiver.alerts.grouping.batching import MessagePlanner
+from receiver.alerts.grouping.causes import (
     AGAIN,
     OFFLINE_AGAIN,
     OfflineOpenings,

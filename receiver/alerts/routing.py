@@ -18,9 +18,9 @@ from db.alerts.state_changes import DueStateChange, due_changes, put_off_changes
 from db.connection.retry import passes
 from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
-from receiver.alerts.batching import GATHER, WINDOW, MessagePlanner
-from receiver.alerts.causes import newest_changes
 from receiver.alerts.decisions import DecisionRound
+from receiver.alerts.grouping.batching import GATHER, WINDOW, MessagePlanner
+from receiver.alerts.grouping.causes import newest_changes
 from receiver.alerts.message import Notifier
 from receiver.alerts.notifiers.in_app import includes_all_members
 from receiver.alerts.rules import (

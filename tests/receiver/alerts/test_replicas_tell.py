@@ -32,7 +32,7 @@ WINDOW = timedelta(seconds=31)
 REMINDED_AFTER = timedelta(minutes=10)
 QUIET = """
 select not exists (select from zapwatch_alerts where settled_at is null)
-  and not exists (select from zapwatch_messages where settled_at is null and due_at <= now())
+  and not exists (select from zapwatch_messages where settled_at is null and due_at <= now() + interval '2 seconds')
   and not exists (select from zapwatch_decisions where remind_at <= now())
 """
 OPEN = "select whatsapp_heartbeat_open_incident($1, 'disconnected', null, '{\"reason\": \"logged_out\"}')"
