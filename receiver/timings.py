@@ -15,6 +15,8 @@ class Timings:
     """How many times as fast recovery goes."""
     verdict_within: timedelta = timedelta(seconds=60)
     """Losses of a gateway's channels so close together may have one cause."""
+    away_for: timedelta = timedelta(seconds=10)
+    """How long each of the channels that a gateway loses at once has been away."""
     heartbeat_every: timedelta = timedelta(minutes=1)
     """Pause between two calls to HEARTBEAT_URL."""
     offline_for: timedelta = timedelta(minutes=2)
