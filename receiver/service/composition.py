@@ -108,7 +108,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
             vault,
             client,
             partial(_probe_and_keep, prober, writer),
-            Budget().faster(timings.recovery_speed),
+            Budget(together=timings.verdict_within).faster(timings.recovery_speed),
             rules.stuck_after,
             metrics.recovery_ended,
         ),
