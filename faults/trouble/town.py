@@ -1,6 +1,7 @@
 """A service, scripted hosts, tenants and their channels, and the destinations that are told."""
 
 import asyncio
+import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -110,7 +111,7 @@ class Town:
     async def told(self, name: str, tenant: str | None = None) -> None:
         """Make destinations of a person and of a program, the operators' or a tenant's."""
         for kind in ("slack", "webhook"):
-            body: dict[str, Any] = {"kind": kind, "config": {"url": f"{self.sink.url}/{name}/{kind}"}}
+            body: dict[str, Any] = {"kind": kind, "config": {"url": f"{self.sink.url}/{slug(name)}/{kind}"}}
             events = {"events": [*OPENED, *([] if tenant else GATEWAY)]} if kind == "webhook" else {}
             body |= {"tenant_id": tenant, "name": name}
             try:
@@ -137,11 +138,10 @@ class Town:
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> Channel:
-            slug = name.lower().replace(" ", "-")
-            instance = host.channels.get(slug) or host.add(slug)
+            instance = host.channels.get(slug(name)) or host.add(slug(name))
             body = {
                 "provider": "evolution_api",
-                "instance": slug,
+                "instance": slug(name),
                 "name": name,
                 "api_url": host.url,
                 "api_key": instance.key,
@@ -193,11 +193,11 @@ class Town:
 
     def people(self, name: str = OPERATORS) -> list[Told]:
         """Return what the people of a tenant, or the operators, read."""
-        return self.sink.told(f"{name}/slack")
+        return self.sink.told(f"{slug(name)}/slack")
 
     def programs(self, name: str = OPERATORS, type: str | None = None) -> list[Told]:
         """Return what the program of a tenant, or of the operators, was told."""
-        return self.sink.told(f"{name}/webhook", type)
+        return self.sink.told(f"{slug(name)}/webhook", type)
 
     def orders(self, host: Any) -> int:
         """Return how many orders a host was given."""
@@ -206,6 +206,11 @@ class Town:
 
 OPENED: Final = ("incident.opened", "incident.resolved", "incident.changed")
 GATEWAY: Final = ("gateway.opened", "gateway.resolved")
+
+
+def slug(name: str) -> str:
+    """Return a name as instances and addresses have it."""
+    return name.lower().replace(" ", "-")
 
 
 def seconds(text: str) -> float:
@@ -231,6 +236,6 @@ async def open_town(dsn: str, folder: Path, speed: float, replicas: int = 1) -> 
 async def open_row(folder: Path, speed: float, replicas: int = 1) -> AsyncIterator[tuple[Town, Postgres]]:
     """Yield an empty town on a PostgreSQL of its own, for one line of the table."""
     own = Path(tempfile.mkdtemp(dir=folder))
-    own.chmod(0o755)  # as root PostgreSQL runs as another account
+    os.chmod(own, 0o755)  # as root PostgreSQL runs as another account
     async with postgres(own) as server, open_town(server.dsn, folder, speed, replicas) as town:
         yield town, server
