@@ -151,6 +151,16 @@ def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
     return evidence._replace(base=current, witnesses=later, settled_at=verdict.began_at)
 
 
+def silence(evidence: Evidence, reason: Reason, since: datetime) -> Evidence:
+    """Return the evidence after the verdict that the gateway is silent since then; all before is one base."""
+    before = state_of(evidence)
+    current = advance(before, Trigger.UNREACHABLE, reason, None)
+    if current == before:
+        return evidence
+    settled_at = since if evidence.settled_at is None else max(evidence.settled_at, since)
+    return evidence._replace(base=current, witnesses=(), settled_at=settled_at)
+
+
 def qr_is_old(evidence: Evidence, now: datetime) -> bool:
     """True when no QR came for so long that none can still be scanned."""
     shown_at = evidence.qr_at or evidence.settled_at

@@ -79,6 +79,9 @@ class Reason(StrEnum):
     UNKNOWN = "unknown"
 
 
+GATEWAY_REASONS: Final = frozenset({Reason.GATEWAY_UNREACHABLE, Reason.GATEWAY_UNAVAILABLE})
+"""Reasons that a verdict on the gateway gives its channels, not their own probes."""
+
 _BY_SCAN: Final = frozenset(
     {
         Reason.LOGGED_OUT,
@@ -177,8 +180,6 @@ class Rules(NamedTuple):
     retry_after: timedelta = timedelta(seconds=10)
     probe_wait: timedelta | None = timedelta(seconds=30)
     """How long a due incident on old evidence waits for a probe; None: until there is new evidence."""
-    verdict_wait: timedelta = timedelta(seconds=60)
-    """How long a due incident waits for the verdict on its gateway, when others there are in trouble, too."""
     recovery: bool = True
     """Whether a lost session may be restarted before it counts as unpaired."""
     recoverable: tuple[RecoverableCondition, ...] = tuple(RecoverableCondition)
@@ -212,6 +213,8 @@ class Incident(NamedTuple):
     reason: Reason | None = None
     status: int | None = None
     flapping: bool = False
+    departures: int = 0
+    """Of a flapping channel: how many of its departures from open were counted when that was last found."""
 
 
 class Wait(NamedTuple):
@@ -221,11 +224,20 @@ class Wait(NamedTuple):
     until: datetime | None
 
 
-class Flap(NamedTuple):
-    """A departure from open that was one too many: when, and where it led."""
+class Logout(NamedTuple):
+    """A logout that may prove that the channel had been connected: by our clock."""
+
+    emitted_at: datetime
+    received_at: datetime
+
+
+class Departure(NamedTuple):
+    """A departure from open: when, and where it led first."""
 
     at: datetime
-    standing: Status
+    status: Status
+    back_at: datetime | None = None
+    """When the channel was open again; None: not yet."""
 
 
 class Channel(NamedTuple):
@@ -240,8 +252,19 @@ class Channel(NamedTuple):
     first_unhealthy_at: datetime | None = None
     terminal_at: datetime | None = None
     has_been_open: bool = False
-    departures: tuple[datetime, ...] = ()
-    """When the channel last left open, at most `policy.FLAPS` times."""
+    """Whether there is any sign that the channel ever was connected; it stays."""
+    logouts: tuple[Logout, ...] = ()
+    """Of a channel without such a sign: logouts that are one, unless the API ended the session then."""
+    ended_by_api: tuple[datetime, ...] = ()
+    """When the API logged such a channel out or removed it, by our clock."""
+    fault_at: datetime | None = None
+    """Since when such a channel's own wrong key, or missing instance, is confirmed; None: it isn't."""
+    departures: tuple[Departure, ...] = ()
+    """Its latest departures from open by itself, at most `flapping.KEPT`."""
+    left_at: datetime | None = None
+    """When it last left open, by its own evidence."""
+    emitted_at: datetime | None = None
+    """When its gateway emitted its newest webhook or traffic, by our clock: not when a retry came."""
     probe_streak: ProbeStreak | None = None
     probes: int = 0
     """Probes answered within this unhealthy stretch."""
@@ -251,10 +274,6 @@ class Channel(NamedTuple):
     probed_at: datetime | None = None
     awaiting_probe: Wait | None = None
     """Set while a due incident waits for a probe because the channel's evidence is old."""
-    flap: Flap | None = None
-    """Set from the departure that makes the channel flap until the clock's next word on it."""
-    not_before: datetime | None = None
-    """Set while a due incident waits for its gateway: when to look again."""
     due_at: datetime | None = None
     probe_due_at: datetime | None = None
     lost_until: datetime | None = None

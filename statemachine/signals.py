@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from statemachine.model import Incident, Reason, Rules, Trigger
+from statemachine.model import Incident, ProbeStreak, Reason, Rules, Trigger
 
 
 class Heard(NamedTuple):
@@ -54,6 +54,8 @@ class Answered:
     """When the first of several such probes began, if the caller has counted them."""
     session_lost: bool = False
     """A drop that does not end by itself: it needs a restart, or else a new scan."""
+    own: bool = False
+    """The gateway answers for others by now: its silence about this channel is the channel's own trouble."""
     jitter: float = 1.0
     """Factor of the gap to the next probe, so that the probes of channels spread."""
 
@@ -71,6 +73,18 @@ class Verdict:
     session_lost: bool = False
 
 
+class Judged(NamedTuple):
+    """The answer to one probe with what it is worth: a verdict, or a probe streak that needs more like it."""
+
+    answer: Answered
+    verdict: Verdict | None
+    probe_streak: ProbeStreak | None
+
+    @property
+    def received_at(self) -> datetime:
+        return self.answer.received_at
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """The time of a deadline has come."""
@@ -80,12 +94,10 @@ class Deadline:
     """The evidence was found good enough: a replay of the deadline that opened an incident."""
     queued: bool = False
     """The channel is being probed, or is due while its gateway has no free concurrency slot."""
-    suspect: bool = False
-    """The gateway may be what is in trouble: others of its channels left open or went unanswered just now."""
-    held_until: datetime | None = None
-    """Until then the gateway's own incident stands for those of its channels."""
-    doubted_until: datetime | None = None
-    """Until then nobody is blamed for giving no answer: it may be us who are offline."""
+    gateway_failed_at: datetime | None = None
+    """When the newest trial of the channel's gateway began that failed, while it is down; None: it isn't."""
+    gateway_settles_until: datetime | None = None
+    """Until then the channels of a gateway that is back are asked one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,8 @@ class RecoveryEnded:
     """From when on another recovery action may be ordered."""
     failed: bool
     """No further action follows soon: a session that is still lost counts as unpaired."""
+    ordered: bool = False
+    """The gateway was given an order, so that the channel may have left open by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,7 @@ Signal = (
     Heard
     | Alive
     | Answered
+    | Judged
     | Verdict
     | Deadline
     | GatewaySilence
@@ -174,7 +189,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Effect: the open incident ends. `why` is `recovered`, `stable` or `channel_removed`."""
+    """Effect: the incident ends. `why`: `recovered`, `stable`, `never_connected` or `channel_removed`."""
 
     incident: Incident
     resolved_at: datetime

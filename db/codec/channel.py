@@ -4,21 +4,28 @@ The row keeps what is queried in columns and the rest in `memory`, one JSON docu
 evidence, departures and probe streak. The rules last recorded have a column of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
 import orjson
 
-from db.codec.channel_record import ChannelRecord, Memory, WrittenEvidence, WrittenProbeStreak
+from db.codec.channel_record import (
+    ChannelRecord,
+    Memory,
+    WrittenDeparture,
+    WrittenEvidence,
+    WrittenProbeStreak,
+)
 from db.connection import json_columns
 from statemachine.clock import Clock
 from statemachine.model import (
     Channel,
+    Departure,
     Evidence,
-    Flap,
     Incident,
+    Logout,
     Monitoring,
     ProbeStreak,
     Reason,
@@ -67,16 +74,22 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
         since=row["since"],
         first_unhealthy_at=row["first_unhealthy_at"],
         terminal_at=when(memory.get("terminal_at")),
-        has_been_open=memory.get("has_been_open", False) or row["incident_kind"] is not None,
-        departures=tuple(datetime.fromisoformat(at) for at in memory.get("departures", ())),
+        has_been_open=memory.get("has_been_open", False),
+        logouts=tuple(
+            Logout(datetime.fromisoformat(emitted_at), datetime.fromisoformat(received_at))
+            for emitted_at, received_at in memory.get("logouts", ())
+        ),
+        ended_by_api=tuple(datetime.fromisoformat(at) for at in memory.get("ended_by_api", ())),
+        fault_at=when(memory.get("fault_at")),
+        departures=tuple(departures_of(memory.get("departures", ()))),
+        left_at=when(memory.get("left_at")),
+        emitted_at=row["emitted_at"],
         probe_streak=None if probe_streak is None else probe_streak_of(probe_streak),
         probes=memory.get("probes", 0),
         last_event_at=row["last_event_at"],
         fresh_at=row["fresh_at"],
         probed_at=row["probed_at"],
         awaiting_probe=Wait(since, when(memory.get("awaiting_probe_until"))) if since else None,
-        flap=flap_of(memory.get("flap")),
-        not_before=when(memory.get("not_before")),
         due_at=row["due_at"],
         probe_due_at=row["probe_due_at"],
         lost_until=when(memory.get("lost_until")),
@@ -92,25 +105,30 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
-        "departures": channel.departures,
+        "logouts": [tuple(logout) for logout in channel.logouts],
+        "ended_by_api": channel.ended_by_api,
+        "fault_at": channel.fault_at,
+        "departures": [(one.at, one.back_at, *one.status) for one in channel.departures],
+        "left_at": channel.left_at,
+        "emitted_at": channel.emitted_at,
         "suspicion": channel.probe_streak,
         "probes": channel.probes,
         "awaiting_probe_since": wait.since if wait else None,
         "awaiting_probe_until": wait.until if wait else None,
         "lost_until": channel.lost_until,
-        "flap": channel.flap and (channel.flap.at, *channel.flap.standing),
-        "not_before": channel.not_before,
         "details": details,
     }
     return orjson.dumps({name: value for name, value in memory.items() if value}).decode()
 
 
-def flap_of(document: tuple[str, str, str | None, int | None] | None) -> Flap | None:
-    """Return the departure that was one too many, if there is one."""
-    if document is None:
-        return None
-    at, state, reason, code = document
-    return Flap(datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), code))
+def departures_of(documents: Iterable[WrittenDeparture | str]) -> Iterator[Departure]:
+    """Yield departures from open. Those that earlier versions wrote, as bare times, are left out."""
+    for document in documents:
+        if not isinstance(document, str):
+            at, back_at, state, reason, code = document
+            yield Departure(
+                datetime.fromisoformat(at), Status(state_of(state), reason_of(reason), code), when(back_at)
+            )
 
 
 def evidence_of(document: WrittenEvidence | None, status: Status) -> Evidence:
@@ -176,6 +194,7 @@ def incident_of(row: ChannelRecord) -> Incident | None:
         reason=REASONS.get(reason) if isinstance(reason, str) else None,
         status=status if isinstance(status, int) else None,
         flapping=details.get("flapping") is True,
+        departures=departures if isinstance(departures := details.get("departures"), int) else 0,
     )
 
 
@@ -186,9 +205,15 @@ def details_of(incident: Incident, facts: Mapping[str, object], resolved: str | 
         "reason": incident.reason,
         "status": incident.status,
         "flapping": incident.flapping or None,
-        "resolved": resolved,
+        "departures": incident.departures or None,
+        **end_of(resolved),
     }
     return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
+
+
+def end_of(why: str | None) -> dict[str, object]:
+    """Return what an incident's details say of its end; None: it is open."""
+    return {"resolved": why, "resolved_by": why if why == "never_connected" else None}
 
 
 def json_of_rules(rules: Rules) -> dict[str, object]:
@@ -200,7 +225,6 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
         "stale_after": rules.stale_after.total_seconds(),
         "retry_after": rules.retry_after.total_seconds(),
         "probe_wait": None if rules.probe_wait is None else rules.probe_wait.total_seconds(),
-        "verdict_wait": rules.verdict_wait.total_seconds(),
         "recovery": rules.recovery,
         "curable": rules.recoverable,
         "recovery_wait": rules.recovery_wait.total_seconds(),
@@ -237,7 +261,6 @@ def rules_of_text(text: str) -> Rules:
         stale_after=timedelta(seconds=document["stale_after"]),
         retry_after=timedelta(seconds=document["retry_after"]),
         probe_wait=None if wait is None else timedelta(seconds=wait),
-        verdict_wait=timedelta(seconds=document.get("verdict_wait", 60)),
         recovery=document["recovery"],
         recoverable=tuple(
             RECOVERABLE_CONDITIONS[name]

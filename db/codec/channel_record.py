@@ -41,7 +41,8 @@ class ChannelRecord(Protocol):
         self,
         name: Literal[
             "since", "first_unhealthy_at", "last_event_at", "fresh_at", "probed_at", "due_at", "probe_due_at",
-            "recovery_due_at", "held_until", "doubted_until", "last_health_check", "incident_opened_at",
+            "recovery_due_at", "emitted_at", "gateway_failed_at", "gateway_settles_until",
+            "last_health_check", "incident_opened_at",
         ],
         /,
     ) -> datetime | None: ...  # fmt: skip
@@ -54,6 +55,10 @@ WrittenStatus = tuple[str, str | None, int | None]
 """State, reason and the gateway's status code. In JSON it is an array, as are the tuples below."""
 WrittenWitness = tuple[str, str, str, str, str | None, int | None]
 """Times of the gateway, of arrival and of emission; trigger, reason and the gateway's status code."""
+
+
+WrittenDeparture = tuple[str, str | None, str, str | None, int | None]
+"""When a channel left open and when it was back; the state, reason and code that it went to."""
 
 
 class WrittenEvidence(TypedDict, total=False):
@@ -81,12 +86,15 @@ class Memory(TypedDict, total=False):
     evidence: WrittenEvidence
     terminal_at: str
     has_been_open: bool
-    departures: list[str]
+    logouts: list[tuple[str, str]]
+    ended_by_api: list[str]
+    fault_at: str
+    departures: list[WrittenDeparture | str]
+    left_at: str
+    emitted_at: str
     suspicion: WrittenProbeStreak
     probes: int
     awaiting_probe_since: str
     awaiting_probe_until: str
     lost_until: str
-    flap: tuple[str, str, str | None, int | None]
-    not_before: str
     details: dict[str, object]

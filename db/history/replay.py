@@ -9,17 +9,19 @@ import orjson
 
 from db.codec.channel import REASONS, TRIGGERS, channel_of, rules_of_json, when
 from db.connection.types import Connection, Record
-from db.ingest.entry import RECOVERY, Source
+from db.ingest.entry import GATEWAY_SILENCE, LEFT_TOGETHER, RECOVERY, Source
 from db.queries import sql
-from statemachine.model import Channel, Trigger
+from statemachine.model import Channel, Reason, Trigger
 from statemachine.signals import (
     Alive,
     Configured,
     Deadline,
     Effect,
+    GatewaySilence,
     Heard,
     IncidentOpened,
     IncidentResolved,
+    LeftTogether,
     RecoveryEnded,
     Signal,
     Verdict,
@@ -27,8 +29,8 @@ from statemachine.signals import (
 from statemachine.step import fold
 
 TIMES: Final = (
-    "since", "first_unhealthy_at", "last_event_at", "fresh_at", "probed_at", "due_at", "probe_due_at",
-    "incident_started_at", "incident_opened_at",
+    "since", "first_unhealthy_at", "last_event_at", "emitted_at", "fresh_at", "probed_at", "due_at", 
+    "probe_due_at", "incident_started_at", "incident_opened_at",
 )  # fmt: skip
 """What is a time in a snapshot."""
 
@@ -39,13 +41,15 @@ class EventData(TypedDict, total=False):
     rules: dict[str, object]
     again_at: str
     failed: bool
-    held_until: str | None
+    ordered: bool
     opened: bool
     kind: str
     last_state: str | None
     offset: float
     epoch: int
     dated_at: str
+    since: str
+    until: str
     session_lost: bool
 
 
@@ -70,7 +74,7 @@ async def replay(connection: Connection, channel_id: UUID) -> tuple[Channel, lis
 def channel_in(snapshot: str) -> Channel:
     """Return the channel that a snapshot holds."""
     # Any as in a record of the driver's: `ChannelRecord` names the types.
-    row: dict[str, Any] = {"recovery_due_at": None, **orjson.loads(snapshot)}
+    row: dict[str, Any] = {"recovery_due_at": None, "emitted_at": None, **orjson.loads(snapshot)}
     return channel_of(row | {name: when(row[name]) for name in TIMES}, row["memory"])
 
 
@@ -83,10 +87,16 @@ def signals_of(row: Record) -> Iterator[Signal]:
     match row["source"], row["name"]:
         case ((Source.DEADLINE | Source.OPERATOR), name) if name == RECOVERY:
             again_at = datetime.fromisoformat(data["again_at"])
-            yield RecoveryEnded(received_at, again_at, failed=data.get("failed", False))
+            failed, ordered = data.get("failed", False), data.get("ordered", False)
+            yield RecoveryEnded(received_at, again_at, failed, ordered)
         case Source.DEADLINE, _:
-            held_until = when(data.get("held_until"))
-            yield Deadline(received_at, certain=data.get("opened", False), held_until=held_until)
+            yield Deadline(received_at, certain=data.get("opened", False))
+        case Source.PROBE, name if name == GATEWAY_SILENCE:
+            since = datetime.fromisoformat(data["dated_at"])
+            yield GatewaySilence(received_at, since, Reason(row["reason"]))
+        case Source.PROBE, name if name == LEFT_TOGETHER:
+            since, until = datetime.fromisoformat(data["since"]), datetime.fromisoformat(data["until"])
+            yield LeftTogether(received_at, since, until)
         case Source.PROBE, _:
             yield _verdict(row, data, received_at, row["at"])
             if row["count"] > 1:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from db.codec.channel import details_of, memory_of
+from db.codec.channel import details_of, end_of, memory_of
 from db.codec.rules import IsRecoverable
 from db.connection.retry import TRANSIENT
 from db.connection.types import Connection
@@ -255,7 +255,7 @@ async def _save_incidents(connection: Connection, folds: Iterable[ChannelFold]) 
             changed.append(_incident(fold, old)[:4])
         for past in fold.past:
             if past.stored:
-                ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.alert))
+                ended.append((channel_id, past.resolved_at, json_of(end_of(past.why)), past.alert))
             else:
                 whole.append((*_incident(fold, past.incident, past.why), past.resolved_at))
         if now is not None and not fold.incident_stored:

@@ -16,7 +16,7 @@ from db.ingest.event_rows import EventRow, clock_data, event_of, newest_of
 from db.reconcile.qr import SHOWN_FOR, KeptQr
 from statemachine.clock import Clock, learn
 from statemachine.evidence import is_overtaken
-from statemachine.model import Incident, Monitoring, Rules, State, Trigger
+from statemachine.model import Channel, Incident, Monitoring, Rules, State, Trigger
 from statemachine.signals import (
     Alive,
     Answered,
@@ -24,14 +24,17 @@ from statemachine.signals import (
     Configured,
     Deadline,
     Effect,
+    GatewaySilence,
     Heard,
+    LeftTogether,
     Open,
     RecoveryEnded,
     Resolve,
     Signal,
     Verdict,
 )
-from statemachine.step import step, verdict_of
+from statemachine.step import step
+from statemachine.verdicts import judge
 
 OF_ANOTHER_GATEWAY: Final = -1
 """A version that no channel has: an answer of a former gateway is dropped, and the channel probed again."""
@@ -181,12 +184,15 @@ class Batch:
                 if entry.gateway_id is not None and entry.gateway_id != fold.row["gateway_id"]:
                     fold.step(replace(entry.content, version=OF_ANOTHER_GATEWAY))
                     return
-                _apply_verdict(fold, entry, entry.content)
+                _apply_answer(fold, entry, entry.content)
             case Alive():
-                _apply_verdict(fold, entry, entry.content)
-                fold.learn_owner(entry.owner, entry.content.emitted_at or entry.received_at)
+                _apply_alive(fold, entry, entry.content)
             case Verdict():
                 _apply_verdict(fold, entry, entry.content)
+            case GatewaySilence():
+                _apply_silence(fold, entry, entry.content)
+            case LeftTogether():
+                _apply_left_together(fold, entry, entry.content)
             case Deadline():
                 fold.must_save = True
                 _apply_deadline(fold, entry, entry.content)
@@ -250,45 +256,90 @@ class Batch:
 
 
 def _apply_deadline(fold: ChannelFold, entry: Entry, content: Deadline) -> None:
-    held_until, before = fold.row["held_until"], fold.channel
-    effects = fold.step(replace(content, held_until=held_until, doubted_until=fold.row["doubted_until"]))
+    before = fold.channel
+    effects = fold.step(
+        replace(
+            content,
+            gateway_failed_at=fold.row["gateway_failed_at"],
+            gateway_settles_until=fold.row["gateway_settles_until"],
+        )
+    )
     after = fold.channel
-    is_dropped = before.flap is not None and after.flap is None and not effects
-    if effects or is_dropped or after.version != before.version:
-        waits_until = after.not_before if after.not_before != before.not_before else None
+    if effects or (after.version, after.has_been_open) != (before.version, before.has_been_open):
         event = event_of(entry)
-        event.data = {
-            "opened": any(isinstance(effect, Open) for effect in effects) or None,
-            "held_until": held_until if is_dropped else waits_until,
-        }
+        event.data = {"opened": any(isinstance(effect, Open) for effect in effects) or None}
         fold.store(event)
 
 
-def _apply_verdict(fold: ChannelFold, entry: Entry, content: Alive | Answered | Verdict) -> None:
-    verdict = verdict_of(fold.channel, content) if isinstance(content, Answered) else content
+def _apply_answer(fold: ChannelFold, entry: Entry, answer: Answered) -> None:
+    judged = judge(fold.channel, replace(answer, own=_gateway_answers(fold.row, answer.received_at)))
+    before = fold.channel
+    effects = fold.step(judged)
+    if judged.verdict is not None:
+        _store_verdict(fold, entry, before, judged.verdict, effects)
+
+
+def _gateway_answers(row: ChannelRecord, now: datetime) -> bool:
+    settles_until = row["gateway_settles_until"]
+    return row["gateway_failed_at"] is None and (settles_until is None or settles_until <= now)
+
+
+def _apply_verdict(fold: ChannelFold, entry: Entry, content: Verdict) -> None:
     before = fold.channel
     effects = fold.step(content)
-    if isinstance(verdict, Verdict) and fold.channel.evidence != before.evidence:
-        event = event_of(entry, verdict.trigger, verdict.reason, verdict.status, verdict.began_at)
-        fold.details = entry.details
-        event.data = {
-            **entry.details,
-            "dated_at": verdict.dated_at,
-            "session_lost": verdict.session_lost or None,
-        }
-        last = fold.last_event
-        if (
-            not effects
-            and fold.channel.version == before.version
-            and fold.channel.lost_until == before.lost_until
-            and last is not None
-            and last.is_like(event)
-        ):
-            last.count_on(event)
-        else:
-            fold.store(event)
-    elif isinstance(content, Alive) and fold.channel.version != before.version:
+    _store_verdict(fold, entry, before, content, effects)
+
+
+def _store_verdict(
+    fold: ChannelFold, entry: Entry, before: Channel, verdict: Verdict, effects: tuple[Effect, ...]
+) -> None:
+    if fold.channel.evidence == before.evidence:
+        return
+    event = event_of(entry, verdict.trigger, verdict.reason, verdict.status, verdict.began_at)
+    fold.details = entry.details
+    event.data = {
+        **entry.details,
+        "dated_at": verdict.dated_at,
+        "session_lost": verdict.session_lost or None,
+    }
+    last = fold.last_event
+    if (
+        not effects
+        and fold.channel.version == before.version
+        and fold.channel.lost_until == before.lost_until
+        and last is not None
+        and last.is_like(event)
+    ):
+        last.count_on(event)
+    else:
+        fold.store(event)
+
+
+def _apply_alive(fold: ChannelFold, entry: Entry, alive: Alive) -> None:
+    version = fold.channel.version
+    fold.step(alive)
+    if fold.channel.version != version:
         fold.store(event_of(entry, Trigger.OPENED))
+    fold.learn_owner(entry.owner, alive.emitted_at or entry.received_at)
+
+
+def _apply_silence(fold: ChannelFold, entry: Entry, silence: GatewaySilence) -> None:
+    before = fold.channel
+    effects = fold.step(silence)
+    if effects or fold.channel.evidence != before.evidence:
+        event = event_of(entry, Trigger.UNREACHABLE, silence.reason)
+        event.data = {"dated_at": silence.since}
+        fold.details = {}
+        fold.store(event)
+
+
+def _apply_left_together(fold: ChannelFold, entry: Entry, together: LeftTogether) -> None:
+    departures = fold.channel.departures
+    fold.step(together)
+    if fold.channel.departures != departures:
+        event = event_of(entry)
+        event.data = {"since": together.since, "until": together.until}
+        fold.store(event)
 
 
 def _apply_recovery_ended(fold: ChannelFold, entry: Entry, content: RecoveryEnded) -> None:
@@ -297,7 +348,12 @@ def _apply_recovery_ended(fold: ChannelFold, entry: Entry, content: RecoveryEnde
     effects = fold.step(content)
     if effects or entry.details or fold.channel.version != version:
         event = event_of(entry)
-        event.data = {**entry.details, "again_at": content.again_at, "failed": content.failed or None}
+        event.data = {
+            **entry.details,
+            "again_at": content.again_at,
+            "failed": content.failed or None,
+            "ordered": content.ordered or None,
+        }
         fold.store(event)
 
 

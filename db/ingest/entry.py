@@ -11,6 +11,8 @@ from statemachine.model import Reason, Trigger
 from statemachine.signals import Signal
 
 RECOVERY: Final = "recovery"
+GATEWAY_SILENCE: Final = "gateway_silence"
+LEFT_TOGETHER: Final = "left_together"
 """The name of the event that records an episode of recovery; its source is the requester."""
 
 

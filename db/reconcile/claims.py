@@ -15,8 +15,6 @@ PER_GATEWAY: Final = 20
 
 WARNED_BEFORE: Final = (7, 3, 1)
 """How many days before the end of a subscription a warning is sent."""
-WINDOW: Final = timedelta(seconds=60)
-"""Failures of one gateway's channels that are no farther apart may have one cause."""
 
 
 class ProbeTarget(NamedTuple):
@@ -51,15 +49,11 @@ class DueGateway(NamedTuple):
 
 
 class DueDeadline(NamedTuple):
-    """A channel whose deadline has come. `queued`: it is being probed, or waits for a concurrency slot.
-
-    `suspect`: others of its gateway are in trouble, too.
-    """
+    """A channel whose deadline has come. `queued`: it is being probed, or waits for a concurrency slot."""
 
     channel_id: UUID
     due_at: datetime
     queued: bool
-    suspect: bool
 
 
 class Claim(NamedTuple):
@@ -69,18 +63,10 @@ class Claim(NamedTuple):
     until: datetime
 
 
-async def claim_deadlines(
-    connection: Connection, now: datetime, limit: int, window: timedelta = WINDOW
-) -> list[DueDeadline]:
-    """Return channels whose deadline has come; applying the deadline settles the claim.
-
-    `window`: what happened to others within it makes the gateway suspect.
-    """
-    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY, now - window)
-    return [
-        DueDeadline(row["channel_id"], row["due_at"], row["queued"] is True, row["suspect"] is True)
-        for row in rows
-    ]
+async def claim_deadlines(connection: Connection, now: datetime, limit: int) -> list[DueDeadline]:
+    """Return channels whose deadline has come; applying the deadline settles the claim."""
+    rows = await connection.fetch(sql.claim_deadlines, now, now + LEASE, limit, PER_GATEWAY)
+    return [DueDeadline(row["channel_id"], row["due_at"], row["queued"] is True) for row in rows]
 
 
 async def release_deadlines(connection: Connection, claims: Collection[Claim]) -> None:

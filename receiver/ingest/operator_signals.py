@@ -26,8 +26,7 @@ class OperatorSignals:
     async def apply_now(self, channel_id: UUID) -> None:
         """Apply what is due on a channel at once: its rules changed."""
         now = datetime.now(UTC)
-        # Whether its gateway is suspect is seen when the clock's own deadline comes; until then it may be.
-        await self._submit(Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now, suspect=True)))
+        await self._submit(Entry(channel_id, Source.DEADLINE, "deadline", now, Deadline(now)))
 
     async def note(self, channel_id: UUID, name: str, noted: HistoryNote) -> None:
         """Store a note in a channel's history; it changes no state."""

@@ -39,7 +39,7 @@ from receiver.providers.report import BulkAnswer, ProbeAnswer, Question
 from receiver.reconcile.probe import JITTER
 from statemachine.machine import TABLE, Ignored
 from statemachine.model import Rules, State
-from statemachine.policy import OPEN_SHARE_OF_JITTER
+from statemachine.policy.probing import OPEN_SHARE_OF_JITTER
 from statemachine.signals import Answered
 
 PAUSE: Final = 0.75

@@ -25,12 +25,8 @@ log = logging.getLogger(__name__)
 class Deadlines:
     """Submits deadlines in one process; `loop` runs in one task."""
 
-    def __init__(
-        self, pool: Pool, writer: Writer, on_lag: Callable[[float], None], window: timedelta
-    ) -> None:
-        """`window`: within it troubles of one gateway's channels may have one cause."""
+    def __init__(self, pool: Pool, writer: Writer, on_lag: Callable[[float], None]) -> None:
         self._pool = pool
-        self._window = window
         self._writer = writer
         self._on_lag = on_lag
         self._tasks = LeasedTasks(pool, writer, release_deadlines)
@@ -43,7 +39,7 @@ class Deadlines:
         """
         now = datetime.now(UTC)
         async with self._pool.acquire() as connection:
-            due = await claim_deadlines(connection, now, AT_ONCE, self._window)
+            due = await claim_deadlines(connection, now, AT_ONCE)
         self._on_lag(max(((now - one.due_at).total_seconds() for one in due), default=0.0))
         submitted = [
             self._tasks.begin(Claim(one.channel_id, now + LEASE), self._submit(one, now)) for one in due
@@ -60,7 +56,7 @@ class Deadlines:
         return await to_the_end(self.fire_due()) >= AT_ONCE
 
     async def _submit(self, due: DueDeadline, now: datetime) -> None:
-        deadline = Deadline(now, queued=due.queued, suspect=due.suspect)
+        deadline = Deadline(now, queued=due.queued)
         try:
             await self._writer.submit([Entry(due.channel_id, Source.DEADLINE, "deadline", now, deadline)])
         except NotCommitted as error:

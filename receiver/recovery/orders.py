@@ -293,7 +293,7 @@ class Recovery:
             "tries": last.number,
             "problem": last.problem,
         }
-        signal = RecoveryEnded(now, again_at, failed)
+        signal = RecoveryEnded(now, again_at, failed, ordered=was_tried)
         await self._writer.submit([_entry(claim.channel_id, source, signal, details if was_tried else {})])
         async with self._pool.acquire() as connection:
             await end_recovery(connection, claim, outcome)

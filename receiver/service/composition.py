@@ -162,7 +162,6 @@ def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
         terminal_grace=settings.terminal_grace,
         recovery_wait=defaults.recovery_wait / timings.recovery_speed,
         stuck_after=defaults.stuck_after / timings.recovery_speed,
-        verdict_wait=timings.verdict_within,
     )
 
 

@@ -151,7 +151,7 @@ def _keeping(app: App) -> Iterator[Loop]:
 def _claiming(app: App) -> Iterator[Loop]:
     """Yield the loops that claim what is due."""
     settings, timings, lag = app.settings, app.timings, app.metrics.deadline_lag_seconds
-    yield Deadlines(app.pool, app.writer, lag.set, timings.verdict_within).loop()
+    yield Deadlines(app.pool, app.writer, lag.set).loop()
     yield app.gateways.loop()
     yield Reconciler(app.pool, app.writer, app.prober, settings.probe_timeout).loop()
     yield app.bulk_prober.loop()

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from statemachine.model import Channel, Monitoring, Reason, RecoverableCondition, Rules, State, Trigger
-from statemachine.policy import recoverable_condition_of
+from statemachine.policy.recovery import recoverable_condition_of
 from statemachine.signals import (
     Answered,
     Change,

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -24,9 +23,11 @@ from statemachine.signals import (
     Configured,
     Deadline,
     Effect,
+    GatewaySilence,
     Heard,
     IncidentOpened,
     IncidentResolved,
+    LeftTogether,
     Open,
     Resolve,
     Signal,
@@ -402,29 +403,29 @@ def test_late_opened_makes_a_shown_qr_a_loss() -> None:
     assert channel.due_at == at(20)
 
 
-def flaps(count: int, apart: float = 60) -> list[Signal]:
-    """Leave open and come back so many times."""
+def flaps(count: int, apart: float = 60, length: float = 3) -> list[Signal]:
+    """Leave open and come back so many times, each time after so many seconds."""
     return [
         signal
         for number in range(count)
         for signal in (
             told(number * apart + 1, Trigger.DROPPED, Reason.CONNECTION_REPLACED),
-            told(number * apart + 2, Trigger.OPENED),
+            told(number * apart + 1 + length, Trigger.OPENED),
         )
     ]
 
 
 def test_five_departures_within_half_an_hour_are_one_incident_that_ends_after_ten_stable_minutes() -> None:
     four, nothing = after(OPENED, *flaps(4))
-    five, opened = after(OPENED, *flaps(5), Deadline(at(245)))
-    early, still = after(OPENED, *flaps(5), Deadline(at(245)), Deadline(at(242 + 599)))
-    stable, ended = after(OPENED, *flaps(5), Deadline(at(245)), Deadline(at(242 + 600)))
+    five, opened = after(OPENED, *flaps(5), Deadline(at(251)))
+    early, still = after(OPENED, *flaps(5), Deadline(at(251)), Deadline(at(244 + 599)))
+    stable, ended = after(OPENED, *flaps(5), Deadline(at(251)), Deadline(at(244 + 600)))
 
     assert (four.incident, nothing) == (None, [])
     assert [type(effect) for effect in opened] == [Open]
     assert five.incident is not None
     assert five.incident.flapping
-    assert five.due_at == at(842)
+    assert five.due_at == at(844)
     assert (len(still), early.incident is not None) == (1, True)
     assert isinstance(ended[-1], Resolve)
     assert (ended[-1].why, stable.incident, stable.departures) == ("stable", None, ())
@@ -505,7 +506,7 @@ def test_event_that_says_nothing_is_only_noted() -> None:
 
     channel, effects = step(before, Heard(at(9), at(9), at(9), None))
 
-    assert (channel, effects) == (before._replace(last_event_at=at(9)), ())
+    assert (channel, effects) == (before._replace(last_event_at=at(9), emitted_at=at(9)), ())
 
 
 def test_redelivery_neither_moves_nor_freshens() -> None:
@@ -652,15 +653,52 @@ def test_incident_that_another_application_says_of_an_open_channel_waits_for_new
     assert [type(effect) for effect in effects] == [Resolve]
 
 
-def test_earlier_incident_makes_a_shown_qr_a_loss() -> None:
-    dropped = told(0, Trigger.DROPPED, Reason.CONNECTION_LOST)
-    rules = Rules(threshold=timedelta(seconds=10))
+def test_logout_on_the_phone_proves_that_a_channel_was_connected() -> None:
+    logout = told(0, Trigger.UNPAIRED, Reason.LOGGED_OUT, status=401)
+    order = told(3, Trigger.UNPAIRED, Reason.LOGGED_OUT_BY_API)
 
-    channel, _ = after(
-        dropped, Deadline(at(10)), IncidentResolved(at(11)), told(20, Trigger.QR_ISSUED), rules=rules
-    )
+    early, nothing = after(logout, Deadline(at(9)), told(20, Trigger.QR_ISSUED))
+    lost, _ = after(logout, Deadline(at(10)), told(20, Trigger.QR_ISSUED))
+    ordered, still = after(logout, order, Deadline(at(10)), Deadline(at(1000)))
+    _, opened = after(logout, Deadline(at(10)), Deadline(at(15)))
 
-    assert channel.status.reason is Reason.SCAN_NEEDED
+    assert (early.has_been_open, nothing) == (False, [])
+    assert lost.status.reason is Reason.SCAN_NEEDED
+    assert (ordered.has_been_open, ordered.due_at, still) == (False, None, [])
+    assert [type(effect) for effect in opened] == [Open]
+
+
+def test_ban_proves_that_a_channel_was_connected() -> None:
+    _, opened = after(told(0, Trigger.UNPAIRED, Reason.BANNED, status=403), Deadline(at(15)))
+
+    assert [type(effect) for effect in opened] == [Open]
+
+
+def test_refused_key_of_a_channel_that_was_never_connected_is_an_incident_while_it_lasts() -> None:
+    refused = [answer(n, Trigger.UNAUTHORIZED, Reason.UNAUTHORIZED, certain=True) for n in (10, 290)]
+
+    channel, effects = after(*refused, Deadline(at(310)), told(320, Trigger.DROPPED))
+
+    opened, resolved = effects
+    assert isinstance(opened, Open)
+    assert opened.incident.reason is Reason.UNAUTHORIZED
+    assert isinstance(resolved, Resolve)
+    assert (resolved.why, channel.has_been_open, channel.due_at) == ("never_connected", False, None)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        told(0, Trigger.DROPPED),
+        GatewaySilence(at(100), at(90), Reason.GATEWAY_UNREACHABLE),
+        answer(0, Trigger.UNREACHABLE, Reason.UNREACHABLE, certain=True),
+    ],
+    ids=["close", "silent gateway", "silence"],
+)
+def test_trouble_of_a_channel_that_was_never_connected_is_no_incident(trouble: Signal) -> None:
+    channel, effects = after(trouble, Deadline(at(10_000)))
+
+    assert (effects, channel.due_at, channel.recovery_due_at) == ([], None, None)
 
 
 def test_change_of_clock_asks_for_a_probe() -> None:
@@ -723,72 +761,165 @@ def test_answers_counted_elsewhere_date_the_verdict() -> None:
     assert channel.first_unhealthy_at == channel.since == at(100)
 
 
-def unpaired_on(**known: Any) -> tuple[Channel, list[Effect]]:
-    """A channel lost 10 s after T0, after a deadline at 30 s that knows this of its gateway."""
-    lost = told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT)
-    return after(OPENED, lost, Deadline(at(30), **known))
+GATEWAY_SILENT = Status(State.ERROR, Reason.GATEWAY_UNREACHABLE)
 
 
-def test_no_incident_opens_while_that_of_the_gateway_stands_for_it() -> None:
-    held, nothing = unpaired_on(held_until=at(90))
-    over, opened = step(held, Deadline(at(90), held_until=at(90)))
+def silenced(seconds: float, since: float) -> GatewaySilence:
+    """The verdict on the gateway, given so many seconds after T0."""
+    return GatewaySilence(at(seconds), at(since), Reason.GATEWAY_UNREACHABLE)
 
-    assert (held.incident, held.due_at, nothing) == (None, at(90), [])
-    assert over.incident is not None
-    assert over.incident.started_at == at(10)
+
+@pytest.mark.parametrize("evidence", [told(10, Trigger.OPENED), told(10, Trigger.CONNECTING), Alive(at(10))])
+def test_silent_gateway_is_an_error_of_its_channels_from_when_its_silence_began(evidence: Signal) -> None:
+    channel, effects = after(evidence, silenced(120, since=100))
+    again, _ = step(channel, silenced(150, since=100))
+
+    assert (channel.status, channel.since, effects) == (GATEWAY_SILENT, at(100), [])
+    assert again == channel
+
+
+@pytest.mark.parametrize(
+    "trigger", [Trigger.DROPPED, Trigger.UNPAIRED, Trigger.QR_ISSUED], ids=lambda trigger: trigger.value
+)
+def test_loss_stays_what_it_is_while_its_gateway_is_silent(trigger: Trigger) -> None:
+    before, _ = after(OPENED, told(10, trigger))
+
+    channel, _ = step(before, silenced(120, since=100))
+
+    assert channel.status == before.status
+
+
+def test_silence_of_the_gateway_says_nothing_of_a_channel_that_still_speaks() -> None:
+    speaking, _ = after(
+        OPENED, told(110, Trigger.CONNECTING), told(111, Trigger.OPENED), silenced(120, since=100)
+    )
+    mute, _ = step(speaking, silenced(232, since=100))
+
+    assert speaking.state is State.OPEN
+    assert (mute.status, mute.since) == (GATEWAY_SILENT, at(111))
+
+
+def test_retry_of_a_webhook_from_before_the_silence_is_no_sign_of_life() -> None:
+    late = told(110, Trigger.OPENED)._replace(at=at(50), emitted_at=at(50))
+
+    channel, _ = after(OPENED, late, silenced(120, since=100))
+
+    assert channel.status == GATEWAY_SILENT
+
+
+def test_own_unanswered_probe_never_replaces_the_gateways_reason_while_that_may_hold() -> None:
+    own = [silence(10 * n) for n in range(1, 4)]
+    both, _ = after(OPENED, *own, silenced(45, since=10))
+    later, _ = after(OPENED, *own, silenced(45, since=10), *(silence(50 + 10 * n) for n in range(3)))
+    up = [replace(silence(100 + 10 * n), own=True) for n in range(3)]
+    hanging, _ = after(OPENED, *own, silenced(45, since=10), *up)
+
+    assert both.status == later.status == GATEWAY_SILENT
+    assert hanging.status.reason is Reason.UNREACHABLE
+
+
+def test_silent_gateways_channels_open_at_their_threshold_while_a_trial_is_young() -> None:
+    rules = Rules(threshold=timedelta(seconds=60))
+    due = Deadline(at(160), gateway_failed_at=at(150))
+
+    channel, opened = after(OPENED, silenced(120, since=100), due, rules=rules)
+
     assert [type(effect) for effect in opened] == [Open]
+    assert channel.incident is not None
+    assert (channel.incident.kind, channel.incident.started_at) == ("error", at(100))
 
 
-def test_what_is_due_waits_for_the_verdict_on_a_suspect_gateway_and_no_longer() -> None:
-    waiting, nothing = unpaired_on(suspect=True)
-    later, still = step(waiting, Deadline(at(84), suspect=True))
-    _, opened = step(later, Deadline(at(85), suspect=True))
+def test_after_a_stop_of_ours_the_silent_gateway_is_tried_first() -> None:
+    rules = Rules(threshold=timedelta(seconds=60))
+    due = Deadline(at(4000), gateway_failed_at=at(150))
 
-    assert (waiting.incident, waiting.due_at, nothing) == (None, at(35), [])
-    assert (later.due_at, still) == (at(85), ())
+    waiting, nothing = after(OPENED, silenced(120, since=100), due, rules=rules)
+    _, opened = step(waiting, Deadline(at(4005), gateway_failed_at=at(4001)))
+    back, still = step(waiting, answer(4002, Trigger.OPENED, version=waiting.version))
+
+    assert (waiting.incident, waiting.due_at, nothing) == (None, at(4005), [])
     assert [type(effect) for effect in opened] == [Open]
+    assert (back.state, still) == (State.OPEN, ())
 
 
-def test_only_silence_is_forgiven_while_we_may_be_offline() -> None:
-    rules = Rules(threshold=timedelta(seconds=5))
-    silent = [silence(10 * n) for n in range(1, 4)]
+def test_due_incident_waits_for_the_channels_own_answer_while_the_gateway_settles() -> None:
+    rules = Rules(threshold=timedelta(seconds=60))
+    due = Deadline(at(160), gateway_settles_until=at(210))
+    waiting, nothing = after(OPENED, silenced(120, since=100), due, rules=rules)
 
-    _, opened = unpaired_on(doubted_until=at(90))
-    channel, nothing = after(OPENED, *silent, Deadline(at(40), doubted_until=at(90)), rules=rules)
+    _, opened = step(waiting, replace(due, received_at=at(210)))
+    _, told_now = step(waiting, answer(170, Trigger.CONNECTING, version=waiting.version))
 
+    assert (waiting.incident, waiting.due_at, nothing) == (None, at(210), [])
     assert [type(effect) for effect in opened] == [Open]
-    assert (channel.state, channel.due_at, nothing) == (State.ERROR, at(90), [])
+    assert told_now == ()
 
 
-def test_a_wait_for_the_gateway_ends_with_the_stretch() -> None:
-    held, _ = unpaired_on(held_until=at(90))
-    back, _ = step(held, told(40, Trigger.OPENED))
-    lost, _ = step(back, told(50, Trigger.UNPAIRED, Reason.LOGGED_OUT))
+def test_refused_key_is_no_trouble_of_a_channel_that_still_speaks() -> None:
+    refused = [answer(seconds, Trigger.UNAUTHORIZED, Reason.UNAUTHORIZED) for seconds in (50, 70)]
+    later = [answer(seconds, Trigger.UNAUTHORIZED, Reason.UNAUTHORIZED) for seconds in (200, 220)]
 
-    assert (back.due_at, lost.due_at) == (None, at(65))
+    speaking, _ = after(OPENED, Alive(at(40)), *refused)
+    mute, _ = after(OPENED, Alive(at(40)), *refused, *later)
+    still, _ = step(mute, Alive(at(230)))
 
-
-def test_flapping_that_the_gateway_explains_counts_anew() -> None:
-    held, nothing = after(OPENED, *flaps(5), Deadline(at(245), held_until=at(300)))
-    again, still = after(OPENED, *flaps(5), Deadline(at(245), held_until=at(300)), told(400, Trigger.DROPPED))
-
-    assert (held.flap, held.due_at, nothing) == (None, None, [])
-    assert (again.flap, again.incident, still) == (None, None, [])
+    assert speaking.state is State.OPEN
+    assert mute.status[:2] == still.status[:2] == (State.ERROR, Reason.UNAUTHORIZED)
 
 
-def test_flapping_waits_for_the_verdict_on_a_suspect_gateway() -> None:
-    waiting, nothing = after(OPENED, *flaps(5), Deadline(at(245), suspect=True))
-    alone, opened = step(waiting, Deadline(at(250)))
+def test_departures_shorter_than_two_seconds_are_no_flapping_before_the_twentieth() -> None:
+    _, nothing = after(OPENED, *flaps(19, apart=20, length=0.3), Deadline(at(600)))
+    channel, opened = after(OPENED, *flaps(20, apart=20, length=0.3), Deadline(at(391)))
 
-    assert (waiting.incident, waiting.due_at, nothing) == (None, at(250), [])
+    assert nothing == []
     assert [type(effect) for effect in opened] == [Open]
-    assert alone.incident is not None
-    assert (alone.incident.kind, alone.incident.started_at) == ("disconnected", at(241))
+    assert channel.incident is not None
+    assert (channel.incident.reason, channel.incident.departures) == (Reason.FLAPPING, 20)
+
+
+def test_departures_with_others_of_the_gateway_are_not_counted() -> None:
+    together = LeftTogether(at(245), at(240), at(242))
+
+    channel, effects = after(OPENED, *flaps(5), together, Deadline(at(300)))
+
+    assert (channel.due_at, effects) == (None, [])
+
+
+def test_departures_by_the_gateways_verdict_or_its_restart_are_not_counted() -> None:
+    verdicts = [
+        signal
+        for n in range(6)
+        for signal in (silenced(n * 60 + 10, since=n * 60 + 5), told(n * 60 + 30, Trigger.OPENED))
+    ]
+    restarts = [
+        signal
+        for n in range(6)
+        for signal in (
+            told(n * 60 + 10, Trigger.CONNECTING, Reason.RESTART_REQUIRED),
+            told(n * 60 + 15, Trigger.OPENED),
+        )
+    ]
+
+    for signals in (verdicts, restarts):
+        channel, effects = after(OPENED, *signals, Deadline(at(1000)))
+
+        assert (channel.departures, effects) == ((), [])
+
+
+def test_flapping_is_known_ten_seconds_after_its_last_departure_and_told_as_such() -> None:
+    waiting, nothing = after(OPENED, *flaps(5))
+    channel, opened = step(waiting, Deadline(at(251)))
+
+    assert (waiting.incident, waiting.due_at, nothing) == (None, at(251), [])
+    assert [type(effect) for effect in opened] == [Open]
+    assert channel.incident is not None
+    assert channel.incident[:3] == ("disconnected", "disconnected/dropped", at(241))
+    assert (channel.incident.reason, channel.incident.departures) == (Reason.FLAPPING, 5)
 
 
 def test_flapping_of_a_channel_that_is_paused_meanwhile_is_forgotten() -> None:
     paused = Configured(at(242.5), Rules(monitoring=Monitoring.PAUSED))
 
-    channel, effects = after(OPENED, *flaps(5), paused, Deadline(at(245)))
+    channel, effects = after(OPENED, *flaps(5), paused, Deadline(at(255)))
 
-    assert (channel.flap, effects) == (None, [])
+    assert (channel.departures, effects) == ((), [])

@@ -27,8 +27,8 @@ left join lateral (
   select event_id, taken_at from zapwatch_snapshots where channel_id = s.channel_id order by event_id desc limit 1
 ) last on true
 cross join lateral (
-  select s.version, s.state, s.reason, s.status, s.since, s.first_unhealthy_at, s.last_event_at, s.fresh_at,
-    s.probed_at, s.due_at, s.probe_due_at, s.told_rules, s.memory, i.kind as incident_kind,
+  select s.version, s.state, s.reason, s.status, s.since, s.first_unhealthy_at, s.last_event_at,
+    s.emitted_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.told_rules, s.memory, i.kind as incident_kind,
     i.last_state as incident_last_state,
     i.details::text as incident_details, i.started_at as incident_started_at, i.opened_at as incident_opened_at
 ) c

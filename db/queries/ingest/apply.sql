@@ -18,13 +18,13 @@ for no key update skip locked;
 -- Read all that a step needs to know of the locked channels, with their open incident and newest event.
 select
   s.channel_id, s.tenant_id, s.version, s.state, s.reason, s.status, s.since, s.first_unhealthy_at,
-  s.last_event_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.recovery_due_at, s.told_rules,
+  s.last_event_at, s.emitted_at, s.fresh_at, s.probed_at, s.due_at, s.probe_due_at, s.recovery_due_at, s.told_rules,
   s.memory,
   z.gateway_id, z.paused_at is not null as paused, z.removed or n.deleted_at is not null or not n.is_active as removed,
   coalesce(z.api_key, g.api_key) is not null and g.base_url <> '' and z.instance is not null as configured,
   n.provider, n.metadata, n.last_health_check, n.phone_number::text as phone_number,
   n.profile_name::text as profile_name, t.defaults, t.locale::text as locale, g.clock,
-  g.held_until, g.doubted_until,
+  case when g.state = 'down' then g.failed_at end as gateway_failed_at, g.settles_until as gateway_settles_until,
   i.kind as incident_kind, i.last_state as incident_last_state, i.details as incident_details,
   i.started_at as incident_started_at, i.opened_at as incident_opened_at,
   e.id as event_id, e.source as event_source, e.name as event_name, e.trigger as event_trigger,
@@ -88,11 +88,11 @@ set
   version = u.version, state = u.state, reason = u.reason, status = u.status, since = u.since,
   first_unhealthy_at = u.first_unhealthy_at, last_event_at = u.last_event_at, fresh_at = u.fresh_at,
   probed_at = u.probed_at, due_at = u.due_at, probe_due_at = u.probe_due_at, told_rules = u.told_rules,
-  memory = u.memory, claimed_until = null,
-  left_at = case when u.memory ? 'departures' then (
+  memory = u.memory - 'emitted_at', claimed_until = null, emitted_at = (u.memory ->> 'emitted_at')::timestamptz,
+  left_at = case when u.memory ? 'left_at' then (
     -- Kept only while it may matter, for it is indexed.
     select left_at
-    from (select (u.memory -> 'departures' ->> -1)::timestamptz as left_at) d
+    from (select (u.memory ->> 'left_at')::timestamptz as left_at) d
     where left_at > greatest(u.last_event_at, u.fresh_at, u.probed_at) - interval '10 minutes'
   ) end,
   probe_claimed_until = case when not u.answered then s.probe_claimed_until end
@@ -124,7 +124,7 @@ with plain as (
   for no key update of s skip locked
 )
 update zapwatch_states s
-set last_event_at = p.at, fresh_at = greatest(s.fresh_at, p.at),
+set last_event_at = p.at, emitted_at = greatest(s.emitted_at, p.at), fresh_at = greatest(s.fresh_at, p.at),
   probe_due_at = case when s.probe_due_at is not null then p.at + $3::interval end
 from plain p
 where s.channel_id = p.channel_id and s.channel_id = any ($1::uuid[])

@@ -1,8 +1,6 @@
 -- name: claim_deadlines
 -- Claim channels whose deadline has come, each for one replica until the lease ends. `queued`: the channel is
--- being probed, or is due while as many of its gateway are due as it has concurrency slots. `suspect`: others of its
--- gateway went unanswered since $5 (or there are no others), or it left open since then and so did another, where there
--- are enough channels for a mass loss.
+-- being probed, or is due while as many of its gateway are due as it has concurrency slots.
 update zapwatch_states s
 set claimed_until = $2
 where channel_id = any (array(
@@ -23,28 +21,7 @@ returning channel_id, greatest(due_at, 'epoch') as due_at, probe_due_at <= $1 an
     offset $4 - 1
     limit 1
   )
-) as queued,
-exists (
-  select
-  from zapwatch_gateways g
-  where g.id = s.gateway_id and g.failed_at > $5 and (
-    exists (select from unnest(g.failed) as f (channel_id) where f.channel_id <> s.channel_id)
-    or not exists (
-      select from zapwatch_states o
-      where o.gateway_id = s.gateway_id and o.probe_due_at is not null and o.channel_id <> s.channel_id
-    )
-  )
-) or s.left_at > $5 and exists (
-  select from zapwatch_states o
-  where o.gateway_id = s.gateway_id and o.left_at > $5 and o.channel_id <> s.channel_id
-) and exists (
-  select
-  from zapwatch_states o
-  join zapwatch_gateways g on g.id = o.gateway_id
-  where o.gateway_id = s.gateway_id and g.base_url <> ''
-  offset 4
-  limit 1
-) as suspect;
+) as queued;
 
 -- name: release_deadlines
 -- Give claimed deadlines back, each unless the claim is over; a locked row is left to its lease.

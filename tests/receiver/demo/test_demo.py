@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from receiver.demo.scene import FIRST_REST, REST, SETTLED
-from statemachine.policy import FLAP_WINDOW, FLAPS, STABLE_AFTER
+from statemachine.policy.flapping import FLAP_WINDOW, FLAPS, STABLE_AFTER
 from tests.conftest import reachable_folder
 
 ENDS_WITHIN = 15

@@ -1,0 +1,1 @@
+"""What follows from a state: the next probe, incidents, what may be ordered. Derives no state itself."""
