@@ -73,4 +73,4 @@ async def test_host_that_is_up_again_with_us_is_told_to_nobody(
     dsn: str, tmp_path: Path, verdict_first: bool
 ) -> None:
     async with open_town(dsn, tmp_path, speed=60) as town:
-        assert_held(await reborn.play(town, away=900, verdict_first=verdict_first))
+        assert_held(await reborn.play(town, away=360, verdict_first=verdict_first))
