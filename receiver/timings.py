@@ -17,10 +17,16 @@ class Timings:
     """Losses of a gateway's channels so close together may have one cause."""
     away_for: timedelta = timedelta(seconds=10)
     """How long each of the channels that a gateway loses at once has been away."""
+    gateway_flaps_within: timedelta = timedelta(minutes=30)
+    """Within which time three incidents of a gateway are flapping."""
+    gateway_stable_for: timedelta = timedelta(minutes=10)
+    """How long a flapping gateway is without trouble before its incident ends."""
     heartbeat_every: timedelta = timedelta(minutes=1)
     """Pause between two calls to HEARTBEAT_URL."""
     offline_for: timedelta = timedelta(minutes=2)
     """How long silence from every gateway is blamed on none."""
+    gather_alerts: timedelta = timedelta(seconds=1)
+    """How long the first message to a destination waits for what else is due to it."""
     loops: LoopTiming = LOOPS
     """How often background loops come round; back-off and reports of those that fail."""
 

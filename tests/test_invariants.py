@@ -31,7 +31,7 @@ BESIDE_THE_STATE = {
 """Columns that claims, registration and adoption may write; `memory` only into a new row."""
 HEALTH = re.compile(
     r"(?:insert into|update|delete from)\s+(?:zapwatch_gateway_incidents|zapwatch_affected_channels)\b"
-    r"|update zapwatch_gateways\s+(?:g\s+)?set (?:state|doubted_at|try_at)\b"
+    r"|update zapwatch_gateways\s+(?:g\s+)?set (?:state|tried_at|try_at)\b"
 )
 PRODUCT = [
     path
@@ -54,6 +54,11 @@ SLEEPS = 12
 """How often tests may sleep; each place says why no condition can be awaited instead."""
 FORGETTING = {("db/history/retention.py", "forget_events")}
 """The one statement elsewhere that deletes events: those that a snapshot has taken in."""
+CAUSES = {
+    ("db/reconcile/gateways/causes.py", name)
+    for name in ("attribute_causes", "drop_causes", "drop_causes_of_moved")
+}
+"""The statements elsewhere that write incidents: the cause in their details, and nothing else."""
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -119,9 +124,12 @@ def test_only_apply_uses_statements_that_write_state_events_or_incidents() -> No
     }
 
     assert {"save_states", "insert_events", "open_incidents", "acknowledge_incident"} <= writing
-    assert elsewhere >= FORGETTING
+    assert elsewhere >= FORGETTING | CAUSES
     assert WRITTEN.findall(sql.statements["forget_events"]) == ["zapwatch_events"]
-    for _, name in elsewhere - FORGETTING:
+    for _, name in CAUSES:
+        statement = sql.statements[name]
+        assert re.findall(r"\bset\s+(\w+)\s*=", statement) == ["details"], name
+    for _, name in elsewhere - FORGETTING - CAUSES:
         statement = sql.statements[name]
         assert WRITTEN.findall(statement) == ["zapwatch_states"], name
         written = re.findall(r"(?:set|,)\s+(\w+)\s*=", statement) + [
@@ -142,8 +150,8 @@ def test_only_gateway_health_uses_statements_that_write_gateways_health_or_incid
         if writing.intersection(re.findall(r"\bsql\.(\w+)", text))
     }
 
-    assert {"save_gateway_health", "open_gateway_incident", "doubt_gateways", "end_recovery_probe"} <= writing
-    assert using == {"db/reconcile/gateway_health.py"}
+    assert {"save_gateway_health", "open_gateway_incident", "note_trial", "end_recovery_probe"} <= writing
+    assert using == {"db/reconcile/gateway_health.py", "db/reconcile/gateways/verdicts.py"}
 
 
 @pytest.mark.parametrize("provider", ["evolution", "wapi", "twilio", "waha"])

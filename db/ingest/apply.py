@@ -18,6 +18,7 @@ from db.ingest.entry import Entry
 from db.ingest.event_rows import EventRow, json_of
 from db.ingest.owner_profile import OwnerUpdate, owner_update_of, show_owners
 from db.queries import sql
+from db.reconcile.gateways.causes import Explicable, causes_of
 from statemachine.model import Incident, Reason, Rules, State
 
 SHOWN_EVERY: Final = timedelta(minutes=1)
@@ -94,7 +95,7 @@ async def apply(
         known = await _redelivered(connection, entries)
         for entry in entries:
             batch.take(entry, (entry.channel_id, entry.key) in known)
-        await _save(connection, batch, words)
+        await _save(connection, batch, words, max((entry.received_at for entry in entries), default=None))
     folds = batch.folds.values()
     return Applied(
         states={channel_id: fold.channel.state for channel_id, fold in batch.folds.items()},
@@ -159,12 +160,13 @@ async def _redelivered(connection: Connection, entries: Sequence[Entry]) -> set[
     return {(row["channel_id"], row["key"]) for row in rows}
 
 
-async def _save(connection: Connection, batch: Batch, words: Words) -> None:
+async def _save(connection: Connection, batch: Batch, words: Words, now: datetime | None) -> None:
     folds = list(batch.folds.values())
     await _save_events(connection, folds)
     await _save_states(connection, folds, words)
     await _save_qrs(connection, folds)
-    await _save_incidents(connection, folds)
+    if now is not None:
+        await _save_incidents(connection, folds, now)
     await _run(connection, sql.save_clocks, 3, batch.learnt_clocks())
 
 
@@ -244,26 +246,30 @@ def _expect_all(wanted: Iterable[UUID], locked: Collection[UUID]) -> None:
         raise Locked(missing)
 
 
-async def _save_incidents(connection: Connection, folds: Iterable[ChannelFold]) -> None:
-    changed: list[tuple[object, ...]] = []
+async def _save_incidents(connection: Connection, folds: Iterable[ChannelFold], now: datetime) -> None:
+    changed: list[_IncidentRow] = []
     ended: list[tuple[object, ...]] = []
-    whole: list[tuple[object, ...]] = []
-    opened: list[tuple[object, ...]] = []
+    whole: list[_IncidentRow] = []
+    opened: list[_IncidentRow] = []
     for fold in folds:
-        channel_id, now = fold.row["channel_id"], fold.channel.incident
+        channel_id, present = fold.row["channel_id"], fold.channel.incident
         if (old := fold.old_incident) is not None and old != fold.before.incident:
-            changed.append(_incident(fold, old)[:4])
+            changed.append(_IncidentRow(fold, old))
         for past in fold.past:
             if past.stored:
                 ended.append((channel_id, past.resolved_at, json_of(end_of(past.why)), past.alert))
             else:
-                whole.append((*_incident(fold, past.incident, past.why), past.resolved_at))
-        if now is not None and not fold.incident_stored:
-            opened.append(_incident(fold, now))
-    await _run(connection, sql.change_incidents, 4, changed)
+                whole.append(_IncidentRow(fold, past.incident, past.why, past.resolved_at))
+        if present is not None and not fold.incident_stored:
+            opened.append(_IncidentRow(fold, present))
+    rows = [*changed, *whole, *opened]
+    causes = await causes_of(connection, [row.explicable for row in rows], now)
+    values = [row.values(causes.get(place, {})) for place, row in enumerate(rows)]
+    first_whole, first_opened = len(changed), len(changed) + len(whole)
+    await _run(connection, sql.change_incidents, 4, [row[:4] for row in values[:first_whole]])
     await _run(connection, sql.resolve_incidents, 4, ended)
-    await _run(connection, sql.record_incidents, 7, whole)
-    await _run(connection, sql.open_incidents, 6, opened)
+    await _run(connection, sql.record_incidents, 7, values[first_whole:first_opened])
+    await _run(connection, sql.open_incidents, 6, [row[:6] for row in values[first_opened:]])
 
 
 def _event(fold: ChannelFold, event: EventRow) -> tuple[object, ...]:
@@ -321,15 +327,32 @@ def _change(fold: ChannelFold) -> tuple[object, ...]:
     )
 
 
-def _incident(fold: ChannelFold, incident: Incident, resolved: str | None = None) -> tuple[object, ...]:
-    return (
-        fold.row["channel_id"],
-        incident.kind,
-        incident.last_state,
-        details_of(incident, fold.details, resolved),
-        incident.started_at,
-        incident.opened_at,
-    )
+class _IncidentRow(NamedTuple):
+    """An incident as it is to be stored."""
+
+    fold: ChannelFold
+    incident: Incident
+    resolved: str | None = None
+    resolved_at: datetime | None = None
+
+    @property
+    def explicable(self) -> Explicable:
+        incident = self.incident
+        return Explicable(
+            self.fold.row["channel_id"], incident.opened_at, incident.last_state, incident.reason
+        )
+
+    def values(self, cause: Mapping[str, str]) -> Values:
+        incident = self.incident
+        return (
+            self.fold.row["channel_id"],
+            incident.kind,
+            incident.last_state,
+            details_of(incident, {**self.fold.details, **cause}, self.resolved),
+            incident.started_at,
+            incident.opened_at,
+            self.resolved_at,
+        )
 
 
 async def _run_rows(connection: Connection, statement: str, rows: Sequence[Values]) -> None:

@@ -16,9 +16,12 @@ from db.connection.tenant_scope import writing
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
 from db.reconcile.claims import ProbeTarget
+from db.reconcile.gateways.causes import attribute_causes, drop_causes
 from statemachine.gateway import (
     ENOUGH,
     OBJECTION,
+    SILENT,
+    Calm,
     Cause,
     Down,
     FailureStreak,
@@ -30,6 +33,7 @@ from statemachine.gateway import (
     Up,
     decide,
     next_gap,
+    streak,
 )
 
 LATELY: Final = 2
@@ -38,6 +42,11 @@ SPREAD: Final = 0.8
 """Share of `Limits.settle` over which probes are spread; the rest is for their answers."""
 HEALTHS: Final = frozenset(Health)
 CAUSES: Final = frozenset(Cause)
+KEPT_AS_THEY_ARE: Final = (
+    "perhaps_offline", "suspected_at", "try_at", "tries", "tried_at", "lost", "moved_at", "calm_since",
+    "settles_until",
+)  # fmt: skip
+"""Fields of `Gateway` that are columns of the same name and type."""
 AROUND: Final = 20
 """Among how many of a gateway's channels the target of a recovery probe is chosen."""
 
@@ -49,6 +58,18 @@ class GatewayObservation(NamedTuple):
     failing: FailureStreak | None = None
     offline: bool = False
     """No gateway answered, for longer than that is taken for an outage of our own network."""
+    accepted_at: datetime | None = None
+    """When it last accepted a key."""
+    refusing: FailureStreak | None = None
+    """Probes whose key it refused."""
+
+
+class LeavingTogether(NamedTuple):
+    """Channels of a gateway that left open together, back or not, and within which time."""
+
+    since: datetime
+    until: datetime
+    channel_ids: list[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,8 @@ class GatewayVerdict:
     gateway: Gateway
     effect: GatewayEffect | None
     newly_failing: bool
+    left_together: LeavingTogether | None = None
+    """Channels that are to be told so."""
 
 
 class RecoveryProbe(NamedTuple):
@@ -70,29 +93,20 @@ class RecoveryProbe(NamedTuple):
 
 
 async def gateways_to_evaluate(
-    connection: Connection,
-    now: datetime,
-    noted: dict[UUID, GatewayObservation],
-    window: timedelta,
-    limits: Limits,
+    connection: Connection, now: datetime, noted: dict[UUID, GatewayObservation], limits: Limits
 ) -> list[UUID]:
     """Return the gateways that are to be evaluated now."""
-    failing = [id for id, observation in noted.items() if observation.failing is not None]
-    answered = [id for id, observation in noted.items() if observation.answered_at is not None]
-    renewed = now + limits.hold / 2
+    failing = [id for id, it in noted.items() if it.failing is not None or it.refusing is not None]
+    answered = [id for id, it in noted.items() if it.answered_at is not None or it.accepted_at is not None]
+    left_after, stable = now - LATELY * limits.window, now - limits.stable
     rows = await connection.fetch(
-        sql.gateways_to_evaluate, now - LATELY * window, failing, answered, renewed, ENOUGH, now - OBJECTION
+        sql.gateways_to_evaluate, left_after, failing, answered, ENOUGH, stable, now - OBJECTION
     )
     return [row["id"] for row in rows]
 
 
 async def evaluate(
-    connection: Connection,
-    gateway_id: UUID,
-    now: datetime,
-    noted: GatewayObservation,
-    window: timedelta,
-    limits: Limits,
+    connection: Connection, gateway_id: UUID, now: datetime, noted: GatewayObservation, limits: Limits
 ) -> GatewayVerdict | None:
     """Evaluate a gateway with this process's observation, and write what follows.
 
@@ -103,14 +117,13 @@ async def evaluate(
         if row is None or not _is_known(row):
             return None
         before = _gateway(row)
-        seen = await _snapshot(connection, gateway_id, now, noted, window, row)
+        seen, together = await _snapshot(connection, gateway_id, now, noted, before, row, limits)
         after, effect = decide(before, seen, limits)
         if after != before:
             await connection.execute(sql.save_gateway_health, gateway_id, *_columns(after))
-        await _keep_incident(connection, gateway_id, row, effect, now)
-        if isinstance(effect, Up):
-            await connection.execute(sql.spread_probes, gateway_id, now, SPREAD * limits.settle)
-        return GatewayVerdict(after, effect, before.failing is None and after.failing is not None)
+        await _keep_incident(connection, gateway_id, row, effect, seen, limits)
+        newly_failing = before.failing is None and after.failing is not None
+        return GatewayVerdict(after, effect, newly_failing, together)
 
 
 async def _snapshot(
@@ -118,37 +131,116 @@ async def _snapshot(
     gateway_id: UUID,
     now: datetime,
     noted: GatewayObservation,
-    window: timedelta,
+    gateway: Gateway,
     row: Record,
-) -> GatewaySnapshot:
-    # Departures before the end of the last incident belong to it; those during an open one still count.
-    after = row["held_until"] if row["incident_id"] is None else row["since"]
-    since = max(now - LATELY * window, after or now - LATELY * window)
-    fallen = row["incident_id"] if row["cause"] == Cause.MASS_LOSS else None
-    counts = await connection.fetchrow(sql.count_gateway_losses, gateway_id, since, window, fallen, ENOUGH)
+    limits: Limits,
+) -> tuple[GatewaySnapshot, LeavingTogether | None]:
+    # Departures before the end of a silence belong to it.
+    left_after = now - LATELY * limits.window
+    if gateway.health is Health.UP and gateway.since is not None:
+        left_after = max(left_after, gateway.since)
+    incident_id = row["incident_id"] if gateway.cause is Cause.MASS_LOSS else None
+    failed = {channel for one in (noted.failing, noted.refusing) if one for channel in one.channels}
+    is_failing = bool(failed or gateway.failing or gateway.refusing)
+    counts = await connection.fetchrow(
+        sql.count_gateway_losses, gateway_id, left_after, limits.window, now - limits.away, incident_id,
+        ENOUGH, row["together_until"] or left_after, list(failed), is_failing,
+    )  # fmt: skip
     assert counts is not None
-    return GatewaySnapshot(now, *noted, **counts)
+    witnesses = frozenset(counts["witnesses"])
+    seen = GatewaySnapshot(
+        now,
+        noted.answered_at,
+        noted.failing and noted.failing.of(witnesses),
+        noted.offline,
+        noted.accepted_at,
+        noted.refusing and noted.refusing.of(witnesses),
+        *(counts[name] for name in ("probed", "watched", "left", "left_since", "lost")),
+    )
+    if counts["together"] < seen.mass_loss_at:
+        return seen, None
+    return seen, await _left_together(connection, gateway_id, counts, row["together_until"] or left_after)
+
+
+async def _left_together(
+    connection: Connection, gateway_id: UUID, counts: Record, after: datetime
+) -> LeavingTogether:
+    since, until = counts["together_since"], counts["together_until"]
+    rows = await connection.fetch(sql.left_together, gateway_id, since, until, after)
+    return LeavingTogether(since, until, [row["channel_id"] for row in rows])
+
+
+async def note_left_together(connection: Connection, gateway_id: UUID, until: datetime) -> None:
+    """Note up to which departure the channels of a gateway were told that they left together."""
+    await connection.execute(sql.note_left_together, gateway_id, until)
 
 
 async def _keep_incident(
-    connection: Connection, gateway_id: UUID, row: Record, effect: GatewayEffect | None, now: datetime
+    connection: Connection,
+    gateway_id: UUID,
+    row: Record,
+    effect: GatewayEffect | None,
+    seen: GatewaySnapshot,
+    limits: Limits,
 ) -> None:
-    incident_id = row["incident_id"]
+    incident_id, cause, now = row["incident_id"], row["cause"], seen.now
     match effect:
-        case Down(cause, started_at, perhaps_offline):
-            details = orjson.dumps({"perhaps_offline": True} if perhaps_offline else {}).decode()
-            incident_id = await connection.fetchval(
-                sql.open_gateway_incident, gateway_id, cause, details, started_at, now
-            )
-            left_since = started_at if cause is Cause.MASS_LOSS else None
-            await connection.execute(sql.attach_channels, incident_id, gateway_id, left_since)
-        case Up():
-            await connection.execute(sql.resolve_gateway_incident, incident_id, now)
+        case Down():
+            incident_id = await _open_incident(connection, gateway_id, effect, now, limits)
+            if effect.cause in SILENT:
+                await connection.execute(sql.attach_channels, incident_id, gateway_id)
+                await connection.execute(sql.begin_verdicts, incident_id, gateway_id, effect.started_at, now)
+            elif effect.cause is Cause.UNAUTHORIZED:
+                await connection.execute(sql.attach_channels, incident_id, gateway_id)
+            else:
+                await _attach_lost(connection, gateway_id, incident_id, effect.started_at, now - limits.away)
+            await attribute_causes(connection, incident_id)
+        case Calm() | Up():
+            await connection.execute(sql.cancel_verdicts, incident_id)
+            if isinstance(effect, Up):
+                await connection.execute(sql.resolve_gateway_incident, incident_id, now)
+            if row["calm_since"] is not None:
+                return
+            if cause == Cause.MASS_LOSS:
+                await drop_causes(connection, [gateway_id])
+            else:
+                await connection.execute(sql.spread_probes, gateway_id, now, SPREAD * limits.settle)
         case None:
-            if row["cause"] == Cause.MASS_LOSS:
-                # Channels that leave while it is open belong to it.
+            if cause == Cause.MASS_LOSS and row["calm_since"] is None and _goes_on(seen):
+                # Channels that leave while it goes on belong to it.
                 since = row["incident_started_at"]
-                await connection.execute(sql.attach_channels, incident_id, gateway_id, since)
+                if await _attach_lost(connection, gateway_id, incident_id, since, now - limits.away):
+                    await attribute_causes(connection, incident_id)
+
+
+def _goes_on(seen: GatewaySnapshot) -> bool:
+    return max(seen.lost, seen.left) >= seen.mass_loss_at
+
+
+async def _open_incident(
+    connection: Connection, gateway_id: UUID, down: Down, now: datetime, limits: Limits
+) -> UUID:
+    flags = {"perhaps_offline": down.perhaps_offline, "flapping": down.flapping}
+    details = orjson.dumps({name: True for name, is_set in flags.items() if is_set}).decode()
+    told_at = down.started_at + limits.tell_after
+    incident_id: UUID = await connection.fetchval(
+        sql.open_gateway_incident, gateway_id, down.cause, details, down.started_at, now, told_at
+    )
+    return incident_id
+
+
+async def _attach_lost(
+    connection: Connection, gateway_id: UUID, incident_id: UUID, since: datetime, until: datetime
+) -> bool:
+    affected = await connection.fetchval(sql.attach_lost_channels, incident_id, gateway_id, since, until)
+    return affected is not None
+
+
+async def settle(connection: Connection, now: datetime) -> None:
+    """Take the cause from incidents of channels that are still down after their gateway has settled."""
+    async with connection.transaction():
+        rows = await connection.fetch(sql.claim_settled_gateways, now)
+        await drop_causes(connection, [row["id"] for row in rows])
 
 
 async def acknowledge(pool: Pool, reader: UUID | None, incident_id: UUID) -> Record | None:
@@ -160,18 +252,16 @@ async def acknowledge(pool: Pool, reader: UUID | None, incident_id: UUID) -> Rec
         return await connection.fetchrow(sql.acknowledge_gateway_incident, incident_id)
 
 
+async def note_gateway_notified(connection: Connection, message_id: UUID, now: datetime) -> None:
+    """Note of the gateways' incidents whose opening a message reports that it was delivered."""
+    await connection.execute(sql.note_gateway_notified, message_id, now)
+
+
 async def hasten_other_probes(
     connection: Connection, gateway_id: UUID, now: datetime, but: Collection[object]
 ) -> None:
     """Make probes of some other open channels of a gateway due now: do they fail, too?"""
     await connection.execute(sql.hasten_other_probes, gateway_id, now, list(but), ENOUGH)
-
-
-async def doubt(
-    connection: Connection, gateway_ids: Collection[UUID], since: datetime, until: datetime
-) -> None:
-    """Have nobody blamed until then for the silence of these gateways."""
-    await connection.execute(sql.doubt_gateways, list(gateway_ids), since, until)
 
 
 async def claim_recovery_probes(
@@ -195,6 +285,11 @@ async def pick_targets(connection: Connection, gateway_ids: Collection[UUID]) ->
         ProbeTarget(**row)
         for row in await connection.fetch(sql.recovery_probe_targets, list(gateway_ids), AROUND)
     ]
+
+
+async def note_trial(connection: Connection, gateway_id: UUID, began_at: datetime, failed: bool) -> None:
+    """Note that a recovery probe's result is known, whoever is to blame for a failure."""
+    await connection.execute(sql.note_trial, gateway_id, began_at, failed)
 
 
 async def end_recovery_probe(
@@ -226,43 +321,46 @@ def _is_known(row: Record) -> bool:
 
 
 def _gateway(row: Record) -> Gateway:
-    failing = None
+    failing = refusing = None
     if row["failing_since"] is not None:
-        failing = FailureStreak(
-            row["failing_since"], row["failed_at"], tuple(row["failed"]), row["failures"], row["unavailable"]
+        failing = streak(
+            row["failing_since"], row["failed_at"], row["failed"], row["failures"], row["unavailable"]
         )
+    if row["refusing_since"] is not None:
+        refusing = streak(row["refusing_since"], row["refused_at"], row["refused"], row["refusals"])
     return Gateway(
-        Health(row["state"]),
-        row["since"],
-        None if row["cause"] is None else Cause(row["cause"]),
-        failing,
-        row["suspected_at"],
-        row["doubted_at"],
-        row["doubted_until"],
-        row["held_until"],
-        row["try_at"],
-        row["tries"],
-        row["lost"],
-        row["moved_at"],
+        health=Health(row["state"]),
+        since=row["since"],
+        cause=None if row["cause"] is None else Cause(row["cause"]),
+        failing=failing,
+        refusing=refusing,
+        falls=tuple(row["falls"]),
+        **{name: row[name] for name in KEPT_AS_THEY_ARE},
     )
 
 
 def _columns(gateway: Gateway) -> tuple[object, ...]:
-    failing = gateway.failing
+    failing, refusing = gateway.failing, gateway.refusing
     return (
         gateway.health,
         gateway.since,
         failing and failing.since,
         failing and failing.last_at,
-        list(failing.channels) if failing else [],
+        list(failing.channels[:ENOUGH]) if failing else [],
         failing.times if failing else 0,
         failing.unavailable if failing else 0,
+        gateway.perhaps_offline,
         gateway.suspected_at,
-        gateway.doubted_at,
-        gateway.doubted_until,
-        gateway.held_until,
+        refusing and refusing.since,
+        refusing and refusing.last_at,
+        list(refusing.channels[:ENOUGH]) if refusing else [],
+        refusing.times if refusing else 0,
         gateway.try_at,
         gateway.tries,
+        gateway.tried_at,
         gateway.lost,
         gateway.moved_at,
+        gateway.calm_since,
+        gateway.settles_until,
+        list(gateway.falls),
     )

@@ -22,6 +22,11 @@ PROOF_WITHIN: Final = timedelta(seconds=3)
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
+def is_silence(probed: ProbeResult) -> bool:
+    """Return whether a probe went unanswered, or was answered by a proxy that has no answer."""
+    return probed.http_status is None or probed.http_status in NO_ANSWER
+
+
 class GatewayAnswers:
     """The answers and failures of one process since they were last taken."""
 
@@ -41,7 +46,7 @@ class GatewayAnswers:
             self.prove(probed.ended_at)
         if gateway_id is None:
             return
-        if status is not None and status not in NO_ANSWER:
+        if not is_silence(probed):
             self.answered(gateway_id, probed.ended_at)
         elif probed.began_at > self._answered.get(gateway_id, LONG_AGO):
             # Otherwise another probe was answered meanwhile: the failure is the channel's own.

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from db.connection.retry import TRANSIENT, passes
 from db.connection.types import Pool
+from db.ingest.entry import Entry, Source
 from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile import gateway_health
@@ -22,11 +23,13 @@ from receiver.jobs.loop import Loop
 from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable
 from receiver.providers import PROVIDERS
-from receiver.reconcile.gateway_answers import GatewayAnswers
-from receiver.reconcile.probe import Prober
+from receiver.reconcile.gateway_answers import GatewayAnswers, is_silence
+from receiver.reconcile.gateways.refused_keys import RefusedKeys
+from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.settings import Settings
 from receiver.timings import Timings
-from statemachine.gateway import OFFLINE_MARGIN, Down, Limits, Up
+from statemachine.gateway import Calm, Down, Limits, Up
+from statemachine.signals import LeftTogether
 
 EVERY: Final = timedelta(seconds=1)
 """Longest pause between two rounds; observations are written no more often."""
@@ -54,16 +57,16 @@ class GatewayHealth:
         prober: Prober,
         client: Client,
         answers: GatewayAnswers,
+        keys: RefusedKeys,
         settings: Settings,
         timings: Timings,
     ) -> None:
         self._pool, self._writer, self._prober, self._client = pool, writer, prober, client
-        self._answers = answers
+        self._answers, self._keys = answers, keys
         self._url = settings.connectivity_url
-        self._window = timings.verdict_within
-        self._limits = Limits(settings.gateway_settle, settings.breaker_max)
+        self._limits = limits_of(settings, timings)
         self._lease = 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT
-        self._every = max(OFTENEST, min(EVERY, self._window / ROUNDS))
+        self._every = max(OFTENEST, min(EVERY, self._limits.window / ROUNDS))
         self._recovery_probes: dict[asyncio.Task[None], RecoveryProbe] = {}
         self._proving: set[asyncio.Task[None]] = set()
         self._delayed_until: dict[UUID, datetime] = {}
@@ -76,11 +79,10 @@ class GatewayHealth:
         """Hand in observations, evaluate the gateways in question, and begin due recovery probes."""
         now = datetime.now(UTC)
         unproven = await self._doubt(now) if self._answers.failing else []
-        observations = self._answers.take(now, unproven)
+        observations = self._keys.take(now, self._answers.take(now, unproven))
         async with self._pool.acquire() as connection:
-            wanted = await gateway_health.gateways_to_evaluate(
-                connection, now, observations, self._window, self._limits
-            )
+            await gateway_health.settle(connection, now)
+            wanted = await gateway_health.gateways_to_evaluate(connection, now, observations, self._limits)
         self._delayed_until = {id: until for id, until in self._delayed_until.items() if until > now}
         for gateway_id in wanted:
             await self._evaluate_or_delay(gateway_id, now, observations.get(gateway_id, GatewayObservation()))
@@ -93,25 +95,46 @@ class GatewayHealth:
     ) -> None:
         """Evaluate a gateway; after an error it is delayed by `ASIDE`, and the others go on."""
         if gateway_id in self._delayed_until:
-            self._answers.give_back(gateway_id, observation)
+            self._give_back_observation(gateway_id, observation)
             return
         try:
             async with self._pool.acquire() as connection:
                 verdict = await gateway_health.evaluate(
-                    connection, gateway_id, now, observation, self._window, self._limits
+                    connection, gateway_id, now, observation, self._limits
                 )
         except Exception as error:
-            self._answers.give_back(gateway_id, observation)
+            self._give_back_observation(gateway_id, observation)
             if passes(error):
                 raise
             log.exception("gateway %s can't be evaluated, and is delayed", gateway_id)
             self._delayed_until[gateway_id] = now + ASIDE
             return
         if verdict is None:
-            self._answers.give_back(gateway_id, observation)
+            self._give_back_observation(gateway_id, observation)
             return
         _log_change(gateway_id, verdict)
         await self._ask_others(gateway_id, now, verdict)
+        await self._tell_together(gateway_id, now, verdict)
+
+    def _give_back_observation(self, gateway_id: UUID, observation: GatewayObservation) -> None:
+        self._answers.give_back(gateway_id, observation)
+        self._keys.give_back(gateway_id, observation)
+
+    async def _tell_together(self, gateway_id: UUID, now: datetime, verdict: GatewayVerdict) -> None:
+        """Give each channel that left open with many others the signal that says so."""
+        together = verdict.left_together
+        if together is None:
+            return
+        signal = LeftTogether(now, together.since, together.until)
+        entries = [Entry(id, Source.PROBE, "left_together", now, signal) for id in together.channel_ids]
+        try:
+            await self._writer.submit_each(entries)
+            async with self._pool.acquire() as connection:
+                await gateway_health.note_left_together(connection, gateway_id, together.until)
+        except (NotCommitted, *TRANSIENT) as error:
+            log.warning(
+                "channels of gateway %s are told later that they left together: %r", gateway_id, error
+            )
 
     async def _ask_others(self, gateway_id: UUID, now: datetime, verdict: GatewayVerdict) -> None:
         """Have other channels of a gateway probed that begins to fail; the verdict is committed already."""
@@ -138,10 +161,7 @@ class GatewayHealth:
                 if len(others) < ELSEWHERE - 1:
                     return []
             unproven = self._answers.unproven(now)
-            doubt = self._answers.doubt(now)
-            if doubt is not None:
-                since, until = doubt
-                await gateway_health.doubt(connection, unproven, since, until + OFFLINE_MARGIN)
+            self._answers.doubt(now)
         if unproven and not self._proving:
             self._begin_proving(failing)
         return unproven
@@ -196,6 +216,7 @@ class GatewayHealth:
     async def _probe_gateway(self, recovery_probe: RecoveryProbe) -> None:
         try:
             probed = await self._prober.probe(recovery_probe.target)
+            await self._note_trial(recovery_probe.gateway_id, probed)
             await self._writer.submit([probed.entry])
         except (Unaskable, NotCommitted) as reason:
             log.warning(
@@ -205,6 +226,10 @@ class GatewayHealth:
             # An unforeseen answer of one gateway must not end the recovery probes of the others.
             log.exception("the recovery probe of gateway %s failed", recovery_probe.gateway_id)
         await self._end(recovery_probe)
+
+    async def _note_trial(self, gateway_id: UUID, probed: ProbeResult) -> None:
+        async with self._pool.acquire() as connection:
+            await gateway_health.note_trial(connection, gateway_id, probed.began_at, is_silence(probed))
 
     async def _end(self, recovery_probe: RecoveryProbe) -> None:
         try:
@@ -224,11 +249,26 @@ class GatewayHealth:
             await self._end(recovery_probe)
 
 
+def limits_of(settings: Settings, timings: Timings) -> Limits:
+    """Return the installation's times for gateways."""
+    return Limits(
+        settle=settings.gateway_settle,
+        breaker_max=settings.breaker_max,
+        tell_after=settings.gateway_tell_after,
+        away=timings.away_for,
+        window=timings.verdict_within,
+        flaps_within=timings.gateway_flaps_within,
+        stable=timings.gateway_stable_for,
+    )
+
+
 def _log_change(gateway_id: UUID, verdict: GatewayVerdict) -> None:
     match verdict.effect:
         case Down(cause, started_at):
-            log.warning("gateway %s is down since %s: %s", gateway_id, started_at, cause)
+            log.warning("gateway %s is in trouble since %s: %s", gateway_id, started_at, cause)
+        case Calm():
+            log.warning("gateway %s is up again; its incident stays open, for it flaps", gateway_id)
         case Up():
-            log.warning("gateway %s is up again", gateway_id)
+            log.warning("the incident of gateway %s is over", gateway_id)
         case None:
             pass

@@ -45,6 +45,7 @@ from receiver.reconcile.bulk_probe import BulkProber
 from receiver.reconcile.deep_probe import TIMEOUT_FACTOR, DeepProber
 from receiver.reconcile.gateway_answers import GatewayAnswers
 from receiver.reconcile.gateway_health import GatewayHealth
+from receiver.reconcile.gateways.refused_keys import RefusedKeys
 from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconnect import page
 from receiver.recovery.orders import Recovery
@@ -69,9 +70,9 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     writer = Writer(
         partial(connect_writer, dsn), rules, metrics.committed, words=reason_text, recoverable=RECOVERABLE
     )
-    answers = GatewayAnswers(timings.offline_for)
+    answers, keys = GatewayAnswers(timings.offline_for), RefusedKeys()
     # A control must not serve two answers that count in a row.
-    prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, answers))
+    prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, answers, keys))
     await stack.enter_async_context(aclosing(prober))
     connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
@@ -97,7 +98,7 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         client=client,
         list_client=list_client,
         prober=prober,
-        gateways=GatewayHealth(pool, writer, prober, client, answers, settings, timings),
+        gateways=GatewayHealth(pool, writer, prober, client, answers, keys, settings, timings),
         bulk_prober=BulkProber(pool, vault, client, writer, rules, metrics.bulk_probed, answers.answered),
         deep_prober=DeepProber(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
         webhook_registrar=WebhookRegistrar(pool, vault, client, settings.base_url),
@@ -107,12 +108,20 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
             vault,
             client,
             partial(_probe_and_keep, prober, writer),
-            Budget().faster(timings.recovery_speed),
+            Budget(together=timings.verdict_within).faster(timings.recovery_speed),
             rules.stuck_after,
             metrics.recovery_ended,
         ),
         notifiers=notifiers,
-        routing=Routing(pool, vault, notifiers, metrics.alert_decided),
+        routing=Routing(
+            pool,
+            vault,
+            notifiers,
+            metrics.alert_decided,
+            gather=timings.gather_alerts,
+            settle=settings.gateway_settle,
+            stale_after=settings.stale_after,
+        ),
         dispatcher=Dispatcher(pool, vault, notifiers, egress, links.link_for, metrics.message_tried),
         test_send=TestSend(pool, notifiers, egress),
         links=links,
@@ -175,9 +184,10 @@ def _measure(app: App) -> None:
     metrics.measure(metrics.messages_in_flight, lambda: app.dispatcher.in_flight)
 
 
-def _note(metrics: Metrics, answers: GatewayAnswers, probed: ProbeResult) -> None:
+def _note(metrics: Metrics, answers: GatewayAnswers, keys: RefusedKeys, probed: ProbeResult) -> None:
     metrics.probed(probed)
     answers.note(probed)
+    keys.note(probed)
 
 
 async def _probe_and_keep(prober: Prober, writer: Writer, target: ProbeTarget) -> ProbeResult:

@@ -23,6 +23,7 @@ from receiver.jobs.loop import Loop
 from receiver.provisioning import subscriptions, webhook_registration
 from receiver.reconcile import check_jobs, gateway_records, gateway_versions
 from receiver.reconcile.deadlines import Deadlines
+from receiver.reconcile.gateways.verdicts import GatewayVerdicts
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import compose
 from receiver.settings import DEFAULT_DATA_DIR, Settings
@@ -153,6 +154,7 @@ def _claiming(app: App) -> Iterator[Loop]:
     settings, timings, lag = app.settings, app.timings, app.metrics.deadline_lag_seconds
     yield Deadlines(app.pool, app.writer, lag.set).loop()
     yield app.gateways.loop()
+    yield GatewayVerdicts(app.pool, app.writer, settings.stale_after).loop()
     yield Reconciler(app.pool, app.writer, app.prober, settings.probe_timeout).loop()
     yield app.bulk_prober.loop()
     yield app.recovery.loop()

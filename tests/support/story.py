@@ -23,6 +23,9 @@ def compressed(speed: float) -> dict[str, Any]:
         "terminal_grace": timedelta(seconds=15) / speed,
         "recovery_speed": speed,
         "verdict_within": timedelta(seconds=60) / speed,
+        "away_for": timedelta(seconds=10) / speed,
+        "gateway_flaps_within": timedelta(minutes=30) / speed,
+        "gateway_stable_for": timedelta(minutes=10) / speed,
         "gateway_settle": timedelta(seconds=60) / speed,
         "breaker_max": timedelta(seconds=60) / speed,
         "probe_timeout": timedelta(seconds=1),  # a busy machine may need this much for what takes no time

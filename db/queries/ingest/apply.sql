@@ -235,11 +235,12 @@ where g.id = u.id and g.clock = u.known
   and g.id in (select id from zapwatch_gateways where id = any ($1::uuid[]) order by id for no key update skip locked);
 
 -- name: change_incidents
--- Bring open incidents up to date; what another application wrote into the details stays.
+-- Bring open incidents up to date; what another application wrote into the details stays. A cause stays only where it
+-- is among the new details.
 update whatsapp_connection_incidents i
 set
   kind = u.kind, last_state = u.last_state,
-  details = (coalesce(i.details, '{}') - array['reason', 'status', 'flapping', 'offline_reasons']) || u.details
+  details = (coalesce(i.details, '{}') - array['reason', 'status', 'flapping', 'offline_reasons', 'cause', 'gateway_incident_id']) || u.details
 from unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[]) as u (channel_id, kind, last_state, details)
 where i.channel_id = u.channel_id and i.resolved_at is null;
 

@@ -1,74 +1,123 @@
 -- name: gateways_to_evaluate
--- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a failure streak
--- that no answer has ended, with a hold to renew, or with a mass loss. One index look-up for each gateway.
+-- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a streak of failures
+-- or refused keys that nothing has ended, with a mass loss, calm for long enough, or with enough departures from open.
+-- One index look-up for each gateway.
 select g.id
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.id = any ($2::uuid[])
-  or (g.id = any ($3::uuid[]) and (g.state <> 'up' or g.failing_since is not null or g.doubted_until is not null))
-  or (i.id is not null and g.held_until <= $4)
-  or i.cause = 'mass_loss'
-  or (i.id is null and g.suspected_at <= $6)
-  or (i.id is null and g.base_url <> '' and exists (
+  or (g.id = any ($3::uuid[]) and (g.state <> 'up' or i.id is not null or num_nonnulls(g.failing_since, g.refusing_since) > 0))
+  or (i.cause = 'mass_loss' and g.calm_since is null)
+  or g.calm_since <= $5
+  or (g.state <> 'down' and (g.suspected_at <= $6 or g.refusing_since <= $6) and (i.id is null or i.cause <> 'unauthorized'))
+  or (g.state <> 'down' and g.base_url <> '' and exists (
     select from zapwatch_states s
-    where s.gateway_id = g.id and s.left_at > greatest($1, g.held_until)
+    where s.gateway_id = g.id and s.left_at > $1
     order by s.left_at
-    offset $5 - 1
+    offset $4 - 1
     limit 1));
 
 -- name: lock_gateway_health
 -- A gateway's health, locked until the end of the transaction; nothing while another replica has it locked.
-select g.state, g.since, g.failing_since, g.failed_at, g.failed, g.failures, g.unavailable, g.suspected_at, g.doubted_at, g.doubted_until,
-  g.held_until, g.try_at, g.tries, g.lost, g.moved_at, i.id as incident_id, i.cause,
-  i.started_at as incident_started_at
+select g.state, g.since, g.failing_since, g.failed_at, g.failed, g.failures, g.unavailable, g.perhaps_offline, g.suspected_at,
+  g.refusing_since, g.refused_at, g.refused, g.refusals, g.try_at, g.tries, g.tried_at, g.lost, g.moved_at, g.calm_since,
+  g.settles_until, g.falls, g.together_until, i.id as incident_id, i.cause, i.started_at as incident_started_at
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.id = $1
 for no key update of g skip locked;
 
 -- name: count_gateway_losses
--- How many channels of a gateway left open within one window, at most, and since when; how many there are in all, counted
--- only when that matters; how many of an incident's are not open; how many can be probed.
-with departures as (
-  select s.left_at
-  from zapwatch_states s
-  join zapwatch_channels c using (channel_id)
-  where s.gateway_id = $1 and s.left_at > $2 and c.paused_at is null and not c.removed
-), together as (
+-- What is to be known of a gateway's channels. Witnesses are those that an operator put there, or all where one tenant put
+-- all of them. `left`: how many of them left open within one window $3, at most, since $2, and are away since $4 at least.
+-- `together`: the same, back or not, within a window that ends after $7. `lost`: how many of the incident $5 are away: not
+-- open, without a terminal reason, with their alerts on. `watched`, `probed` and `witnesses` (of the channels $8) are
+-- counted only where they matter.
+with watched as materialized (
+  select channel_id, tenant_id, put_by is distinct from 'tenant' as by_operator
+  from zapwatch_channels
+  where gateway_id = $1 and not removed and paused_at is null
+), witness as materialized (
+  select channel_id
+  from watched
+  where by_operator or (
+    select not bool_or(by_operator) and count(distinct tenant_id) = 1 from watched
+  )
+), recent as materialized (
+  select channel_id, left_at, first_unhealthy_at is not null as away
+  from zapwatch_states
+  where gateway_id = $1 and left_at > $2 and state <> 'disconnected/unpaired' and reason is distinct from 'scan_needed'
+), departure as materialized (
+  select r.left_at, r.away and r.left_at <= $4 as away
+  from recent r
+  join witness using (channel_id)
+  join notification_channels n on n.id = r.channel_id
+  left join tenants t on t.id = n.tenant_id
+  where (select count(*) from recent) >= $6 and (not r.away or zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb))
+), away as (
   select count(*) over w as channels, min(left_at) over w as since
-  from departures
+  from departure
+  where away
   window w as (order by left_at range between $3::interval preceding and current row)
+  order by 1 desc
+  limit 1
+), together as (
+  select channels, since, until
+  from (
+    select count(*) over w as channels, min(left_at) over w as since, left_at as until
+    from departure
+    window w as (order by left_at range between $3::interval preceding and current row)
+  ) d
+  where until > $7
   order by 1 desc
   limit 1
 )
 select
-  coalesce((select channels from together), 0) as left,
-  (select since from together) as left_since,
-  case when $4::uuid is not null or (select channels from together) >= $5 then (
-    select count(*) from zapwatch_channels c where c.gateway_id = $1 and not c.removed and c.paused_at is null
-  ) else 0 end as watched,
-  case when $4::uuid is null then 0 else (
+  coalesce((select channels from away), 0) as left,
+  (select since from away) as left_since,
+  coalesce((select channels from together), 0) as together,
+  (select since from together) as together_since,
+  (select until from together) as together_until,
+  case when $5::uuid is not null or (select count(*) from recent) >= $6 then (select count(*) from witness) else 0 end as watched,
+  case when $5::uuid is null then 0 else (
     select count(*)
     from zapwatch_affected_channels a
     join zapwatch_states s using (channel_id)
-    join zapwatch_channels c using (channel_id)
-    where a.gateway_incident_id = $4 and s.first_unhealthy_at is not null and c.paused_at is null and not c.removed
+    join witness using (channel_id)
+    join notification_channels n on n.id = a.channel_id
+    left join tenants t on t.id = n.tenant_id
+    where a.gateway_incident_id = $5 and s.gateway_id = $1 and s.first_unhealthy_at is not null
+      and s.state <> 'disconnected/unpaired' and s.reason is distinct from 'scan_needed'
+      and zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb)
   ) end as lost,
-  (
+  case when $9 then (
     select count(*)
-    from (select from zapwatch_states where gateway_id = $1 and probe_due_at is not null limit $5) p
-  ) as probed;
+    from (select from zapwatch_states s join witness using (channel_id) where s.probe_due_at is not null limit $6) p
+  ) else $6 end as probed,
+  array(select channel_id from witness where channel_id = any ($8::uuid[])) as witnesses;
+
+-- name: left_together
+-- The channels of a gateway that left open within this time, after $4.
+select channel_id
+from zapwatch_states
+where gateway_id = $1 and left_at between $2 and $3 and left_at > $4;
+
+-- name: note_left_together
+-- Note up to which departure the channels of a gateway were told that they left together.
+update zapwatch_gateways set together_until = $2 where id = $1 and (together_until is null or together_until < $2);
 
 -- name: save_gateway_health
 -- Save a gateway's health.
 update zapwatch_gateways
 set state = $2, since = $3, failing_since = $4, failed_at = $5, failed = $6, failures = $7, unavailable = $8,
-  suspected_at = $9, doubted_at = $10, doubted_until = $11, held_until = $12, try_at = $13, tries = $14, lost = $15,
-  moved_at = $16
+  perhaps_offline = $9, suspected_at = $10, refusing_since = $11, refused_at = $12, refused = $13, refusals = $14,
+  try_at = $15, tries = $16, tried_at = greatest(tried_at, $17), lost = $18, moved_at = $19, calm_since = $20,
+  settles_until = $21, falls = $22
 where id = $1;
 
 -- name: open_gateway_incident
--- Open a gateway's incident with its alert, or give the open one a graver cause; at most one for each gateway.
+-- Open a gateway's incident with its alert, which is due at $6, or bring the open one up to date: a graver cause, or trouble
+-- again; at most one for each gateway.
 with incident as (
   insert into zapwatch_gateway_incidents as i (gateway_id, cause, details, started_at, opened_at)
   values ($1, $2, $3::jsonb, $4, $5)
@@ -76,7 +125,7 @@ with incident as (
   set cause = excluded.cause, details = i.details || excluded.details, started_at = least(i.started_at, excluded.started_at)
   returning i.id, i.xmax = 0 as opened
 ), alert as (
-  insert into zapwatch_alerts (gateway_incident_id, kind) select id, 'opened' from incident where opened
+  insert into zapwatch_alerts (gateway_incident_id, kind, due_at) select id, 'opened', $6 from incident where opened
 )
 select id from incident;
 
@@ -101,19 +150,66 @@ returning i.id, i.gateway_id, g.provider, i.cause, i.affected, i.details::text a
   i.duration_seconds, i.opened_at, i.acknowledged_at;
 
 -- name: attach_channels
--- Attach the channels that a gateway's incident stands for: all that are watched, or those that left open since $3.
+-- Attach the channels of a gateway that its incident is about: all that are watched.
 with attached as (
   insert into zapwatch_affected_channels (gateway_incident_id, channel_id, tenant_id, incident_id)
   select $1, c.channel_id, c.tenant_id, i.id
   from zapwatch_channels c
-  join zapwatch_states s using (channel_id)
   left join whatsapp_connection_incidents i on i.channel_id = c.channel_id and i.resolved_at is null
-  where s.gateway_id = $2 and ($3::timestamptz is null or s.left_at >= $3) and c.paused_at is null and not c.removed
+  where c.gateway_id = $2 and c.paused_at is null and not c.removed
   on conflict do nothing
   returning channel_id
 )
 update zapwatch_gateway_incidents set affected = affected + (select count(*) from attached)
 where id = $1 and exists (select from attached);
+
+-- name: attach_lost_channels
+-- Attach the channels of a gateway that left open since $3 and are away since $4 at least, without a terminal reason.
+with attached as (
+  insert into zapwatch_affected_channels (gateway_incident_id, channel_id, tenant_id, incident_id)
+  select $1, c.channel_id, c.tenant_id, i.id
+  from zapwatch_states s
+  join zapwatch_channels c using (channel_id)
+  left join whatsapp_connection_incidents i on i.channel_id = c.channel_id and i.resolved_at is null
+  where s.gateway_id = $2 and s.left_at >= $3 and s.left_at <= $4 and s.first_unhealthy_at is not null
+    and s.state <> 'disconnected/unpaired' and s.reason is distinct from 'scan_needed'
+    and c.paused_at is null and not c.removed
+    and not exists (
+      select from zapwatch_affected_channels a where a.gateway_incident_id = $1 and a.channel_id = c.channel_id
+    )
+  on conflict do nothing
+  returning channel_id
+)
+update zapwatch_gateway_incidents set affected = affected + (select count(*) from attached)
+where id = $1 and exists (select from attached)
+returning affected;
+
+-- name: begin_verdicts
+-- Have the channels of a gateway's incident given its verdict of a silence since $3: at once, or, where a channel emitted
+-- anything since, when the sweep finds it silent for long enough. Say so where one did.
+with due as (
+  update zapwatch_affected_channels a
+  set verdict_due_at = $4
+  from zapwatch_states s
+  where a.gateway_incident_id = $1 and s.channel_id = a.channel_id and s.gateway_id = $2
+    and (s.emitted_at is null or s.emitted_at <= $3)
+)
+update zapwatch_gateway_incidents
+set details = details || '{"webhooks_arrive": true}'
+where id = $1 and exists (select from zapwatch_states where gateway_id = $2 and emitted_at > $3);
+
+-- name: cancel_verdicts
+-- Cancel the verdicts of a gateway's incident that are not given yet.
+update zapwatch_affected_channels set verdict_due_at = null
+where gateway_incident_id = $1 and verdict_due_at is not null;
+
+-- name: claim_settled_gateways
+-- Claim gateways whose channels have had their time to settle.
+update zapwatch_gateways set settles_until = null
+where id = any (array(
+  select id from zapwatch_gateways where settles_until <= $1 for no key update skip locked
+))
+returning id;
 
 -- name: spread_probes
 -- Spread the probes of all channels of a gateway that is back over a span; locked ones are due anyway.
@@ -134,12 +230,6 @@ with others as (
   for no key update skip locked
 )
 update zapwatch_states s set probe_due_at = $2 from others where s.channel_id = others.channel_id;
-
--- name: doubt_gateways
--- Blame nobody for the silence of these gateways until then: it may be us who are offline.
-update zapwatch_gateways set doubted_at = $2, doubted_until = $3
-where state <> 'down' and doubted_until is null
-  and id in (select id from zapwatch_gateways where id = any ($1::uuid[]) order by id for no key update skip locked);
 
 -- name: claim_recovery_probes
 -- Claim the due recovery probes of gateways that are down, each for one replica until the lease ends.
@@ -173,6 +263,12 @@ select p.channel_id, p.version, p.probe_due_at as due_at, c.gateway_id, c.provid
 from picked p
 join zapwatch_channels c using (channel_id)
 join zapwatch_gateways g on g.id = c.gateway_id;
+
+-- name: note_trial
+-- Note a recovery probe with a known result: when it began, and whether it failed.
+update zapwatch_gateways
+set tried_at = greatest(tried_at, $2), failed_at = case when $3 and state = 'down' then greatest(failed_at, $2) else failed_at end
+where id = $1;
 
 -- name: end_recovery_probe
 -- Schedule a gateway's next recovery probe, unless it is back or another replica has claimed it.

@@ -1,0 +1,68 @@
+-- name: sweep_verdicts
+-- Have the verdict given to channels of gateways that are down which are still open, connecting or unknown and emitted
+-- nothing since the silence began, or nothing for $2: registered, resumed or configured meanwhile, or heard of since.
+with silent as (
+  select i.id, g.id as gateway_id, g.failing_since
+  from zapwatch_gateways g
+  join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
+  where g.state = 'down'
+), missed as (
+  select i.id, s.channel_id, s.tenant_id
+  from silent i
+  join zapwatch_states s on s.gateway_id = i.gateway_id
+  join zapwatch_channels c on c.channel_id = s.channel_id
+  where s.state in ('open', 'connecting', 'unknown') and s.probe_due_at is not null and c.paused_at is null and not c.removed
+    and (s.emitted_at is null or s.emitted_at <= i.failing_since or s.emitted_at <= $1::timestamptz - $2::interval)
+), due as (
+  insert into zapwatch_affected_channels as a (gateway_incident_id, channel_id, tenant_id, verdict_due_at)
+  select id, channel_id, tenant_id, $1 from missed
+  on conflict (gateway_incident_id, channel_id) do update
+  set verdict_due_at = excluded.verdict_due_at
+  where a.verdict_due_at is null
+  returning gateway_incident_id, xmax = 0 as attached
+)
+update zapwatch_gateway_incidents i
+set affected = affected + n.channels
+from (select gateway_incident_id, count(*) as channels from due where attached group by 1) n
+where i.id = n.gateway_incident_id;
+
+-- name: note_webhooks
+-- Say of silent gateways' incidents that webhooks arrive, where a channel emitted something since.
+update zapwatch_gateway_incidents i
+set details = i.details || '{"webhooks_arrive": true}'
+from zapwatch_gateways g
+where g.state = 'down' and i.gateway_id = g.id and i.resolved_at is null and not i.details ? 'webhooks_arrive'
+  and exists (select from zapwatch_states s where s.gateway_id = g.id and s.emitted_at > g.failing_since);
+
+-- name: silent_incidents
+-- The open incidents of gateways that are down, and began lately: their channels' may have opened beside them.
+select i.id
+from zapwatch_gateways g
+join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
+where g.state = 'down' and i.opened_at > $1;
+
+-- name: claim_verdicts
+-- Claim verdicts that are due, each for one replica until $2.
+with due as materialized (
+  select gateway_incident_id, channel_id
+  from zapwatch_affected_channels
+  where verdict_due_at <= $1
+  order by verdict_due_at
+  limit $3
+  for no key update skip locked
+)
+update zapwatch_affected_channels a
+set verdict_due_at = $2
+from due
+join zapwatch_gateway_incidents i on i.id = due.gateway_incident_id
+join zapwatch_gateways g on g.id = i.gateway_id
+where a.gateway_incident_id = due.gateway_incident_id and a.channel_id = due.channel_id
+returning a.gateway_incident_id, a.channel_id, i.cause,
+  case when i.resolved_at is null and g.state = 'down' then g.failing_since end as since;
+
+-- name: end_verdicts
+-- End claims of verdicts that are given, each unless the claim is over.
+update zapwatch_affected_channels a
+set verdict_due_at = null
+from unnest($1::uuid[], $2::uuid[]) as u (gateway_incident_id, channel_id)
+where a.gateway_incident_id = u.gateway_incident_id and a.channel_id = u.channel_id and a.verdict_due_at = $3;
