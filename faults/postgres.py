@@ -24,6 +24,12 @@ class Postgres:
         self._server: Embedded | None = None
         self.dsn = ""
 
+    @property
+    def pid(self) -> int:
+        """The server's first process."""
+        assert self._server is not None
+        return self._server.pid
+
     async def start(self) -> None:
         """Start it, and return when it serves; recovery takes as long as it takes."""
         self._server = await self._running.enter_async_context(

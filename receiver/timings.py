@@ -25,6 +25,8 @@ class Timings:
     """Pause between two calls to HEARTBEAT_URL."""
     offline_for: timedelta = timedelta(minutes=2)
     """How long silence from every gateway is blamed on none."""
+    gather_alerts: timedelta = timedelta(seconds=1)
+    """How long the first message to a destination waits for what else is due to it."""
     loops: LoopTiming = LOOPS
     """How often background loops come round; back-off and reports of those that fail."""
 

@@ -188,6 +188,8 @@ class Rules(NamedTuple):
     """How long a lost session stays dropped at most while recovery runs."""
     stuck_after: timedelta = timedelta(seconds=60)
     """How long connecting may last before it is stuck."""
+    counted_after: timedelta = timedelta(seconds=10)
+    """How long after its beginning a departure from open is counted."""
     monitoring: Monitoring = Monitoring.WATCHED
     configured: bool = True
     """Whether the channel has an address and a key, so that it can be probed."""
@@ -224,6 +226,13 @@ class Wait(NamedTuple):
     until: datetime | None
 
 
+class Logout(NamedTuple):
+    """A logout that may prove that the channel had been connected: by our clock."""
+
+    emitted_at: datetime
+    received_at: datetime
+
+
 class Departure(NamedTuple):
     """A departure from open: when, and where it led first."""
 
@@ -245,6 +254,13 @@ class Channel(NamedTuple):
     first_unhealthy_at: datetime | None = None
     terminal_at: datetime | None = None
     has_been_open: bool = False
+    """Whether there is any sign that the channel ever was connected; it stays."""
+    logouts: tuple[Logout, ...] = ()
+    """Of a channel without such a sign: logouts that are one, unless the API ended the session then."""
+    ended_by_api: tuple[datetime, ...] = ()
+    """When the API logged such a channel out or removed it, by our clock."""
+    fault_at: datetime | None = None
+    """Since when such a channel's own wrong key, or missing instance, is confirmed; None: it isn't."""
     departures: tuple[Departure, ...] = ()
     """Its latest departures from open by itself, at most `flapping.KEPT`."""
     left_at: datetime | None = None

@@ -11,7 +11,7 @@ from typing import Final, TypeVar, assert_never
 from statemachine.evidence import NAMED_STATE, advance, came_out_of_turn, merge, settle, silence, state_of
 from statemachine.machine import GATEWAY_TROUBLE
 from statemachine.model import Channel, Evidence, Incident, Reason, State, Status, Trigger
-from statemachine.policy import flapping, incidents
+from statemachine.policy import flapping, incidents, never_connected
 from statemachine.policy.probing import is_probed, later, probe_after_answer, probe_at, refreshed
 from statemachine.policy.recovery import may_restart
 from statemachine.signals import (
@@ -35,8 +35,6 @@ from statemachine.verdicts import judge
 NUDGE_GAP: Final = timedelta(seconds=10)
 """Live traffic on a channel that is not open makes a probe due at most this often."""
 
-CONNECTED_BEFORE: Final = frozenset({Reason.BANNED, Reason.BANNED_TEMPORARILY})
-"""Reasons that only a number that was connected can have."""
 ORDER_LASTS: Final = timedelta(minutes=1)
 """A channel that leaves open so long before an episode of recovery ends may have done so by our order."""
 
@@ -72,6 +70,7 @@ def step(channel: Channel, signal: Signal) -> tuple[Channel, tuple[Effect, ...]]
         case Deadline():
             is_over = channel.lost_until is not None and signal.received_at >= channel.lost_until
             after = _without_lost_session(channel, signal.received_at) if is_over else channel
+            after = _proven(after, signal.received_at)
             due, opened = incidents.fall_due(after, signal)
             after, effects = incidents.decide(channel, due, signal.received_at)
             return after, opened + effects
@@ -99,10 +98,12 @@ def _heard(channel: Channel, heard: Heard) -> Channel:
     if heard.trigger is None:
         return after
     late = came_out_of_turn(channel.evidence, heard)
-    if heard.trigger is Trigger.OPENED and heard.fresh and not after.has_been_open:
-        after = after._replace(has_been_open=True)
+    if not after.has_been_open and heard.fresh:
+        after = never_connected.heard(after, heard)
     after = _with_evidence(after, merge(after.evidence, heard), now)
     changed = after.version != channel.version
+    if changed and after.fault_at is not None:
+        after = after._replace(fault_at=None)
     if after.probe_streak is not None and (
         changed or (heard.trigger is Trigger.CONNECTING and after.probe_streak.kind == "closed")
     ):
@@ -130,7 +131,7 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
         return after
     if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
         evidence = Evidence(Status(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
-        return refreshed(_with_evidence(after._replace(has_been_open=True), evidence, now), now)
+        return refreshed(_with_evidence(never_connected.connected(after), evidence, now), now)
     return probe_at(after, later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now))
 
 
@@ -156,14 +157,13 @@ def _settled(channel: Channel, verdict: Verdict) -> Channel:
         return channel
     if verdict.session_lost and not may_restart(channel):
         verdict = replace(verdict, trigger=Trigger.UNPAIRED)
-    opened = verdict.trigger is Trigger.OPENED
-    after = channel._replace(
-        has_been_open=channel.has_been_open or opened,
-        probed_at=later(channel.probed_at, verdict.began_at),
-    )
+    after = never_connected.connected(channel) if verdict.trigger is Trigger.OPENED else channel
+    after = after._replace(probed_at=later(channel.probed_at, verdict.began_at))
     after = _with_evidence(after, settle(channel.evidence, verdict), verdict.dated_at)
     if verdict.session_lost and after.state is State.DROPPED and after.lost_until is None:
         after = after._replace(lost_until=verdict.received_at + channel.rules.recovery_wait)
+    if not after.has_been_open:
+        after = never_connected.settled(after, verdict)
     is_about_session = verdict.trigger not in GATEWAY_TROUBLE or after.state is State.ERROR
     if not is_about_session and channel.awaiting_probe is None:
         return after
@@ -186,6 +186,13 @@ def _silenced(channel: Channel, told: GatewaySilence) -> Channel:
     dated_at = since if channel.since is None else max(since, channel.since)
     after = _with_evidence(channel, evidence, dated_at, by_gateway=True)
     return probe_at(after._replace(probe_streak=None), now + channel.rules.retry_after)
+
+
+def _proven(channel: Channel, now: datetime) -> Channel:
+    """Return the channel after logouts of a channel without sign of a connection were decided."""
+    after = never_connected.decided(channel, now)
+    is_proven = after.has_been_open and not channel.has_been_open
+    return _with_evidence(after, after.evidence, now) if is_proven else after
 
 
 def _recovery_ended(channel: Channel, ended: RecoveryEnded) -> Channel:
@@ -251,7 +258,6 @@ def _with_evidence(
         first_unhealthy_at=None if healthy else channel.first_unhealthy_at or dated_at,
         terminal_at=(channel.terminal_at or dated_at) if status.terminal else None,
         lost_until=channel.lost_until if state is State.DROPPED else None,
-        has_been_open=channel.has_been_open or status.reason in CONNECTED_BEFORE,
         departures=departures,
         left_at=dated_at if has_left else channel.left_at,
         probes=0 if healthy else channel.probes,

@@ -23,17 +23,41 @@ class IncidentStatus(NamedTuple):
     quiet_until: datetime | None
 
 
+class GatewayCause(NamedTuple):
+    """The incident of a gateway that an alert is about, or that caused the alert's incident."""
+
+    id: UUID
+    cause: str
+    is_over: bool
+    is_untried: bool
+    """Whether the gateway was not tried lately, so that it may have come back unseen."""
+    perhaps_offline: bool
+    """Whether our own line may be the fault."""
+
+
 class DueAlert(NamedTuple):
-    """An alert that is to be decided."""
+    """An alert that is to be decided: of an incident that opened, changed or was resolved."""
 
     id: int
-    resolved: bool
+    kind: str
     incident_id: UUID | None
     gateway_incident_id: UUID | None
     tenant_id: UUID | None
     created_at: datetime
     was_held: bool
+    is_due: bool
     status: IncidentStatus
+    gateway: GatewayCause | None = None
+    has_cause: bool = False
+    """Whether the channel's incident is caused by `gateway`."""
+    was_caused: bool = False
+    """Whether the change took away the cause of the channel's incident."""
+    is_terminal: bool = False
+    """Whether only a scan reconnects the channel."""
+    has_own_key: bool = False
+    """Whether its tenant gave the channel a key of its own."""
+    is_gateway_in_doubt: bool = False
+    """Whether other channels there are in trouble, too, and a gateway's incident may follow."""
 
     @property
     def subject_id(self) -> UUID:
@@ -41,6 +65,31 @@ class DueAlert(NamedTuple):
         subject = self.incident_id or self.gateway_incident_id
         assert subject is not None
         return subject
+
+    @property
+    def caused_by(self) -> GatewayCause | None:
+        """The gateway's incident that caused the channel's."""
+        return self.gateway if self.has_cause and self.incident_id is not None else None
+
+
+class GroupEnd(NamedTuple):
+    """The message that stands for a tenant's incidents with one cause, and whose end is due."""
+
+    id: int
+    gateway_incident_id: UUID
+    tenant_id: UUID
+    destination_id: UUID
+    message_id: UUID
+    outcome: str | None
+
+
+class Link(NamedTuple):
+    """The message that stands for all incidents that a gateway's incident caused, at one destination."""
+
+    gateway_incident_id: UUID
+    destination_id: UUID
+    message_id: UUID
+    is_end: bool
 
 
 class DueReminder(NamedTuple):
@@ -77,6 +126,8 @@ class NotifiedOpening(NamedTuple):
     decision_id: int
     message_id: UUID
     outcome: str | None
+    was_tried: bool = True
+    """Whether the message was tried, so that what it says is fixed."""
 
 
 class Decision(NamedTuple):
@@ -96,6 +147,8 @@ class Decision(NamedTuple):
     """The channel of a change; None: the decision is about an incident."""
     details: str | None = None
     """The facts of a change, as JSON."""
+    end_awaited: bool = False
+    """Whether the end of all incidents that the message stands for is to be decided."""
 
 
 class OutgoingMessage(NamedTuple):
@@ -117,14 +170,59 @@ async def lock_routing(connection: Connection) -> bool:
     return await connection.fetchval(sql.lock_routing) is True
 
 
-async def due_alerts(connection: Connection, now: datetime, limit: int) -> list[DueAlert]:
-    """Return alerts that are due for a decision, in the order in which they were written."""
-    rows = await connection.fetch(sql.due_alerts, now, limit)
+async def due_alerts(
+    connection: Connection,
+    now: datetime,
+    limit: int,
+    stale_after: timedelta,
+    gateway_incidents: Collection[UUID] = (),
+) -> list[DueAlert]:
+    """Return alerts that are due for a decision, in the order in which they were written.
+
+    `stale_after`: how long a trial of a gateway is news; `gateway_incidents`: their openings are returned
+    although they are not due.
+    """
+    rows = await connection.fetch(sql.due_alerts, now, limit, list(gateway_incidents), stale_after)
+    names = [name for name in DueAlert._fields if name not in ("status", "gateway")]
     alerts = [
-        DueAlert(**{name: row[name] for name in DueAlert._fields if name != "status"}, status=status_of(row))
+        DueAlert(**{name: row[name] for name in names}, status=status_of(row), gateway=_gateway_of(row))
         for row in rows
     ]
-    return sorted(alerts)
+    return sorted(alerts, key=lambda alert: alert.id)
+
+
+def _gateway_of(row: Record) -> GatewayCause | None:
+    if row["cause_id"] is None:
+        return None
+    return GatewayCause(
+        row["cause_id"], row["cause"], row["cause_is_over"], row["cause_is_untried"], row["perhaps_offline"]
+    )
+
+
+async def due_group_ends(
+    connection: Connection, now: datetime, settle: timedelta, limit: int
+) -> list[GroupEnd]:
+    """Return grouped messages whose end is due, `settle` after the gateway's incident at the latest."""
+    return [GroupEnd(**row) for row in await connection.fetch(sql.due_group_ends, now, settle, limit)]
+
+
+async def end_groups(connection: Connection, decision_ids: Collection[int]) -> None:
+    """Note that the ends of grouped messages are decided."""
+    await connection.execute(sql.end_groups, list(decision_ids))
+
+
+async def link_caused(connection: Connection, links: Collection[Link]) -> None:
+    """Link decisions about incidents with a cause to the messages that stand for them."""
+    await connection.execute(sql.link_caused, *_columns(links, len(Link._fields)))
+
+
+async def read_offline_openings(connection: Connection, since: datetime) -> dict[UUID, tuple[UUID, UUID]]:
+    """Return by destination which gateway's incident was told as perhaps our own outage, in which message.
+
+    Of incidents that are open, or were resolved after `since`.
+    """
+    rows = await connection.fetch(sql.read_offline_openings, since)
+    return {row["destination_id"]: (row["gateway_incident_id"], row["message_id"]) for row in rows}
 
 
 async def due_reminders(connection: Connection, now: datetime, limit: int) -> list[DueReminder]:
@@ -184,7 +282,7 @@ async def read_openings(
     rows = await connection.fetch(sql.read_openings, list(subject_ids))
     return {
         (row["subject_id"], row["destination_id"]): NotifiedOpening(
-            row["id"], row["message_id"], row["outcome"]
+            row["id"], row["message_id"], row["outcome"], row["was_tried"]
         )
         for row in rows
     }
@@ -201,11 +299,9 @@ async def keep_decisions(
     await connection.execute(sql.add_decisions, now, *_columns(decided, len(Decision._fields)))
 
 
-async def withdraw_openings(
-    connection: Connection, decision_ids: Collection[int], why: str, now: datetime
-) -> None:
-    """Withdraw openings from messages that have not been sent."""
-    await connection.execute(sql.withdraw_openings, list(decision_ids), why, now)
+async def withdraw_openings(connection: Connection, reasons: Mapping[int, str], now: datetime) -> None:
+    """Withdraw openings from messages that have not been sent; `reasons` by decision."""
+    await connection.execute(sql.withdraw_openings, list(reasons), list(reasons.values()), now)
 
 
 async def settle_alerts(connection: Connection, alert_ids: Collection[int], now: datetime) -> None:

@@ -13,6 +13,7 @@ from db.alerts.state_changes import drop_superseded
 from db.connection.types import Connection, Record
 from db.ingest.apply import note_notified
 from db.queries import sql
+from db.reconcile.gateway_health import note_gateway_notified
 
 PER_DESTINATION: Final = 5
 """Concurrency slots: messages to one destination under way at a time, by all replicas together."""
@@ -88,6 +89,16 @@ async def read_message_items(
     return items
 
 
+async def read_groups(
+    connection: Connection, decision_ids: Collection[int], now: datetime, names: int
+) -> dict[int, Record]:
+    """Return of decisions about gateways' incidents what became of the channels, `names` of them by name."""
+    if not decision_ids:
+        return {}
+    rows = await connection.fetch(sql.read_groups, list(decision_ids), now, names)
+    return {row["decision_id"]: row for row in rows}
+
+
 async def keep_facts(connection: Connection, facts: Mapping[UUID, str]) -> None:
     """Keep the facts of claimed messages, as JSON, from their first try on."""
     if facts:
@@ -125,6 +136,7 @@ async def settle(
             if ended is not None and attempt.is_ok:
                 opened = await connection.fetch(sql.message_openings, claim.id)
                 await note_notified(connection, [row["incident_id"] for row in opened], now)
+                await note_gateway_notified(connection, claim.id, now)
         why = _why_disabled(settlement, failing_since, now)
         return why if why is not None and await _disable(connection, claim, why, now) else None
 

@@ -25,6 +25,7 @@ from statemachine.model import (
     Departure,
     Evidence,
     Incident,
+    Logout,
     Monitoring,
     ProbeStreak,
     Reason,
@@ -74,6 +75,12 @@ def channel_of(row: ChannelRecord, memory: Memory) -> Channel:
         first_unhealthy_at=row["first_unhealthy_at"],
         terminal_at=when(memory.get("terminal_at")),
         has_been_open=memory.get("has_been_open", False),
+        logouts=tuple(
+            Logout(datetime.fromisoformat(emitted_at), datetime.fromisoformat(received_at))
+            for emitted_at, received_at in memory.get("logouts", ())
+        ),
+        ended_by_api=tuple(datetime.fromisoformat(at) for at in memory.get("ended_by_api", ())),
+        fault_at=when(memory.get("fault_at")),
         departures=tuple(departures_of(memory.get("departures", ()))),
         left_at=when(memory.get("left_at")),
         emitted_at=row["emitted_at"],
@@ -98,6 +105,9 @@ def memory_of(channel: Channel, details: Mapping[str, object]) -> str:
         "evidence": json_of_evidence(channel.evidence),
         "terminal_at": channel.terminal_at,
         "has_been_open": channel.has_been_open,
+        "logouts": [tuple(logout) for logout in channel.logouts],
+        "ended_by_api": channel.ended_by_api,
+        "fault_at": channel.fault_at,
         "departures": [(one.at, one.back_at, *one.status) for one in channel.departures],
         "left_at": channel.left_at,
         "emitted_at": channel.emitted_at,
@@ -196,9 +206,14 @@ def details_of(incident: Incident, facts: Mapping[str, object], resolved: str | 
         "status": incident.status,
         "flapping": incident.flapping or None,
         "departures": incident.departures or None,
-        "resolved": resolved,
+        **end_of(resolved),
     }
     return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
+
+
+def end_of(why: str | None) -> dict[str, object]:
+    """Return what an incident's details say of its end; None: it is open."""
+    return {"resolved": why, "resolved_by": why if why == "never_connected" else None}
 
 
 def json_of_rules(rules: Rules) -> dict[str, object]:
@@ -214,6 +229,7 @@ def json_of_rules(rules: Rules) -> dict[str, object]:
         "curable": rules.recoverable,
         "recovery_wait": rules.recovery_wait.total_seconds(),
         "stuck_after": rules.stuck_after.total_seconds(),
+        "counted_after": rules.counted_after.total_seconds(),
         "monitoring": rules.monitoring.value,
         "configured": rules.configured,
     }
@@ -231,12 +247,12 @@ def text_of(document: Mapping[str, object]) -> str:
 
 @lru_cache(maxsize=1024)
 def rules_of_text(text: str) -> Rules:
-    """Return the rules written as JSON; those of earlier versions lack the fields of recovery."""
+    """Return the rules written as JSON; those of earlier versions lack some durations."""
     document = orjson.loads(text)
     wait = document["probe_wait"]
-    recovery = {
+    durations = {
         name: timedelta(seconds=document[name])
-        for name in ("recovery_wait", "stuck_after")
+        for name in ("recovery_wait", "stuck_after", "counted_after")
         if name in document
     }
     return Rules(
@@ -252,7 +268,7 @@ def rules_of_text(text: str) -> Rules:
             for name in document.get("curable", ())
             if name in RECOVERABLE_CONDITIONS
         ),
-        **recovery,
+        **durations,
         monitoring=Monitoring(document["monitoring"]),
         configured=document["configured"],
     )

@@ -86,6 +86,9 @@ class Memory(TypedDict, total=False):
     evidence: WrittenEvidence
     terminal_at: str
     has_been_open: bool
+    logouts: list[tuple[str, str]]
+    ended_by_api: list[str]
+    fault_at: str
     departures: list[WrittenDeparture | str]
     left_at: str
     emitted_at: str

@@ -1,7 +1,7 @@
 """Checks registered channels and gateways, and reads them for the doctor. Decrypts no key."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -38,6 +38,8 @@ class WatchedChannel(NamedTuple):
     reason: str | None
     last_event_at: datetime | None
     expires_at: datetime | None = None
+    put_by: str | None = None
+    """`operator` or `tenant`; None: registered before that was kept."""
 
     @property
     def configured(self) -> bool:
@@ -102,7 +104,26 @@ def check_channels(channels: Sequence[WatchedChannel], now: datetime) -> list[Fi
         *about(problem, "unconfigured", "No address or no key, so never probed", bare, give),
         *about(note, "paused", f"Paused for over {LONG.days} days", paused, "POST /channels/{id}/resume"),
         *_check_subscriptions(channels, now),
+        *_check_put_by(channels),
     ]
+
+
+def _check_put_by(channels: Sequence[WatchedChannel]) -> list[Finding]:
+    """Find channels of which it isn't known whether an operator or a tenant put them there, by gateway."""
+    unknown = Counter(channel.base_url or "no address" for channel in channels if channel.put_by is None)
+    if not unknown:
+        return []
+    what = (
+        f"{unknown.total():,} channels were registered before Zapwatch kept whether an operator or a tenant "
+        "registers a channel. They count as an operator's: their losses are evidence against their gateway "
+        "for all its tenants. By gateway"
+    )
+    gateways = [f"{url}: {count:,}" for url, count in unknown.most_common()]
+    do = (
+        "Nothing, if operators registered them. For those of tenants: "
+        "update zapwatch_channels set put_by = 'tenant' where channel_id in (...);"
+    )
+    return about(note, "put_by_unknown", what, gateways, do)
 
 
 def _check_subscriptions(channels: Sequence[WatchedChannel], now: datetime) -> list[Finding]:
@@ -140,9 +161,9 @@ def check_clocks(gateways: Sequence[WatchedGateway]) -> list[Finding]:
 
 
 def check_gateways(gateways: Sequence[WatchedGateway]) -> list[Finding]:
-    """Find gateways that have an incident: it stands for those of their channels."""
+    """Find gateways that have an incident."""
     down = [f"{gateway.base_url} ({gateway.cause})" for gateway in gateways if gateway.cause is not None]
-    do = "See to the gateway, or to the way there. Its channels have no incidents until it is back."
+    do = "See to the gateway, or to the way there. Incidents of its channels name it as their cause."
     return list(about(problem, "gateway_down", "The gateway is in trouble", down, do))
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from db.codec.channel import details_of, memory_of
+from db.codec.channel import details_of, end_of, memory_of
 from db.codec.rules import IsRecoverable
 from db.connection.retry import TRANSIENT
 from db.connection.types import Connection
@@ -257,7 +257,7 @@ async def _save_incidents(connection: Connection, folds: Iterable[ChannelFold], 
             changed.append(_IncidentRow(fold, old))
         for past in fold.past:
             if past.stored:
-                ended.append((channel_id, past.resolved_at, json_of({"resolved": past.why}), past.alert))
+                ended.append((channel_id, past.resolved_at, json_of(end_of(past.why)), past.alert))
             else:
                 whole.append(_IncidentRow(fold, past.incident, past.why, past.resolved_at))
         if present is not None and not fold.incident_stored:

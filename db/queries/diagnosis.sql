@@ -5,7 +5,8 @@ select current_database() as name, pg_database_size(current_database()) as bytes
 -- name: diagnosed_channels
 -- Every channel that is watched, with its address and keys; first those whose last event is oldest.
 select c.channel_id, c.name, c.instance, c.provider, c.gateway_id, coalesce(g.base_url, '') as base_url,
-  c.api_key as channel_key, g.api_key as gateway_key, c.paused_at, s.reason, s.last_event_at, c.expires_at
+  c.api_key as channel_key, g.api_key as gateway_key, c.paused_at, s.reason, s.last_event_at, c.expires_at,
+  c.put_by
 from zapwatch_channels c
 join notification_channels n on n.id = c.channel_id
 left join zapwatch_states s on s.channel_id = c.channel_id

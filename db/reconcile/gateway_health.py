@@ -252,6 +252,11 @@ async def acknowledge(pool: Pool, reader: UUID | None, incident_id: UUID) -> Rec
         return await connection.fetchrow(sql.acknowledge_gateway_incident, incident_id)
 
 
+async def note_gateway_notified(connection: Connection, message_id: UUID, now: datetime) -> None:
+    """Note of the gateways' incidents whose opening a message reports that it was delivered."""
+    await connection.execute(sql.note_gateway_notified, message_id, now)
+
+
 async def hasten_other_probes(
     connection: Connection, gateway_id: UUID, now: datetime, but: Collection[object]
 ) -> None:

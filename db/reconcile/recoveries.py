@@ -6,7 +6,7 @@ the rows count at least the orders that were sent. Whether an order would help i
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
 from uuid import UUID
@@ -16,6 +16,7 @@ from db.connection.tenant_scope import reading
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
 from db.reconcile.claims import Claim, ProbeTarget
+from statemachine.gateway import ENOUGH, Cause
 from statemachine.model import Reason, State
 
 KEPT: Final = timedelta(days=90)
@@ -34,10 +35,17 @@ class Budget(NamedTuple):
     per_gateway: int = 10
     """Orders to one gateway within `window`."""
     window: timedelta = timedelta(minutes=1)
+    together: timedelta = timedelta(minutes=1)
+    """Channels that left open within so long of one another may be a mass loss."""
 
     def faster(self, speed: float) -> Self:
         """Return the same budget where time runs so many times as fast."""
-        return self._replace(gap=self.gap / speed, rest=self.rest / speed, window=self.window / speed)
+        return self._replace(
+            gap=self.gap / speed,
+            rest=self.rest / speed,
+            window=self.window / speed,
+            together=self.together / speed,
+        )
 
 
 class RequestedBy(StrEnum):
@@ -68,11 +76,39 @@ class RecoveryContext(NamedTuple):
     gateway_version: str | None
     paused: bool
     gateway_down: bool
+    gateway_refuses: bool
+    """Whether its gateway's open incident is a refused key."""
     gateway_settles: bool
-    """Whether its gateway has just come back, so that incidents of its channels are still held."""
+    """Whether its gateway has just come back: channels may open by themselves."""
     recovery_id: UUID | None
     asked_by: RequestedBy
     tries: int
+
+
+class GatewayOrders(NamedTuple):
+    """What bounds orders to a gateway; there are none to one that is down, refuses the key or settles."""
+
+    id: UUID
+    free: int
+    """How many more it may get, if nothing else speaks against them."""
+    lost: bool
+    """Whether it has lost many of its channels together."""
+    is_back: bool
+    """Whether a channel that was given an order since then is open."""
+    tried: frozenset[UUID]
+    """Those that were given an order since then, and are not open."""
+    running: int
+
+    @property
+    def episodes(self) -> int:
+        """How many may begin now: in a mass loss one, and the others when that channel is open."""
+        if not self.lost or self.is_back:
+            return max(self.free, 0)
+        return 0 if self.tried or self.running else min(max(self.free, 0), 1)
+
+    def may_order(self, channel_id: UUID) -> bool:
+        """Whether the channel's episode may give an order now."""
+        return not self.lost or self.is_back or self.tried <= {channel_id}
 
 
 class SpentEpisode(NamedTuple):
@@ -104,10 +140,26 @@ async def claim_recoveries(
     """Return claims of episodes: those without a live claim, and new ones for channels that are due."""
     async with _handing_out(connection):
         left = await connection.fetch(sql.resume_recoveries, now, until)
-        new = await connection.fetch(
-            sql.begin_recoveries, now, until, limit, budget.per_gateway, budget.rest, budget.window
-        )
+        orders = [one for one in await _gateway_orders(connection, now, None, budget) if one.episodes]
+        ids, free = [one.id for one in orders], [one.episodes for one in orders]
+        new = await connection.fetch(sql.begin_recoveries, now, until, limit, budget.rest, ids, free)
     return [Claim(row["channel_id"], until) for row in (*left, *new)]
+
+
+async def _gateway_orders(
+    connection: Connection, now: datetime, gateway_ids: Collection[UUID] | None, budget: Budget
+) -> list[GatewayOrders]:
+    """Return what bounds orders to these gateways (None: to those with recoveries that are due)."""
+    rows = await connection.fetch(
+        sql.gateway_orders,
+        now,
+        gateway_ids,
+        budget.per_gateway,
+        budget.window,
+        ENOUGH,
+        budget.together,
+    )
+    return [GatewayOrders(**{**row, "tried": frozenset(row["tried"])}) for row in rows]
 
 
 async def spent_recoveries(
@@ -165,6 +217,7 @@ async def read_context(
         gateway_version=row["gateway_version"],
         paused=row["paused"],
         gateway_down=row["gateway_down"] is True,
+        gateway_refuses=row["gateway_cause"] == Cause.UNAUTHORIZED,
         gateway_settles=row["gateway_settles"] is True,
         recovery_id=row["recovery_id"],
         asked_by=RequestedBy(row["asked_by"] or RequestedBy.CLOCK),
@@ -177,6 +230,8 @@ async def take_try(
 ) -> int | None:
     """Return which order of its episode may be given now, counted and committed; None: none may be."""
     async with _handing_out(connection):
+        if not await _may_order(connection, claim, budget):
+            return None
         number: int | None = await connection.fetchval(
             sql.take_try,
             claim.channel_id,
@@ -191,6 +246,17 @@ async def take_try(
     if number is not None:
         await connection.execute(sql.show_recovery, claim.channel_id, number)
     return number
+
+
+async def _may_order(connection: Connection, claim: Claim, budget: Budget) -> bool:
+    """Whether the gateway's trouble allows an order; in a mass loss an operator need not wait for others."""
+    row = await connection.fetchrow(sql.running_recovery, claim.channel_id, claim.until)
+    if row is None:
+        return False
+    if row["asked_by"] == RequestedBy.OPERATOR:
+        return True
+    found = await _gateway_orders(connection, datetime.now(UTC), [row["gateway_id"]], budget)
+    return bool(found) and found[0].may_order(claim.channel_id)
 
 
 async def end_recovery(connection: Connection, claim: Claim, outcome: Outcome) -> None:

@@ -6,6 +6,8 @@ alone: here a change that affects them makes the channel due, and the caller has
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
 from uuid import UUID, uuid4
 
 from db.connection.json_columns import dump, load, merge_patch
@@ -15,6 +17,18 @@ from db.registry.gateways import Duplicate, gateway_at
 from db.registry.tenants import tenant_for
 from db.registry.tokens import create_channel_token
 from db.vault import Vault
+
+
+class PutBy(StrEnum):
+    """Whose token registered a channel, or gave its address or key; stored and public."""
+
+    OPERATOR = "operator"
+    TENANT = "tenant"
+
+    @classmethod
+    def of(cls, reader: UUID | None) -> Self:
+        """Return it for the tenant that a token is limited to; None: an operator of all tenants."""
+        return cls("operator" if reader is None else "tenant")
 
 
 class UnknownChannel(Exception):
@@ -32,6 +46,7 @@ class ChannelSpec:
     name: str | None = None
     tenant_id: UUID | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+    put_by: PutBy = PutBy.OPERATOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +89,7 @@ async def register_channel(connection: Connection, vault: Vault, new: ChannelSpe
             new.instance,
             new.name,
             key,
+            new.put_by,
         )
         configured = gateway["base_url"] != "" and (key is not None or gateway["keyed"])
         await connection.execute(sql.insert_state, channel_id, tenant_id, configured)
@@ -85,7 +101,9 @@ async def change_channel(
 ) -> bool:
     """Change name, address, key and metadata (an RFC 7396 merge patch) of a channel and make it due.
 
-    Returns whether it is on another gateway now. Raises `UnknownChannel`, `Duplicate`, `AddressError`.
+    Returns whether it is on another gateway now. `tenant_id` is the tenant that the token is limited to: the
+    address or the key of a tenant makes the channel one that a tenant put there. Raises `UnknownChannel`,
+    `Duplicate`, `AddressError`.
     """
     async with connection.transaction():
         channel = await _lock(connection, channel_id, tenant_id)
@@ -99,6 +117,8 @@ async def change_channel(
             keyed = change.api_key is not None
             key = _sealed(vault, change.api_key, channel_identity(channel_id))
             await connection.execute(sql.update_channel_key, channel_id, key)
+        if tenant_id is not None and (gateway_id != channel["gateway_id"] or "api_key" in change.given):
+            await connection.execute(sql.put_by_tenant, channel_id)
         if change.metadata:
             await _merge_metadata(connection, channel_id, change.metadata)
         if change.given & {"api_url", "api_key"}:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from db.alerts import alerts as alert_rows
@@ -10,11 +11,23 @@ from db.alerts.alerts import (
     Decision,
     DueAlert,
     DueReminder,
+    GroupEnd,
     IncidentStatus,
+    Link,
     NotifiedOpening,
 )
 from db.connection.types import Connection
-from receiver.alerts.batching import MessagePlanner
+from db.ingest.apply import note_notified
+from receiver.alerts.grouping.batching import MessagePlanner
+from receiver.alerts.grouping.causes import (
+    AGAIN,
+    OFFLINE_AGAIN,
+    OfflineOpenings,
+    Sent,
+    group_opening,
+    is_named_at_the_end,
+    reason_to_wait,
+)
 from receiver.alerts.message import Event
 from receiver.alerts.rules import (
     REMINDED_LATER,
@@ -40,7 +53,10 @@ class DecisionRound:
         recipients: Mapping[UUID, Recipient],
         openings: Mapping[tuple[UUID, UUID], NotifiedOpening],
         is_grouped: Callable[[AlertDestination], bool],
+        pending: Mapping[UUID, DueAlert],
+        offline: OfflineOpenings,
     ) -> None:
+        """`pending`: openings of gateways' incidents that are not due, by incident; `offline`: those sent."""
         self._now = now
         self._planner = planner
         self._destinations = {one.id: one for one in destinations}
@@ -51,7 +67,13 @@ class DecisionRound:
         """By alert (or reminder) and destination."""
         self._openings: dict[tuple[UUID, UUID], tuple[object, UUID | None]] = {}
         """Openings decided in this round, by incident and destination: keys of `_new`."""
-        self._taken_back: list[int] = []
+        self._pending = dict(pending)
+        self._offline = dict(offline)
+        self._groups: dict[tuple[UUID, UUID], Decision] = {}
+        """Decisions of this round about messages that stand for many incidents: begun, or ended."""
+        self._ended: list[int] = []
+        self._links: list[Link] = []
+        self._taken_back: dict[int, str] = {}
         self._settled: list[int] = []
         self._held: dict[int, datetime] = {}
         self._reminded: list[tuple[int, datetime | None, int]] = []
@@ -59,7 +81,7 @@ class DecisionRound:
     @property
     def all_decided(self) -> Iterable[Decision]:
         """All decisions of this round."""
-        return self._new.values()
+        return [*self._new.values(), *self._groups.values()]
 
     def decide(self, alert: DueAlert) -> None:
         """Decide an alert for all destinations of its tenant and of operators."""
@@ -71,12 +93,21 @@ class DecisionRound:
             assert alert.status.quiet_until is not None
             self._held[alert.id] = alert.status.quiet_until
             return
-        self._settled.append(alert.id)
+        waits = None if against else reason_to_wait(alert, self._now)
         if against is None:
-            whys = [self._decide_one(alert, facts, one) for one in self._destinations_of(alert)]
+            whys = [self._decide_one(alert, facts, one, waits) for one in self._destinations_of(alert)]
+            decided = [why for why in whys if why is not None]
             # An end that no destination gets, because none got the opening, is recorded for each already.
-            if not any(why.sends for why in whys) and not (whys and facts.resolved):
+            if not waits and decided and not any(map(_reaches, decided)) and not facts.resolved:
                 self._add(alert, None, facts.event, DecisionReason.NOBODY)
+            if not whys and alert.kind != "changed":
+                self._add(alert, None, facts.event, DecisionReason.NOBODY)
+            if waits is None and DecisionReason.PERHAPS_OFFLINE in decided:
+                self._held[alert.id] = self._now + OFFLINE_AGAIN
+        if waits is not None:
+            self._held[alert.id] = self._now + AGAIN
+        if alert.id not in self._held:
+            self._settled.append(alert.id)
 
     def remind(self, reminder: DueReminder) -> None:
         """Decide whether a destination gets a reminder, and when the next one is due."""
@@ -101,19 +132,47 @@ class DecisionRound:
 
     async def keep(self, connection: Connection, others: Collection[Decision]) -> None:
         """Write all decisions of the round, with `others` that share its messages."""
-        decided = [*self._new.values(), *others]
+        decided = [*self.all_decided, *others]
         used = {one.message_id for one in decided}
         new = [message for id, message in self._planner.new.items() if id in used]
         await alert_rows.keep_decisions(connection, self._now, new, decided)
         if self._taken_back:
-            await alert_rows.withdraw_openings(
-                connection, self._taken_back, DecisionReason.OVER_BEFORE_TOLD, self._now
-            )
+            await alert_rows.withdraw_openings(connection, self._taken_back, self._now)
+        await alert_rows.link_caused(connection, self._links)
+        await alert_rows.end_groups(connection, self._ended)
+        await note_notified(connection, self._told_already(), self._now)
         await alert_rows.settle_alerts(connection, self._settled, self._now)
         if self._held:
             await alert_rows.put_off_alerts(connection, self._held)
         if self._reminded:
             await alert_rows.put_off_reminders(connection, self._reminded)
+
+    def end(self, group: GroupEnd) -> None:
+        """Decide the end of a message that stands for all of a tenant's incidents with one cause."""
+        self._ended.append(group.id)
+        destination = self._destinations.get(group.destination_id)
+        if destination is None:
+            return
+        is_held = self._planner.is_held(group.message_id)
+        facts = AlertFacts(Event.INCIDENT_RESOLVED.value, True, SubjectState(is_over=True))
+        why = reason_for_one(facts, self._recipients[destination.id], _opening(group.outcome, is_held))
+        if why is DecisionReason.OVER_BEFORE_TOLD:
+            self._taken_back[group.id] = why.value
+        self._group(group.gateway_incident_id, group.tenant_id, destination, facts.event, why)
+
+    def _told_already(self) -> list[UUID]:
+        """Return the incidents of this round for which a message stands that was delivered before."""
+        delivered = {one.message_id for one in self._notified.values() if one.outcome == "delivered"}
+        return sorted(
+            {
+                one.incident_id
+                for one in self._new.values()
+                if one.incident_id is not None
+                and one.event == Event.INCIDENT_OPENED
+                and one.why == DecisionReason.CAUSED_BY_GATEWAY
+                and one.message_id in delivered
+            }
+        )
 
     def _destinations_of(self, alert: DueAlert) -> Iterable[AlertDestination]:
         for one in self._destinations.values():
@@ -121,16 +180,137 @@ class DecisionRound:
                 yield one
 
     def _decide_one(
+        self,
+        alert: DueAlert,
+        facts: AlertFacts,
+        destination: AlertDestination,
+        waits: DecisionReason | None,
+    ) -> DecisionReason | None:
+        """Decide an alert for one destination; None: there is nothing to decide."""
+        key = alert.subject_id, destination.id
+        recipient = self._recipients[destination.id]
+        if alert.kind == "changed":
+            return self._decide_change(alert, facts, destination)
+        if alert.kind == "opened" and self._opening(key) is not OpeningDelivery.NONE:
+            return None
+        why = reason_for_one(facts, recipient, self._opening(key))
+        if waits is not None and why.sends and (recipient.is_for_people or alert.incident_id is None):
+            self._add(alert, destination, facts.event, waits)
+            return waits
+        if why is DecisionReason.OVER_BEFORE_TOLD:
+            self._take_back(key, why)
+        elif recipient.is_for_people and why.sends and not facts.resolved:
+            return self._open_for_people(alert, facts, destination)
+        elif recipient.is_for_people and facts.resolved and self._stands_for(alert, destination):
+            why = DecisionReason.CAUSED_BY_GATEWAY
+        self._add(alert, destination, facts.event, why)
+        return why
+
+    def _open_for_people(
         self, alert: DueAlert, facts: AlertFacts, destination: AlertDestination
     ) -> DecisionReason:
-        key = alert.subject_id, destination.id
-        why = reason_for_one(facts, self._recipients[destination.id], self._opening(key))
-        if why is DecisionReason.OVER_BEFORE_TOLD:
-            self._take_back(key)
-        self._add(alert, destination, facts.event, why)
-        if why is DecisionReason.OPENED:
-            self._openings[key] = alert.id, destination.id
+        """Decide an opening that people are to be told of, by itself or with others of its cause."""
+        cause, message_id, why = alert.caused_by, None, DecisionReason.OPENED
+        if cause is not None:
+            group = self._sent((cause.id, destination.id))
+            recipient = self._recipients[destination.id]
+            why, message_id, begins = group_opening(cause, alert, destination, recipient, group)
+            if begins:
+                assert alert.tenant_id is not None
+                message_id = self._group(
+                    cause.id, alert.tenant_id, destination, facts.event, DecisionReason.OPENED
+                )
+                self._tell_operators(cause.id)
+        elif alert.incident_id is None and alert.gateway is not None and alert.gateway.perhaps_offline:
+            told = self._offline.setdefault(destination.id, (alert.gateway.id, None))
+            if told[0] != alert.gateway.id:
+                why, message_id = DecisionReason.PERHAPS_OFFLINE, told[1]
+        self._add(alert, destination, facts.event, why, message_id=message_id)
         return why
+
+    def _decide_change(
+        self, alert: DueAlert, facts: AlertFacts, destination: AlertDestination
+    ) -> DecisionReason | None:
+        """Tell programs of a change; people only when an incident that was told in a group lost its cause."""
+        key = alert.subject_id, destination.id
+        opening, recipient = self._sent(key), self._recipients[destination.id]
+        opened = facts._replace(event=Event.INCIDENT_OPENED.value, resolved=False)
+        why = reason_for_one(opened, recipient, OpeningDelivery.NONE)
+        if not why.sends:
+            return None
+        if not recipient.is_for_people:
+            # What is not tried yet says what is true when it is.
+            if not opening.was_tried:
+                return None
+            self._add(alert, destination, Event.INCIDENT_CHANGED.value, DecisionReason.CHANGED)
+            return DecisionReason.CHANGED
+        if alert.has_cause and opening.is_waiting:
+            self._take_back(key, DecisionReason.CAUSED_BY_GATEWAY)
+            return self._open_for_people(alert, opened, destination)
+        if alert.has_cause or not alert.was_caused or opening.is_sent:
+            return None
+        assert alert.gateway is None or not alert.has_cause
+        group = Sent() if alert.gateway is None else self._sent((alert.gateway.id, destination.id))
+        if is_named_at_the_end(alert, destination, group):
+            self._add(alert, destination, opened.event, DecisionReason.CAUSED_BY_GATEWAY)
+            return DecisionReason.CAUSED_BY_GATEWAY
+        details = STILL_DOWN if group.is_sent and not alert.is_terminal else None
+        self._add(alert, destination, opened.event, DecisionReason.OPENED, details=details)
+        return DecisionReason.OPENED
+
+    def _stands_for(self, alert: DueAlert, destination: AlertDestination) -> bool:
+        """Return whether what was told of an incident's cause stands for its end, too."""
+        cause = alert.caused_by
+        return cause is not None and self._sent((cause.id, destination.id)).is_sent
+
+    def _tell_operators(self, gateway_incident_id: UUID) -> None:
+        """Decide the opening of a gateway's incident now, because its first tenant is told."""
+        pending = self._pending.pop(gateway_incident_id, None)
+        if pending is not None:
+            self.decide(pending)
+
+    def _group(
+        self,
+        gateway_incident_id: UUID,
+        tenant_id: UUID,
+        destination: AlertDestination,
+        event: str,
+        why: DecisionReason,
+    ) -> UUID | None:
+        """Add the decision about a message that stands for a tenant's incidents with one cause."""
+        message_id = remind_at = None
+        is_end = event == Event.INCIDENT_RESOLVED
+        if why.sends:
+            message_id = self._planner.assign(destination, "news", True)
+            self._links.append(Link(gateway_incident_id, destination.id, message_id, is_end))
+            if not is_end and destination.reminder_minutes is not None:
+                remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
+        self._groups[gateway_incident_id, destination.id] = Decision(
+            alert_id=None,
+            incident_id=None,
+            gateway_incident_id=gateway_incident_id,
+            tenant_id=tenant_id,
+            destination_id=destination.id,
+            event=event,
+            is_sent=why.sends,
+            why=why.value,
+            message_id=message_id,
+            remind_at=remind_at,
+            end_awaited=why.sends and not is_end,
+        )
+        return message_id
+
+    def _sent(self, key: tuple[UUID, UUID]) -> Sent:
+        """Return what was sent, or is to be, of an opening or a group, to one destination."""
+        decided_key = self._openings.get(key)
+        decided = self._new[decided_key] if decided_key is not None else self._groups.get(key)
+        if decided is not None and decided.message_id is not None:
+            return Sent(True, self._planner.is_held(decided.message_id), decided.message_id)
+        before = self._notified.get(key)
+        if before is None or before.outcome not in (None, "delivered"):
+            return Sent()
+        is_waiting = before.outcome is None and self._planner.is_held(before.message_id)
+        return Sent(True, is_waiting, before.message_id, before.was_tried)
 
     def _opening(self, key: tuple[UUID, UUID]) -> OpeningDelivery:
         decided_key = self._openings.get(key)
@@ -142,17 +322,16 @@ class DecisionRound:
             return OpeningDelivery.NONE
         return _opening(sent.outcome, self._planner.is_held(sent.message_id))
 
-    def _take_back(self, key: tuple[UUID, UUID]) -> None:
+    def _take_back(self, key: tuple[UUID, UUID], why: DecisionReason) -> None:
         """Take back an opening whose message still waits."""
         decided_key = self._openings.pop(key, None)
         if decided_key is not None:
             decided = self._new[decided_key]
-            over = DecisionReason.OVER_BEFORE_TOLD.value
             self._new[decided_key] = decided._replace(
-                is_sent=False, why=over, message_id=None, remind_at=None
+                is_sent=False, why=why.value, message_id=None, remind_at=None
             )
         else:
-            self._taken_back.append(self._notified[key].decision_id)
+            self._taken_back[self._notified[key].decision_id] = why.value
 
     def _add(
         self,
@@ -161,8 +340,11 @@ class DecisionRound:
         event: str,
         why: DecisionReason,
         purpose: str = "news",
+        message_id: UUID | None = None,
+        details: str | None = None,
     ) -> None:
-        message_id = remind_at = None
+        """`message_id`: the message that stands for the subject where `why` sends none of its own."""
+        remind_at = None
         if why.sends:
             assert destination is not None
             message_id = self._planner.assign(destination, purpose, self._is_grouped(destination))
@@ -173,7 +355,7 @@ class DecisionRound:
         self._new[key] = Decision(
             subject.id if is_alert else None,
             subject.incident_id,
-            subject.gateway_incident_id,
+            _gateway_incident(subject),
             subject.tenant_id,
             destination and destination.id,
             event,
@@ -181,17 +363,66 @@ class DecisionRound:
             why.value,
             message_id,
             remind_at,
+            details=details,
         )
+        if isinstance(subject, DueAlert) and why is DecisionReason.OPENED and destination is not None:
+            self._openings[subject.subject_id, destination.id] = key
+            self._note_cause_told(subject, destination, message_id)
+        elif why is DecisionReason.PERHAPS_OFFLINE and destination is not None and message_id is not None:
+            self._link(subject, destination, message_id, is_end=False)
+        elif (
+            is_alert and why is DecisionReason.RESOLVED and destination is not None and message_id is not None
+        ):
+            self._link(subject, destination, message_id, is_end=True)
+
+    def _note_cause_told(
+        self, alert: DueAlert, destination: AlertDestination, message_id: UUID | None
+    ) -> None:
+        if message_id is None or alert.incident_id is not None:
+            return
+        self._link(alert, destination, message_id, is_end=False)
+        is_offline = alert.gateway is not None and alert.gateway.perhaps_offline
+        if is_offline and self._recipients[destination.id].is_for_people:
+            self._offline[destination.id] = alert.subject_id, message_id
+
+    def _link(
+        self,
+        subject: DueAlert | DueReminder,
+        destination: AlertDestination,
+        message_id: UUID,
+        is_end: bool,
+    ) -> None:
+        """Link what the gateway's incident caused to the message about it, where it is for people."""
+        if subject.incident_id is None and subject.gateway_incident_id is not None:
+            self._links.append(Link(subject.gateway_incident_id, destination.id, message_id, is_end))
+
+
+STILL_DOWN: Final = '{"still_down": true}'
+"""Details of an opening that was told in a group before: the gateway is back, the channel isn't."""
+
+
+def _reaches(why: DecisionReason) -> bool:
+    """Return whether the destination is told of the incident, if not by itself."""
+    return why.sends or why in (DecisionReason.CAUSED_BY_GATEWAY, DecisionReason.PERHAPS_OFFLINE)
+
+
+def _gateway_incident(subject: DueAlert | DueReminder) -> UUID | None:
+    """Return the gateway's incident that a decision is about, or whose message stands for the channel's."""
+    if isinstance(subject, DueReminder) or subject.incident_id is None:
+        return subject.gateway_incident_id
+    return None if subject.gateway is None else subject.gateway.id
 
 
 def _facts(alert: DueAlert, now: datetime) -> AlertFacts:
     of_channel = alert.incident_id is not None
-    if alert.resolved:
+    is_over = alert.kind == "resolved"
+    if is_over:
         event = Event.INCIDENT_RESOLVED if of_channel else Event.GATEWAY_RESOLVED
     else:
         event = Event.INCIDENT_OPENED if of_channel else Event.GATEWAY_OPENED
-    age = now - alert.created_at
-    return AlertFacts(event.value, alert.resolved, _subject(alert.status), age, alert.was_held)
+    # A gateway that is back before operators are told of it, and a change of what is over, are no news.
+    was_held = alert.was_held or not of_channel or alert.kind == "changed"
+    return AlertFacts(event.value, is_over, _subject(alert.status), now - alert.created_at, was_held)
 
 
 def _subject(stand: IncidentStatus) -> SubjectState:

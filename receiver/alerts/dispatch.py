@@ -23,6 +23,7 @@ from db.alerts.messages import (
     MessageSettlement,
     claim_messages,
     keep_facts,
+    read_groups,
     read_message_items,
     release_messages,
     settle,
@@ -60,6 +61,9 @@ FAREWELL: Final = timedelta(seconds=2)
 """How long messages under way may take to be settled when the service ends."""
 ANSWER: Final = 500
 """Characters of a destination's answer that are kept."""
+NAMES: Final = 20
+"""Channels that a message for many has by name."""
+
 log = logging.getLogger(__name__)
 
 
@@ -251,9 +255,17 @@ async def _facts_of(
     new = [claim for claim in claims if claim.facts is None]
     if new:
         alerts = await read_message_items(connection, [claim.id for claim in new])
-        made = {claim.id: freeze(claim, alerts[claim.id], now) for claim in new if alerts[claim.id]}
+        ids = [
+            row["decision_id"]
+            for rows in alerts.values()
+            for row in rows
+            if row["gateway_details"] is not None
+        ]
+        groups = await read_groups(connection, ids, now, NAMES)
+        frozen = {claim.id: freeze(claim, alerts[claim.id], groups, now) for claim in new}
+        made = {id: text for id, text in frozen.items() if text is not None}
         await keep_facts(connection, made)
-        await void_empty(connection, [claim.id for claim in new if not alerts[claim.id]], now)
+        await void_empty(connection, [id for id, text in frozen.items() if text is None], now)
         facts |= made
     return facts
 

@@ -15,12 +15,41 @@ class Event(StrEnum):
 
     INCIDENT_OPENED = "incident.opened"
     INCIDENT_RESOLVED = "incident.resolved"
+    INCIDENT_CHANGED = "incident.changed"
+    """Sent to programs that subscribe to openings."""
     STATE_CHANGED = "channel.state_changed"
     EXPIRING = "channel.expiring"
     GATEWAY_OPENED = "gateway.opened"
     GATEWAY_RESOLVED = "gateway.resolved"
     DESTINATION_DISABLED = "destination.disabled"
     """Sent without a subscription: another destination of the same owner was switched off."""
+
+
+class GroupedChannel(NamedTuple):
+    """A channel that is down, of those for which one message stands."""
+
+    name: str
+    reason: Reason | None
+    link: str | None = None
+    """The reconnect link, where only a scan helps; a secret."""
+
+
+class Group(NamedTuple):
+    """What became of the channels for which one message stands."""
+
+    total: int
+    """All of the tenant's channels, or of the gateway's."""
+    down: int
+    back: int
+    need_scan: int
+    """How many of those that are down only a scan reconnects."""
+    tenants: int
+    gateways: int
+    """How many gateways are not reached, perhaps because of our own line."""
+    is_tenants: bool
+    """Whether it is about one tenant's channels, for its people."""
+    channels: tuple[GroupedChannel, ...]
+    """Some of those that are down."""
 
 
 class MessageItem(NamedTuple):
@@ -53,6 +82,21 @@ class MessageItem(NamedTuple):
     """Grows with each change of the channel's state."""
     expires_at: datetime | None = None
     """Until when a channel is paid for."""
+    cause: str | None = None
+    """`gateway`: the channel's incident is caused by its gateway's."""
+    gateway_incident_id: UUID | None = None
+    group: Group | None = None
+    perhaps_offline: bool = False
+    """Whether our own line may be why a gateway isn't reached."""
+    flaps: int = 0
+    """How often a channel that keeps dropping did so lately; of a gateway 1, if it does."""
+    flapped_for: timedelta | None = None
+    is_open: bool = False
+    """Whether the channel is connected now."""
+    still_down: bool = False
+    """Whether the channel is down although its gateway, which was told of, is back."""
+    was_removed: bool = False
+    """Whether the gateway's incident ended because no watched channel is left there."""
 
 
 class Message(NamedTuple):

@@ -5,7 +5,7 @@ incident's end, and the choice of a message, depend on earlier decisions.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -13,13 +13,14 @@ from uuid import UUID, uuid4
 import orjson
 
 from db.alerts import alerts as alert_rows
-from db.alerts.alerts import IN_APP, AlertDestination, Decision, DueAlert, DueReminder
+from db.alerts.alerts import IN_APP, AlertDestination, Decision, DueAlert, DueReminder, GroupEnd
 from db.alerts.state_changes import DueStateChange, due_changes, put_off_changes
 from db.connection.retry import passes
 from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
-from receiver.alerts.batching import WINDOW, MessagePlanner
 from receiver.alerts.decisions import DecisionRound
+from receiver.alerts.grouping.batching import GATHER, WINDOW, MessagePlanner
+from receiver.alerts.grouping.causes import newest_changes
 from receiver.alerts.message import Notifier
 from receiver.alerts.notifiers.in_app import includes_all_members
 from receiver.alerts.rules import (
@@ -34,6 +35,10 @@ EVERY: Final = timedelta(seconds=0.25)
 """Pause between rounds when nothing is due."""
 AT_ONCE: Final = 500
 """Alerts decided in one transaction, and changes."""
+SETTLE: Final = timedelta(seconds=60)
+STALE_AFTER: Final = timedelta(seconds=120)
+OFFLINE_ENDS_WITHIN: Final = timedelta(seconds=60)
+"""So long after our own outage incidents of further gateways are taken for a part of it."""
 ASIDE: Final = timedelta(minutes=1)
 """Delay of an alert or a change that could not be decided."""
 
@@ -50,12 +55,19 @@ class Routing:
         notifiers: Mapping[str, Notifier],
         on_decision: Callable[[str], None] = lambda why: None,
         window: timedelta = WINDOW,
+        gather: timedelta = GATHER,
+        settle: timedelta = SETTLE,
+        stale_after: timedelta = STALE_AFTER,
     ) -> None:
+        """`settle`: how long a gateway's channels have to return after it; `stale_after`: as of evidence."""
         self._pool = pool
         self._vault = vault
         self._notifiers = notifiers
         self._on_decision = on_decision
         self._window = window
+        self._gather = gather
+        self._settle = settle
+        self._stale_after = stale_after
         self._at_once = AT_ONCE
 
     async def route_due(self) -> int:
@@ -65,11 +77,19 @@ class Routing:
             if not await alert_rows.lock_routing(connection):
                 return 0
             alerts, reminders, changed = await self._due(connection, now)
-            if not alerts and not reminders and not changed:
+            ends = await alert_rows.due_group_ends(connection, now, self._settle, self._at_once)
+            if not alerts and not reminders and not changed and not ends:
                 return 0
-            decision_round, changes = await self._begin_round(connection, now, alerts, reminders, changed)
+            pending = await self._pending(connection, now, alerts)
+            alerts, older = newest_changes(alerts)
+            await alert_rows.settle_alerts(connection, older, now)
+            decision_round, changes = await self._begin_round(
+                connection, now, [*alerts, *pending], reminders, changed, ends
+            )
             for alert in alerts:
                 decision_round.decide(alert)
+            for end in ends:
+                decision_round.end(end)
             for reminder in reminders:
                 decision_round.remind(reminder)
             changes.decide(changed)
@@ -77,14 +97,24 @@ class Routing:
             await changes.keep(connection)
         for one in (*decision_round.all_decided, *changes.decided):
             self._report(one)
-        return len(alerts) + len(reminders) + len(changed)
+        return len(alerts) + len(reminders) + len(changed) + len(ends)
+
+    async def _pending(
+        self, connection: Connection, now: datetime, alerts: Iterable[DueAlert]
+    ) -> list[DueAlert]:
+        """Return the openings of gateways' incidents that are not due, but caused some of these."""
+        causes = {alert.caused_by.id for alert in alerts if alert.caused_by is not None}
+        if not causes:
+            return []
+        found = await alert_rows.due_alerts(connection, now, self._at_once, self._stale_after, causes)
+        return [alert for alert in found if not alert.is_due]
 
     async def _due(
         self, connection: Connection, now: datetime
     ) -> tuple[list[DueAlert], list[DueReminder], list[DueStateChange]]:
         """Return what is due; with a limit of one only one item of one kind, to find the failing one."""
         limit = self._at_once
-        alerts = await alert_rows.due_alerts(connection, now, limit)
+        alerts = await alert_rows.due_alerts(connection, now, limit, self._stale_after)
         is_one = limit == 1 and bool(alerts)
         reminders = [] if is_one else await alert_rows.due_reminders(connection, now, limit)
         is_one = is_one or (limit == 1 and bool(reminders))
@@ -131,12 +161,13 @@ class Routing:
         self,
         connection: Connection,
         now: datetime,
-        alerts: Iterable[DueAlert],
+        alerts: Collection[DueAlert],
         reminders: Iterable[DueReminder],
         changed: Iterable[DueStateChange],
+        ends: Iterable[GroupEnd],
     ) -> tuple[DecisionRound, StateChangeDecisions]:
         """Read everything that the decisions of a round depend on."""
-        due: list[DueAlert | DueReminder | DueStateChange] = [*alerts, *reminders, *changed]
+        due: list[DueAlert | DueReminder | DueStateChange | GroupEnd] = [*alerts, *reminders, *changed, *ends]
         tenants = {one.tenant_id for one in due if one.tenant_id is not None}
         destinations = await alert_rows.read_destinations(connection, tenants)
         lacking = tenants - {one.tenant_id for one in destinations if one.kind == IN_APP}
@@ -144,14 +175,21 @@ class Routing:
             await alert_rows.add_in_app(connection, [self._in_app(tenant) for tenant in lacking])
             destinations = await alert_rows.read_destinations(connection, tenants)
         ids = [one.id for one in destinations]
-        subjects = [alert.subject_id for alert in alerts if alert.resolved]
+        subjects = {alert.subject_id for alert in alerts}
+        subjects |= {alert.gateway.id for alert in alerts if alert.gateway is not None}
         members = await alert_rows.tenants_with_members(connection, tenants)
         waiting = await alert_rows.lock_waiting(connection, ids, now)
         newest_due = await alert_rows.read_newest_due(connection, ids, now - self._window)
         openings = await alert_rows.read_openings(connection, subjects)
-        planner = MessagePlanner(now, self._window, waiting, newest_due)
+        is_offline = any(alert.gateway is not None and alert.gateway.perhaps_offline for alert in alerts)
+        since = now - OFFLINE_ENDS_WITHIN
+        offline = await alert_rows.read_offline_openings(connection, since) if is_offline else {}
+        pending = {alert.subject_id: alert for alert in alerts if not alert.is_due}
+        planner = MessagePlanner(now, self._window, waiting, newest_due, self._gather)
         recipients = {one.id: self._recipient(one, members) for one in destinations}
-        decision_round = DecisionRound(now, planner, destinations, recipients, openings, self._grouped)
+        decision_round = DecisionRound(
+            now, planner, destinations, recipients, openings, self._grouped, pending, offline
+        )
         return decision_round, StateChangeDecisions(now, planner, destinations, recipients, self._grouped)
 
     def _in_app(self, tenant_id: UUID) -> tuple[UUID, UUID, bytes]:

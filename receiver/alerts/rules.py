@@ -15,6 +15,8 @@ class DecisionReason(StrEnum):
     OPENED = "opened"
     RESOLVED = "resolved"
     REMINDER = "reminder"
+    CHANGED = "changed"
+    """Kind, reason or cause of an open incident changed, of which programs keep account."""
     DESTINATION_DISABLED = "destination_disabled"
     STATE_CHANGED = "state_changed"
     EXPIRING = "expiring"
@@ -29,6 +31,15 @@ class DecisionReason(StrEnum):
     subscription was renewed or had ended."""
     SUPERSEDED = "superseded"
     """A newer change of the same channel replaces it."""
+
+    CAUSED_BY_GATEWAY = "caused_by_gateway"
+    """A message about the gateway's incident, or about all that it caused, stands for this incident."""
+    GATEWAY_NOT_TRIED = "gateway_not_tried"
+    """Held until the gateway was tried: it may be back."""
+    IN_DOUBT = "in_doubt"
+    """Held for some seconds: a gateway's incident may follow that stands for this one."""
+    PERHAPS_OFFLINE = "perhaps_offline"
+    """Our own line may be the fault, which one message says for all gateways."""
 
     DISABLED = "disabled"
     NOT_WANTED = "not_wanted"
@@ -54,6 +65,7 @@ _SENDING: Final = {
     DecisionReason.OPENED,
     DecisionReason.RESOLVED,
     DecisionReason.REMINDER,
+    DecisionReason.CHANGED,
     DecisionReason.DESTINATION_DISABLED,
     DecisionReason.STATE_CHANGED,
     DecisionReason.EXPIRING,

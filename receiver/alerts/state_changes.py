@@ -13,7 +13,7 @@ import orjson
 from db.alerts.alerts import AlertDestination, Decision
 from db.alerts.state_changes import DueStateChange, forget_changes, put_off_changes, supersede_changes
 from db.connection.types import Connection
-from receiver.alerts.batching import MessagePlanner
+from receiver.alerts.grouping.batching import MessagePlanner
 from receiver.alerts.message import Event
 from receiver.alerts.rules import (
     DecisionReason,

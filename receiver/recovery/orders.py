@@ -158,7 +158,7 @@ class Recovery:
         try:
             attempt = await self._try(claim, context, plan)
         finally:
-            outcome = Outcome.RECOVERED if attempt.recovered else Outcome.FAILED
+            outcome = _outcome_by_hand(attempt)
             await self._end(claim, Source.OPERATOR, context, attempt, outcome)
         return attempt
 
@@ -183,7 +183,8 @@ class Recovery:
                 break
             plan = self._due_plan(context)
             if isinstance(plan, NotApplicable):
-                last, outcome, put_off = await self._with_probe(context, last), Outcome.OVERTAKEN, LATER
+                last, outcome = await self._with_probe(context, last), Outcome.OVERTAKEN
+                put_off = SOON if _in_trouble(context) else LATER
                 break
             try:
                 attempt = await self._try(claim, context, plan)
@@ -224,6 +225,8 @@ class Recovery:
             return NotApplicable("It has no address or no key.")
         if context.gateway_down:
             return NotApplicable("Its whole gateway is in trouble.")
+        if context.gateway_refuses:
+            return NotApplicable("Its gateway refuses the key.")
         lasted = timedelta(0) if context.since is None else datetime.now(UTC) - context.since
         return provider.plan_recovery(
             Condition(context.state, context.reason, lasted, self._stuck_after, context.gateway_version)
@@ -299,6 +302,18 @@ class Recovery:
             await end_recovery(connection, claim, outcome)
         if was_tried and context is not None:
             self._on_ended(context.target.provider, outcome)
+
+
+def _in_trouble(context: RecoveryContext) -> bool:
+    """Whether orders wait for its gateway alone."""
+    return context.gateway_down or context.gateway_refuses or context.gateway_settles
+
+
+def _outcome_by_hand(attempt: RecoveryAttempt) -> Outcome:
+    """Return the outcome; a channel that is open before anything was ordered came back by itself."""
+    if not attempt.recovered:
+        return Outcome.FAILED
+    return Outcome.OVERTAKEN if attempt.action is None else Outcome.RECOVERED
 
 
 def _entry(

@@ -108,12 +108,20 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
             vault,
             client,
             partial(_probe_and_keep, prober, writer),
-            Budget().faster(timings.recovery_speed),
+            Budget(together=timings.verdict_within).faster(timings.recovery_speed),
             rules.stuck_after,
             metrics.recovery_ended,
         ),
         notifiers=notifiers,
-        routing=Routing(pool, vault, notifiers, metrics.alert_decided),
+        routing=Routing(
+            pool,
+            vault,
+            notifiers,
+            metrics.alert_decided,
+            gather=timings.gather_alerts,
+            settle=settings.gateway_settle,
+            stale_after=settings.stale_after,
+        ),
         dispatcher=Dispatcher(pool, vault, notifiers, egress, links.link_for, metrics.message_tried),
         test_send=TestSend(pool, notifiers, egress),
         links=links,
@@ -163,6 +171,7 @@ def installation_rules(settings: Settings, timings: Timings = NORMAL) -> Rules:
         terminal_grace=settings.terminal_grace,
         recovery_wait=defaults.recovery_wait / timings.recovery_speed,
         stuck_after=defaults.stuck_after / timings.recovery_speed,
+        counted_after=timings.away_for,
     )
 
 

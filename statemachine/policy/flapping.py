@@ -18,8 +18,6 @@ SHORTEST: Final = timedelta(seconds=2)
 BLINKS: Final = 20
 """Departures of any length within `BLINK_WINDOW` that do so, too: two sessions that replace each other."""
 BLINK_WINDOW: Final = timedelta(minutes=10)
-COUNTED_AFTER: Final = timedelta(seconds=10)
-"""How long after its beginning a departure is counted."""
 KEPT: Final = BLINKS + FLAPS
 """How many departures of a channel are kept."""
 STABLE_AFTER: Final = timedelta(minutes=10)
@@ -51,7 +49,8 @@ def found_at(channel: Channel) -> datetime | None:
     known = channel.incident is not None and channel.incident.flapping
     if known or len(channel.departures) < FLAPS or channel.rules.monitoring is not Monitoring.WATCHED:
         return None
-    return min(_found(channel.departures), default=None)
+    last = min(_found(channel.departures), default=None)
+    return None if last is None else last + channel.rules.counted_after
 
 
 def count(departures: Sequence[Departure]) -> int:
@@ -61,13 +60,14 @@ def count(departures: Sequence[Departure]) -> int:
 
 
 def _found(departures: Sequence[Departure]) -> Iterator[datetime]:
+    """Yield when those departures began with which there are enough."""
     for found, needed, window in (
         (_long(departures), FLAPS, FLAP_WINDOW),
         (departures, BLINKS, BLINK_WINDOW),
     ):
         for first, last in zip(found, found[needed - 1 :], strict=False):
             if last.at - first.at < window:
-                yield last.at + COUNTED_AFTER
+                yield last.at
 
 
 def _long(departures: Sequence[Departure]) -> list[Departure]:

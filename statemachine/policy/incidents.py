@@ -4,7 +4,7 @@ An unhealthy stretch runs from leaving open (or from first evidence that isn't o
 opened. It has one clock and at most one incident, whatever states it passes.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from statemachine.model import (
@@ -17,7 +17,7 @@ from statemachine.model import (
     Status,
     Wait,
 )
-from statemachine.policy import flapping
+from statemachine.policy import flapping, never_connected
 from statemachine.policy.flapping import STABLE_AFTER
 from statemachine.policy.probing import probe_at
 from statemachine.policy.recovery import recovery_due
@@ -27,11 +27,6 @@ LONGEST_QUEUE: Final = 10
 """How many times `rules.probe_wait` a due incident waits while its probe is queued for its gateway."""
 LOOKS: Final = 6
 """How many times within `rules.probe_wait` a due incident looks for the next trial of a silent gateway."""
-PAIRED_AFTER: Final = timedelta(seconds=10)
-"""How long a logout may turn out to be the gateway's own order, on an instance that never was connected."""
-LOGGED_OUT: Final = Status(State.UNPAIRED, Reason.LOGGED_OUT, 401)
-OWN_PROBLEMS: Final = frozenset({Reason.UNAUTHORIZED, Reason.SESSION_MISSING})
-"""What is an incident of a channel that was never connected: its own confirmed 401 or 404."""
 
 
 def decide(before: Channel, after: Channel, now: datetime) -> tuple[Channel, tuple[Effect, ...]]:
@@ -92,7 +87,7 @@ def _unhealthy(before: Channel, after: Channel, now: datetime) -> tuple[Channel,
     incident = after.incident
     if incident is None:
         return after, ()
-    if not _matters(after) and incident.reason in OWN_PROBLEMS:
+    if never_connected.is_over(before, after):
         return _resolved(after, incident, now, "never_connected")
     return _kept(before, after, incident)
 
@@ -122,7 +117,7 @@ def describe(channel: Channel, opened_at: datetime, departures: int = 0) -> Inci
     """
     last = channel.departures[-1] if channel.departures else None
     state, reason, code = last.status if last and channel.state is State.OPEN else channel.status
-    started_at = channel.first_unhealthy_at or (last.at if last else opened_at)
+    started_at = unhealthy_since(channel) or (last.at if last else opened_at)
     if departures and not channel.status.terminal:
         reason, code = Reason.FLAPPING, None
     return Incident(state.shown, state.value, started_at, opened_at, reason, code, departures > 0, departures)
@@ -136,7 +131,6 @@ def fall_due(channel: Channel, deadline: Deadline) -> tuple[Channel, tuple[Effec
     `LONGEST_QUEUE`: after a stop of ours, all channels of one gateway may be due at once.
     """
     now = deadline.received_at
-    channel = _with_signs(channel, now)
     if deadline.certain and channel.incident is None and channel.state is State.OPEN:
         return _opened(channel, now, flapping.count(channel.departures) or flapping.FLAPS)
     found_at = flapping.found_at(channel)
@@ -204,29 +198,21 @@ def incident_due(channel: Channel) -> datetime | None:
     """Return when the grace of the present stretch ends; None when no incident is to open."""
     if channel.incident is not None or channel.rules.monitoring is not Monitoring.WATCHED:
         return None
-    if channel.first_unhealthy_at is None or not _matters(channel):
+    since = unhealthy_since(channel)
+    if since is None:
         return None
-    due = channel.first_unhealthy_at + channel.rules.threshold
+    due = since + channel.rules.threshold
     if channel.terminal_at is not None and not channel.rules.terminal_waits:
-        due = min(due, channel.terminal_at + channel.rules.terminal_grace)
+        due = min(due, max(channel.terminal_at, since) + channel.rules.terminal_grace)
     return due if channel.lost_until is None else max(due, channel.lost_until)
 
 
-def _matters(channel: Channel) -> bool:
-    """A channel that was never connected waits for its first scan: only its own problems are an incident."""
-    return channel.has_been_open or channel.status.reason in OWN_PROBLEMS
+def unhealthy_since(channel: Channel) -> datetime | None:
+    """Return since when there is what an incident is to open for; None: nothing is wrong.
 
-
-def _paired_at(channel: Channel) -> datetime | None:
-    """Return when a logout proves that a channel was connected, unless an order turns out to be its cause."""
-    if channel.has_been_open or channel.status != LOGGED_OUT or channel.terminal_at is None:
-        return None
-    return channel.terminal_at + PAIRED_AFTER
-
-
-def _with_signs(channel: Channel, now: datetime) -> Channel:
-    paired_at = _paired_at(channel)
-    return channel if paired_at is None or now < paired_at else channel._replace(has_been_open=True)
+    A channel that was never connected waits for its first scan, so that only its own fault counts.
+    """
+    return channel.first_unhealthy_at if channel.has_been_open else never_connected.fault_since(channel)
 
 
 def next_due(channel: Channel) -> datetime | None:
@@ -235,7 +221,7 @@ def next_due(channel: Channel) -> datetime | None:
         _stretch_due(channel),
         channel.lost_until,
         flapping.found_at(channel),
-        _paired_at(channel),
+        never_connected.due_at(channel),
     )
     return min((at for at in due if at is not None), default=None)
 

@@ -36,6 +36,7 @@ OURS = [
     "0021_failing_loops.sql",
     "0022_comments.sql",
     "0023_gateway_evidence.sql",
+    "0024_grouped_telling.sql",
     "0026_gateway_trouble.sql",
 ]
 

@@ -45,7 +45,7 @@ class Story:
             instance.name,
             PROVIDERS[type(host).__name__],
             api_url=host.url,
-            api_key=instance.key,
+            api_key=more.pop("api_key", instance.key),
             **{"metadata": {"heartbeat_threshold_minutes": 5 / self.fleet.speed}, **more},
         )
         instance.webhook = self.z.hooks[channel]

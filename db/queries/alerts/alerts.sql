@@ -4,20 +4,48 @@ select pg_try_advisory_xact_lock(hashtextextended('zapwatch routing', 0))
   and set_config('idle_in_transaction_session_timeout', '10s', true) is not null;
 
 -- name: due_alerts
--- Alerts that are due for a decision, with the status of their incidents and channels; locked for this replica.
-select a.id, a.kind = 'resolved' as resolved, a.incident_id, a.gateway_incident_id, a.tenant_id, a.created_at,
-  a.due_at > a.created_at as was_held,
-  i.resolved_at is not null or gi.resolved_at is not null as is_over,
+-- Alerts that are due for a decision, with the status of their incidents and channels, the gateway's incident that they
+-- are about or caused by, and whether their gateway is in doubt; locked for this replica. Incidents of the gateways $3,
+-- too, although they are not due yet.
+select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.created_at,
+  a.due_at > a.created_at as was_held, a.due_at <= $1 as is_due,
+  case when a.incident_id is null then gi.resolved_at else i.resolved_at end is not null as is_over,
   n.metadata::text as metadata, t.defaults::text as defaults, z.paused_at is not null as paused,
   coalesce(z.removed or n.deleted_at is not null or not n.is_active, false) as removed,
-  zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until
+  zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until,
+  gi.id as cause_id, gi.cause, gi.resolved_at is not null as cause_is_over,
+  coalesce(gi.details ->> 'perhaps_offline' = 'true', false) as perhaps_offline,
+  gi.resolved_at is null and gi.cause in ('unreachable', 'unavailable')
+    and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $4::interval, false) as cause_is_untried,
+  coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
+  coalesce(s.state = 'unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
+  coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
+  a.kind = 'opened' and a.incident_id is not null and (
+    coalesce(g.failing_since is not null and not g.failed <@ array[a.channel_id], false)
+    or 2 <= (
+      select count(*)
+      from (
+        select from zapwatch_states o
+        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds' and o.channel_id <> a.channel_id
+          and o.state <> 'open'
+        limit 2
+      ) o
+    )
+  ) as is_gateway_in_doubt
 from zapwatch_alerts a
 left join whatsapp_connection_incidents i on i.id = a.incident_id
-left join zapwatch_gateway_incidents gi on gi.id = a.gateway_incident_id
+left join zapwatch_gateway_incidents gi on gi.id = coalesce(a.gateway_incident_id, (
+  select id::uuid
+  from (values (coalesce(i.details ->> 'gateway_incident_id', a.was_caused_by))) as v (id)
+  where id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+))
 left join notification_channels n on n.id = a.channel_id
 left join zapwatch_channels z on z.channel_id = a.channel_id
+left join zapwatch_states s on s.channel_id = a.channel_id
+left join zapwatch_gateways g on g.id = coalesce(gi.gateway_id, z.gateway_id)
 left join tenants t on t.id = a.tenant_id
-where a.settled_at is null and a.due_at <= $1
+where a.settled_at is null
+  and (a.due_at <= $1 or (a.kind = 'opened' and a.gateway_incident_id = any ($3::uuid[])))
 order by a.due_at, a.id
 limit $2
 for update of a skip locked;
@@ -25,13 +53,25 @@ for update of a skip locked;
 -- name: due_reminders
 -- Openings whose reminders are due, with the status of their incidents and channels.
 select d.id, d.event, d.incident_id, d.gateway_incident_id, d.tenant_id, d.destination_id, d.reminders,
-  m.outcome, coalesce(i.acknowledged_at, gi.acknowledged_at) is not null as acknowledged,
+  m.outcome, case
+    -- An operator acknowledges a gateway's incident for all that it causes, a tenant each of its own.
+    when d.incident_id is null and d.tenant_id is not null then not exists (
+      select from whatsapp_connection_incidents c
+      where c.details ->> 'gateway_incident_id' = d.gateway_incident_id::text and c.tenant_id = d.tenant_id
+        and c.resolved_at is null and c.acknowledged_at is null
+    )
+    else coalesce(i.acknowledged_at, gi.acknowledged_at) is not null or (o.tenant_id is null and exists (
+      select from zapwatch_gateway_incidents c
+      where c.id::text = i.details ->> 'gateway_incident_id' and c.acknowledged_at is not null
+    ))
+  end as acknowledged,
   i.resolved_at is not null or gi.resolved_at is not null as is_over,
   n.metadata::text as metadata, t.defaults::text as defaults, z.paused_at is not null as paused,
   coalesce(z.removed or n.deleted_at is not null or not n.is_active, false) as removed,
   zapwatch_quiet_until($1, d.tenant_id, i.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
+join zapwatch_destinations o on o.id = d.destination_id
 left join whatsapp_connection_incidents i on i.id = d.incident_id
 left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
 left join notification_channels n on n.id = i.channel_id
@@ -79,12 +119,60 @@ where destination_id = any ($1::uuid[]) and leaves_at > $2
 group by destination_id, purpose;
 
 -- name: read_openings
--- The openings of these incidents that were sent, by destination, with the outcomes.
-select d.id, d.subject_id, d.destination_id, d.message_id, m.outcome
+-- The openings of these incidents that were sent, by destination, with the outcomes: of a channel's incident, of a
+-- gateway's, or of all of a tenant's incidents that one of these gateways' incidents caused.
+select d.id, d.subject_id, d.destination_id, d.message_id, m.outcome, m.facts is not null as was_tried
+from zapwatch_decisions d
+join zapwatch_messages m on m.id = d.message_id and m.purpose = 'news'
+where d.subject_id = any ($1::uuid[]) and d.is_sent and d.event in ('incident.opened', 'gateway.opened')
+order by d.id;
+
+-- name: read_offline_openings
+-- For each destination that was told of a gateway that may not be reached because of our own line, the newest of these
+-- openings: of an incident that is open, or was after $1.
+select distinct on (d.destination_id) d.destination_id, d.gateway_incident_id, d.message_id
+from zapwatch_gateway_incidents i
+join zapwatch_decisions d on d.gateway_incident_id = i.id and d.incident_id is null and d.is_sent and d.event = 'gateway.opened'
+join zapwatch_messages m on m.id = d.message_id and (m.outcome is null or m.outcome = 'delivered')
+where i.details ->> 'perhaps_offline' = 'true' and (i.resolved_at is null or i.resolved_at > $1)
+order by d.destination_id, d.id desc;
+
+-- name: due_group_ends
+-- Messages that stand for all of a tenant's incidents with one cause, whose end is due: the gateway's incident is over, and
+-- its channels are back or have had $2 for it. Not while maintenance keeps them quiet.
+select d.id, d.gateway_incident_id, d.tenant_id, d.destination_id, d.message_id, m.outcome
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
-where d.subject_id = any ($1::uuid[]) and d.is_sent and d.alert_id is not null
-  and d.event in ('incident.opened', 'gateway.opened');
+join zapwatch_gateway_incidents i on i.id = d.gateway_incident_id
+where d.end_awaited and i.resolved_at is not null
+  and (
+    i.cause = 'mass_loss' or i.resolved_at <= $1::timestamptz - $2::interval or not exists (
+      select
+      from zapwatch_affected_channels a
+      join zapwatch_states s using (channel_id)
+      join zapwatch_channels z using (channel_id)
+      where a.gateway_incident_id = i.id and a.tenant_id = d.tenant_id and s.first_unhealthy_at is not null
+        and not z.removed and z.paused_at is null
+    )
+  )
+  and zapwatch_quiet_until($1, d.tenant_id, null, i.gateway_id) is null
+order by d.id
+limit $3
+for update of d skip locked;
+
+-- name: end_groups
+-- Note that the ends of these messages are decided.
+update zapwatch_decisions set end_awaited = false where id = any ($1::bigint[]);
+
+-- name: link_caused
+-- Link the decisions about incidents that these gateways' incidents caused to the messages that stand for them.
+update zapwatch_decisions d
+set message_id = u.message_id
+from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[])
+  as u (gateway_incident_id, destination_id, message_id, is_end)
+where d.gateway_incident_id = u.gateway_incident_id and d.destination_id = u.destination_id
+  and d.incident_id is not null and d.why = 'caused_by_gateway' and d.message_id is null
+  and (u.is_end or d.event = 'incident.opened');
 
 -- name: add_messages
 -- Write messages to send.
@@ -97,28 +185,29 @@ from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[])
 -- Write decisions; a new decision about an alert replaces the one that held it.
 insert into zapwatch_decisions as d
   (at, alert_id, incident_id, gateway_incident_id, tenant_id, destination_id, event, is_sent, why, message_id, remind_at,
-   channel_id, details)
+   channel_id, details, end_awaited)
 select $1, u.*
 from unnest(
   $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::boolean[], $9::text[], $10::uuid[],
-  $11::timestamptz[], $12::uuid[], $13::jsonb[]) as u
+  $11::timestamptz[], $12::uuid[], $13::jsonb[], $14::boolean[]) as u
 on conflict (alert_id, coalesce(destination_id, '00000000-0000-0000-0000-000000000000')) where alert_id is not null
 do update set at = excluded.at, is_sent = excluded.is_sent, why = excluded.why, message_id = excluded.message_id,
-  remind_at = excluded.remind_at;
+  remind_at = excluded.remind_at, gateway_incident_id = excluded.gateway_incident_id, details = excluded.details;
 
 -- name: withdraw_openings
--- Withdraw openings from messages that have not been sent: the incidents are over. A message of nothing else is void.
+-- Withdraw openings from messages that have not been sent. A message of nothing else is void.
 with taken as (
   update zapwatch_decisions d
-  set is_sent = false, why = $2, message_id = null, remind_at = null
-  from zapwatch_decisions o
-  where d.id = any ($1::bigint[]) and o.id = d.id
+  set is_sent = false, why = u.why, message_id = null, remind_at = null, end_awaited = false
+  from unnest($1::bigint[], $2::text[]) as u (id, why)
+  join zapwatch_decisions o using (id)
+  where d.id = u.id
   returning o.message_id
 )
 update zapwatch_messages m
 set settled_at = $3, outcome = 'void'
 where m.id in (select message_id from taken) and m.settled_at is null and not exists (
-  select from zapwatch_decisions d where d.message_id = m.id and d.id <> all ($1::bigint[]));
+  select from zapwatch_decisions d where d.message_id = m.id and d.is_sent and d.id <> all ($1::bigint[]));
 
 -- name: settle_alerts
 -- Settle alerts whose decision is final.

@@ -71,24 +71,88 @@ where c.claimed_until is not null;
 
 -- name: read_message_items
 -- The items of messages, in the order of their decisions.
-select d.message_id, d.event, coalesce(d.subject_id, d.about_destination_id) as subject_id,
-  coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, coalesce(d.details::text, i.details::text) as details,
+select d.id as decision_id, d.message_id, d.event, coalesce(d.subject_id, d.about_destination_id) as subject_id,
+  coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, coalesce(i.details::text, d.details::text) as details,
   coalesce(i.started_at, gi.started_at, (d.details ->> 'since')::timestamptz, o.failing_since, o.disabled_at) as started_at,
   coalesce(i.resolved_at, gi.resolved_at) as resolved_at,
   n.id as channel_id, d.tenant_id, gi.affected, coalesce(n.provider::text, g.provider) as provider,
   coalesce(z.name, z.instance, g.name, g.base_url, o.name, o.kind, n.id::text, '') as name, s.state,
   d.details ->> 'state' as changed_to, d.details ->> 'previous_state' as changed_from,
-  (d.details ->> 'sequence')::bigint as sequence, (d.details ->> 'expires_at')::timestamptz as expires_at
+  (d.details ->> 'sequence')::bigint as sequence, (d.details ->> 'expires_at')::timestamptz as expires_at,
+  coalesce(d.details ->> 'still_down' = 'true', false) as still_down,
+  case when d.incident_id is null then gi.details::text end as gateway_details,
+  i.id is not null and coalesce(i.details ->> 'flapping' = 'true', false) as flapping, s.memory -> 'departures' as departures
 from zapwatch_decisions d
 left join whatsapp_connection_incidents i on i.id = d.incident_id
 left join notification_channels n on n.id = coalesce(i.channel_id, d.channel_id)
 left join zapwatch_channels z on z.channel_id = n.id
 left join zapwatch_states s on s.channel_id = n.id
-left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
+left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id and d.incident_id is null
 left join zapwatch_gateways g on g.id = gi.gateway_id
 left join zapwatch_destinations o on o.id = d.about_destination_id
 where d.message_id = any ($1::uuid[]) and d.is_sent
 order by d.id;
+
+-- name: read_groups
+-- Of decisions about gateways' incidents: what became of the channels that these affect, all or (for a tenant's people) the
+-- tenant's. Paused channels and those of which nobody is to be told don't count, nor those that were down before.
+with wanted as (
+  select d.id, d.tenant_id, i.id as incident_id, i.gateway_id, i.cause, i.started_at, i.opened_at,
+    d.event in ('incident.resolved', 'gateway.resolved') as is_end
+  from zapwatch_decisions d
+  join zapwatch_gateway_incidents i on i.id = d.gateway_incident_id
+  where d.id = any ($1::bigint[]) and d.incident_id is null
+), channel as (
+  select w.id, z.channel_id, z.tenant_id, coalesce(z.name, z.instance, z.channel_id::text) as name, s.state, s.reason,
+    o.id as incident_id, s.state = 'open' and s.since >= w.started_at as is_back,
+    s.first_unhealthy_at is not null and coalesce(o.opened_at >= w.opened_at - interval '1 minute', true) and (
+      w.is_end
+      or (o.id is not null and o.details ->> 'gateway_incident_id' = w.incident_id::text)
+      or (o.id is null and s.state not in ('open', 'unpaired') and s.reason is distinct from 'scan_needed'
+        and (w.cause = 'mass_loss' or s.state = 'error'))
+    ) as is_down
+  from wanted w
+  join zapwatch_affected_channels a on a.gateway_incident_id = w.incident_id
+    and (w.tenant_id is null or a.tenant_id = w.tenant_id)
+  join zapwatch_channels z on z.channel_id = a.channel_id and not z.removed and z.paused_at is null
+  join notification_channels n on n.id = z.channel_id
+  join zapwatch_states s on s.channel_id = z.channel_id
+  left join tenants t on t.id = z.tenant_id
+  left join whatsapp_connection_incidents o on o.channel_id = z.channel_id and o.resolved_at is null
+  where coalesce(
+      substring(n.metadata::text from '"alerts_enabled"\s*:\s*(true|false)'),
+      substring(t.defaults::text from '"alerts_enabled"\s*:\s*(true|false)'), 'true'
+    ) = 'true'
+    and zapwatch_quiet_until($2, z.tenant_id, z.channel_id, z.gateway_id) is null
+)
+select w.id as decision_id, w.started_at, w.is_end, (
+    select count(*) from zapwatch_channels z
+    where (z.tenant_id = w.tenant_id or (w.tenant_id is null and z.gateway_id = w.gateway_id))
+      and not z.removed and z.paused_at is null
+  ) as total, (
+    select count(distinct a.tenant_id) from zapwatch_affected_channels a where a.gateway_incident_id = w.incident_id
+  ) as tenants,
+  count(*) filter (where c.is_down) as down, count(*) filter (where c.is_back) as back,
+  (
+    select max(i.resolved_at) from whatsapp_connection_incidents i
+    where i.details ->> 'gateway_incident_id' = w.incident_id::text and i.tenant_id = w.tenant_id
+  ) as ended_at,
+  (
+    select count(distinct i.gateway_id) from zapwatch_gateway_incidents i
+    where i.resolved_at is null and i.details ->> 'perhaps_offline' = 'true'
+  ) as gateways,
+  array(
+    select jsonb_build_object(
+      'name', d.name, 'channel_id', d.channel_id, 'incident_id', d.incident_id, 'state', d.state, 'reason', d.reason)::text
+    from channel d
+    where d.id = w.id and d.is_down
+    order by d.state = 'unpaired' desc, d.name, d.channel_id
+    limit $3
+  ) as channels,
+  count(*) filter (where c.is_down and (c.state = 'unpaired' or c.reason = 'scan_needed')) as need_scan
+from wanted w
+left join channel c on c.id = w.id
+group by w.id, w.tenant_id, w.incident_id, w.gateway_id, w.started_at, w.is_end;
 
 -- name: keep_facts
 -- Keep the facts of messages, from their first try on.
@@ -142,11 +206,20 @@ set due_at = $2, claimed_until = null
 where id = $1 and settled_at is null and claimed_until = $3;
 
 -- name: message_openings
--- The incidents of channels whose opening a message reports.
+-- The incidents of channels whose opening a message reports, each by itself or with others of the same cause.
 select distinct incident_id
 from zapwatch_decisions
-where message_id = $1 and is_sent and incident_id is not null and event = 'incident.opened'
+where message_id = $1 and (is_sent or why = 'caused_by_gateway') and incident_id is not null and event = 'incident.opened'
 order by incident_id;
+
+-- name: note_gateway_notified
+-- Note that a message about the openings of gateways' incidents was delivered.
+update zapwatch_gateway_incidents
+set notified_at = $2, notification_count = notification_count + 1
+where id in (
+  select gateway_incident_id from zapwatch_decisions
+  where message_id = $1 and (is_sent or why = 'perhaps_offline') and incident_id is null and event = 'gateway.opened'
+);
 
 -- name: disable_destination
 -- Disable a destination, unless it is already.

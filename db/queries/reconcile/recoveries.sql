@@ -10,38 +10,69 @@ set claimed_until = $2
 where ended_at is null and (claimed_until is null or claimed_until <= $1)
 returning channel_id;
 
--- name: begin_recoveries
--- Begin episodes for channels whose recovery is due and that had none within $5: of each gateway the longest due, and no
--- more than the orders that it may still get within $6, each running episode counted as one. A gateway that is down, or
--- has just come back, gets none.
-with host as (
-  select g.id, $4::int - (
+-- name: gateway_orders
+-- Of gateways (null: those with recoveries that are due) what bounds orders to them: `free`, how many more they may get
+-- within $4, each running episode counted as one; in a mass loss (also in one that has no incident yet: $5 channels that
+-- left open within $6 are away, and a fifth of all) `lost`; whether a channel that was given an order since `is_back`, and
+-- those that were given one and are not, `tried`. Gateways that are down, refuse the key or settle get none: no row.
+with gateway as (
+  select g.id, case when i.cause = 'mass_loss' and g.calm_since is null then i.started_at end as lost_since
+  from zapwatch_gateways g
+  left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
+  where case when $2::uuid[] is null
+      then exists (select from zapwatch_states s where s.gateway_id = g.id and s.recovery_due_at <= $1)
+      else g.id = any ($2::uuid[])
+    end
+    and g.state <> 'down' and (i.cause is distinct from 'unauthorized' or g.calm_since is not null)
+    and (g.settles_until is null or g.settles_until <= $1)
+), loss as (
+  select g.id, coalesce(g.lost_since, case when a.channels >= $5::int and a.channels * 5 >= (
+    select count(*) from zapwatch_channels c where c.gateway_id = g.id and c.paused_at is null and not c.removed
+  ) then a.since end) as since
+  from gateway g
+  cross join lateral (
+    select count(*) as channels, min(s.left_at) as since
+    from zapwatch_states s
+    where s.gateway_id = g.id and s.left_at > $1 - $6::interval and s.first_unhealthy_at is not null
+      and s.state <> 'disconnected/unpaired' and s.reason is distinct from 'scan_needed'
+  ) a
+)
+select l.id, l.since is not null as lost, coalesce(o.is_back, false) as is_back,
+  coalesce(o.tried, '{}') as tried, o.running,
+  $3::int - o.running - (
     select count(*)
     from zapwatch_recoveries r
     cross join unnest(r.tried_at) as t (at)
-    where r.gateway_id = g.id and r.last_tried_at > statement_timestamp() - $6::interval
-      and t.at > statement_timestamp() - $6::interval
-  ) - (
-    select count(*) from zapwatch_recoveries r where r.gateway_id = g.id and r.ended_at is null
+    where r.gateway_id = l.id and r.last_tried_at > statement_timestamp() - $4::interval
+      and t.at > statement_timestamp() - $4::interval
   ) as free
-  from zapwatch_gateways g
-  where exists (select from zapwatch_states s where s.gateway_id = g.id and s.recovery_due_at <= $1)
-    and g.state <> 'down' and (g.held_until is null or g.held_until <= $1)
-)
+from loss l
+cross join lateral (
+  select bool_or(s.state = 'open') filter (where r.last_tried_at >= l.since) as is_back,
+    array_agg(r.channel_id) filter (where r.last_tried_at >= l.since and s.recovery_due_at is not null) as tried,
+    count(*) filter (where r.ended_at is null) as running
+  from zapwatch_recoveries r
+  join zapwatch_states s on s.channel_id = r.channel_id and s.gateway_id = r.gateway_id
+  where r.gateway_id = l.id and (r.ended_at is null or r.last_tried_at >= l.since)
+) o;
+
+-- name: begin_recoveries
+-- Begin episodes for channels whose recovery is due and that had none within $4: of each of these gateways the longest due,
+-- and no more than so many.
 insert into zapwatch_recoveries (channel_id, tenant_id, gateway_id, asked_by, began_at, claimed_until)
-select due.channel_id, due.tenant_id, host.id, 'clock', statement_timestamp(), $2
-from host
+select due.channel_id, due.tenant_id, g.id, 'clock', statement_timestamp(), $2
+from unnest($5::uuid[], $6::bigint[]) as g (id, free)
 cross join lateral (
   select s.channel_id, s.tenant_id, s.recovery_due_at
   from zapwatch_states s
-  where s.gateway_id = host.id and s.recovery_due_at <= $1 and s.state in ('connecting', 'disconnected/dropped')
+  where s.gateway_id = g.id and s.recovery_due_at <= $1 and s.state in ('connecting', 'disconnected/dropped')
     and not exists (
       select from zapwatch_recoveries r
       where r.channel_id = s.channel_id
-        and (r.ended_at is null or r.last_tried_at > statement_timestamp() - $5::interval)
+        and (r.ended_at is null or r.last_tried_at > statement_timestamp() - $4::interval)
     )
   order by s.recovery_due_at
-  limit greatest(host.free, 0)
+  limit g.free
 ) due
 order by due.recovery_due_at
 limit $3
@@ -99,14 +130,20 @@ select s.channel_id, s.version, coalesce(s.recovery_due_at, now()) as due_at, c.
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   s.state, s.reason, s.since, s.recovery_due_at is not null as wanted, g.version as gateway_version,
   c.paused_at is not null or not n.is_active as paused,
-  g.state = 'down' as gateway_down, g.held_until > now() as gateway_settles,
+  g.state = 'down' as gateway_down, g.settles_until > now() as gateway_settles,
+  case when g.calm_since is null then i.cause end as gateway_cause,
   r.id as recovery_id, r.asked_by, coalesce(cardinality(r.tried_at), 0) as tries
 from zapwatch_states s
 join zapwatch_channels c using (channel_id)
 join notification_channels n on n.id = c.channel_id
 left join zapwatch_gateways g on g.id = c.gateway_id
+left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 left join zapwatch_recoveries r on r.channel_id = s.channel_id and r.ended_at is null
 where s.channel_id = $1 and ($2::uuid is null or c.tenant_id = $2) and not c.removed and n.deleted_at is null;
+
+-- name: running_recovery
+-- The gateway of a channel's running episode, and its requester.
+select gateway_id, asked_by from zapwatch_recoveries where channel_id = $1 and ended_at is null and claimed_until = $2;
 
 -- name: take_try
 -- Hand out one order of an episode, if its claim is still ours, the channel's state is the same, and no budget is spent: $4 tries,

@@ -19,8 +19,9 @@ returning id, provider, base_url;
 
 -- name: adopt_channels
 -- Register found channels; one whose instance is taken is skipped, and its id is not returned.
-insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, api_key)
-select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[])
+insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, api_key, put_by)
+select u.*, 'operator'
+from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bytea[]) as u
 on conflict do nothing
 returning channel_id;
 

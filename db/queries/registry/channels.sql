@@ -25,8 +25,8 @@ insert into notification_channels (id, tenant_id, provider, metadata) values ($1
 
 -- name: insert_channel
 -- Register the channel.
-insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key)
-values ($1, $2, $3, $4, $5, $6, $7);
+insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key, put_by)
+values ($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: insert_state
 -- Write a new channel's state, unknown, with a first probe when it can be probed.
@@ -47,6 +47,10 @@ update zapwatch_channels set name = $2, gateway_id = $3 where channel_id = $1;
 -- name: update_channel_key
 -- Replace a channel's sealed key, null for none.
 update zapwatch_channels set api_key = $2 where channel_id = $1;
+
+-- name: put_by_tenant
+-- Note that a tenant gave the channel's address or key: what is seen of it is evidence for that tenant's channels alone.
+update zapwatch_channels set put_by = 'tenant' where channel_id = $1;
 
 -- name: gateway_facts
 -- A gateway's address, and whether it has a key.

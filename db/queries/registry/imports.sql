@@ -9,8 +9,8 @@ select u.id, $1, $2, u.phone, u.profile from unnest($3::uuid[], $4::text[], $5::
 
 -- name: import_channels
 -- Register the channels of listed instances.
-insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key, listed_key_hash)
-select u.id, $1, $2, $3, u.instance, u.name, u.api_key, u.hash
+insert into zapwatch_channels (channel_id, tenant_id, gateway_id, provider, instance, name, api_key, listed_key_hash, put_by)
+select u.id, $1, $2, $3, u.instance, u.name, u.api_key, u.hash, 'operator'
 from unnest($4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::bytea[]) as u (id, instance, name, api_key, hash);
 
 -- name: listed_keys

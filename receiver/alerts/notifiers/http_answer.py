@@ -57,4 +57,5 @@ def words(text: str, hidden: Iterable[str]) -> str:
 
 def links(message: Message) -> list[str]:
     """Return a message's links, which are secrets."""
-    return [item.link for item in message.items if item.link]
+    grouped = [channel.link for item in message.items if item.group for channel in item.group.channels]
+    return [link for link in (*(item.link for item in message.items), *grouped) if link]

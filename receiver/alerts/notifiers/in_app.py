@@ -16,7 +16,7 @@ from db.alerts.alerts import IN_APP
 from db.alerts.messages import find_members, notify_members
 from db.connection.retry import TRANSIENT
 from db.connection.types import Pool
-from receiver.alerts.message import DeliveryResult, Message, MessageItem
+from receiver.alerts.message import DeliveryResult, Group, Message, MessageItem
 from receiver.alerts.notifiers.config import Config, read
 from receiver.alerts.notifiers.texts import text_of
 from receiver.outbound.egress import EgressPolicy
@@ -92,8 +92,14 @@ def _shown(item: MessageItem) -> dict[str, object]:
         "duration_seconds": lasted,
         "link": item.link,
         **({} if item.state is None else {"state": item.state, "previous_state": item.previous_state}),
+        **({} if item.cause is None else {"cause": item.cause}),
+        **({} if item.group is None else {"channels": _channels(item.group)}),
         **({} if item.expires_at is None else {"expires_at": _utc(item.expires_at)}),
     }
+
+
+def _channels(group: Group) -> list[dict[str, object]]:
+    return [{"name": it.name, "reason": it.reason, "link": it.link} for it in group.channels]
 
 
 def _utc(at: datetime) -> str:

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from babel.dates import format_date, format_time, format_timedelta, get_timezone_gmt
 from babel.lists import format_list
 
-from receiver.alerts.message import Event, Message, MessageItem
+from receiver.alerts.message import Event, GroupedChannel, Message, MessageItem
+from receiver.alerts.notifiers.cause_texts import cause_details, cause_title
 from receiver.i18n.reasons import N_, catalogue, language, reason_text
-from statemachine.gateway import Cause
-from statemachine.model import State
+from statemachine.model import Reason, State
 
 ITEMS_SHOWN: Final = 20
 """Alerts that one message has in words; the others are counted."""
@@ -25,6 +25,7 @@ NAME_SHOWN: Final = 120
 """Characters of a name."""
 TITLES: Final = {
     Event.INCIDENT_OPENED: N_("WhatsApp of {name} lost its connection"),
+    Event.INCIDENT_CHANGED: N_("The incident of {name} has changed"),
     Event.INCIDENT_RESOLVED: N_("WhatsApp of {name} is connected again"),
     Event.STATE_CHANGED: N_("WhatsApp of {name} is now: {state}"),
     Event.GATEWAY_OPENED: N_("Gateway {name} is down"),
@@ -42,11 +43,6 @@ STATES: Final = {
     State.DROPPED.shown: N_("disconnected"),
     State.ERROR.shown: N_("in trouble"),
     State.UNKNOWN.shown: N_("unknown"),
-}
-CAUSES: Final = {
-    Cause.UNREACHABLE: N_("It doesn't answer."),
-    Cause.UNAVAILABLE: N_("It answers that it is unavailable (503)."),
-    Cause.MASS_LOSS: N_("Many of its channels lost their connection at once."),
 }
 UNITS: Final[tuple[tuple[Literal["day", "hour", "minute", "second"], int], ...]] = (
     ("day", 86400),
@@ -85,7 +81,7 @@ class RenderedMessage(NamedTuple):
 def text_of(message: Message, shown: int = ITEMS_SHOWN) -> RenderedMessage:
     """Return a message in its reader's language and time zone, with `shown` alerts in words."""
     renderer = MessageRenderer(message)
-    items = renderer.test() if message.is_test else tuple(map(renderer.item, message.items[:shown]))
+    items = renderer.test() if message.is_test else tuple(renderer.items(shown))
     more = 0 if message.is_test else max(0, len(message.items) - shown)
     return RenderedMessage(renderer.subject(), items, renderer.more(more), renderer.say(N_("Reconnect")))
 
@@ -117,6 +113,17 @@ class MessageRenderer:
             return self.say(N_("Test message from Zapwatch"))
         return self._title(items[0]) if len(items) == 1 else self._counted(items)
 
+    def items(self, shown: int) -> Iterator[RenderedItem]:
+        """Yield the alerts in words, and after one that stands for many channels those that it names."""
+        for item in self._message.items[:shown]:
+            yield self.item(item)
+            if item.group is not None:
+                yield from map(self._channel, item.group.channels[:shown])
+
+    def _channel(self, channel: GroupedChannel) -> RenderedItem:
+        reason = () if channel.reason is None else (reason_text(channel.reason, self._message.locale),)
+        return RenderedItem(_name(channel.name), reason if channel.link else (), channel.link)
+
     def item(self, item: MessageItem) -> RenderedItem:
         head = self._title(item) + "."
         if item.needs_scan:
@@ -130,9 +137,24 @@ class MessageRenderer:
     def _title(self, item: MessageItem) -> str:
         if item.event is Event.EXPIRING:
             return self._expiring(item)
-        titles = {**TITLES, **REMINDERS} if self._message.is_reminder else TITLES
+        title = cause_title(self._words, item)
+        if title is not None:
+            return title.replace("{name}", _name(item.name))
+        if item.flaps and item.event is Event.INCIDENT_OPENED:
+            return self._flapping(item)
+        is_again = self._message.is_reminder or item.still_down
+        titles = {**TITLES, **REMINDERS} if is_again else TITLES
         state = self.say(STATES.get(item.state or "", STATES[State.UNKNOWN.shown]))
         return self.say(titles[item.event]).format(name=_name(item.name), state=state)
+
+    def _flapping(self, item: MessageItem) -> str:
+        minutes = 0 if item.flapped_for is None else int(item.flapped_for / timedelta(minutes=1))
+        if minutes:
+            dropped = self.say(N_("WhatsApp of {name} dropped {n} times within {minutes} minutes"))
+        else:
+            dropped = self.say(N_("WhatsApp of {name} keeps dropping and returning"))
+        words = dropped.format(name=_name(item.name), n=item.flaps, minutes=minutes)
+        return self.say(N_("{dropped}; it is connected now")).format(dropped=words) if item.is_open else words
 
     def _expiring(self, item: MessageItem) -> str:
         left = (item.expires_at or self._message.at) - self._message.at
@@ -145,12 +167,22 @@ class MessageRenderer:
         return words.format(name=_name(item.name), n=days)
 
     def _counted(self, items: Iterable[MessageItem]) -> str:
-        counts = Counter(item.event for item in items)
-        return format_list([self._count(event, n) for event, n in counts.items()], locale=self._locale)
+        groups = [self._title(item) for item in items if item.group is not None and item.group.is_tenants]
+        single = [item for item in items if item.group is None or not item.group.is_tenants]
+        unlinked = [item for item in single if item.event is Event.INCIDENT_OPENED]
+        if unlinked and not self._message.is_reminder and all(map(_is_unlinked, unlinked)):
+            single = [item for item in single if item not in unlinked]
+            words = self._words.ngettext(
+                "{n} device was unlinked", "{n} devices were unlinked", len(unlinked)
+            )
+            groups.append(words.format(n=len(unlinked)))
+        counts = Counter((item.event, item.still_down or self._message.is_reminder) for item in single)
+        counted = [self._count(event, again, n) for (event, again), n in counts.items()]
+        return format_list([*groups, *counted], locale=self._locale)
 
-    def _count(self, event: Event, n: int) -> str:
+    def _count(self, event: Event, is_again: bool, n: int) -> str:
         ngettext = self._words.ngettext
-        match event, self._message.is_reminder:
+        match event, is_again:
             case Event.INCIDENT_OPENED, False:
                 words = ngettext("{n} channel lost its connection", "{n} channels lost their connection", n)
             case Event.INCIDENT_OPENED, True:
@@ -160,7 +192,7 @@ class MessageRenderer:
             case Event.INCIDENT_RESOLVED, _:
                 words = ngettext("{n} channel is connected again", "{n} channels are connected again", n)
             case Event.GATEWAY_OPENED, _:
-                words = ngettext("{n} gateway is down", "{n} gateways are down", n)
+                words = ngettext("{n} gateway is in trouble", "{n} gateways are in trouble", n)
             case Event.GATEWAY_RESOLVED, _:
                 words = ngettext("{n} gateway is back", "{n} gateways are back", n)
             case Event.EXPIRING, _:
@@ -170,9 +202,8 @@ class MessageRenderer:
         return words.format(n=n)
 
     def _details(self, item: MessageItem) -> Iterator[str]:
-        if item.event is Event.GATEWAY_OPENED and item.kind in CAUSES:
-            yield self.say(CAUSES[Cause(item.kind)])
-        if item.affected is not None:
+        yield from cause_details(self._words, item)
+        if item.affected is not None and (item.group is None or not item.group.is_tenants):
             words = self._words.ngettext(
                 "{n} channel is affected.", "{n} channels are affected.", item.affected
             )
@@ -215,6 +246,10 @@ class MessageRenderer:
             elif words:
                 break
         return format_list(words[:2], locale=self._locale)
+
+
+def _is_unlinked(item: MessageItem) -> bool:
+    return item.reason is Reason.LOGGED_OUT
 
 
 def _name(name: str) -> str:

@@ -131,6 +131,8 @@ def _data(item: MessageItem | None) -> Mapping[str, object]:
         _time(item.started_at), _time(item.resolved_at), _seconds(item), item.link,
     )  # fmt: skip
     more: dict[str, object] = {} if item.affected is None else {"affected": item.affected}
+    if item.cause is not None:
+        more |= {"cause": item.cause, "gateway_incident_id": item.gateway_incident_id}
     if item.event is Event.STATE_CHANGED:
         states = {"state": item.state, "previous_state": item.previous_state}
         more |= {**states, "sequence": item.sequence}

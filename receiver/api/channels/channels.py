@@ -14,6 +14,7 @@ from db.registry.address import AddressError
 from db.registry.channels import (
     ChannelSpec,
     ChannelUpdate,
+    PutBy,
     UnknownChannel,
     change_channel,
     pause_channel,
@@ -67,6 +68,7 @@ async def create(call: Call) -> Response:
         name=body.name,
         tenant_id=_tenant_for(call, body.tenant_id),
         metadata=body.metadata.given(),
+        put_by=PutBy.of(call.tenant_id),
     )
     async with call.app.pool.acquire() as connection:
         channel_id, token = await _refused(call, register_channel(connection, call.app.vault, new))

@@ -202,8 +202,14 @@ def _listed(row: dict[str, object]) -> ListedInstance | None:
         instance,
         phone=phone_of(owner),
         profile=clean(about.get("profileName")),
-        has_been_open=owner is not None,
+        has_been_open=owner is not None or _was_ended(about),
     )
+
+
+def _was_ended(about: dict[str, object]) -> bool:
+    """Return whether the record is of the end of a session. That by the API needs none."""
+    code, reason = webhooks.disconnection_in(about)
+    return code in webhooks.FINAL_CODES and reason is not Reason.LOGGED_OUT_BY_API
 
 
 def _read_state(document: dict[str, object] | None) -> ProbeAnswer:

@@ -164,11 +164,17 @@ def _close_reason(code: int | None) -> Reason:
 def _status(data: dict[str, object], at: datetime | None) -> ParsedEvent:
     if data.get("status") != "closed":
         raise Unreadable("status.instance with an unknown status")
+    code, reason = disconnection_in(data)
+    return ParsedEvent(Trigger.UNPAIRED, reason, code, at)
+
+
+def disconnection_in(data: dict[str, object]) -> tuple[int | None, Reason]:
+    """Return the code and the reason of the end that a status.instance, or a row of fetchInstances, is of."""
     code = number(data.get("disconnectionReasonCode"))
     reason = Reason.LOGGED_OUT if code is None else _close_reason(code)
     if reason is Reason.LOGGED_OUT and _disconnection(data).startswith("Log out instance"):
         reason = Reason.LOGGED_OUT_BY_API
-    return ParsedEvent(Trigger.UNPAIRED, reason, code, at)
+    return code, reason
 
 
 def _disconnection(data: dict[str, object]) -> str:

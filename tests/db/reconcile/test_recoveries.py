@@ -119,6 +119,104 @@ async def test_a_gateway_gets_ten_orders_a_minute_whoever_gives_them(
     assert len([number for number in (*mine, *theirs) if number]) == 13
 
 
+async def incident(connection: Connection, cause: str) -> None:
+    """Open an incident of the gateway that began when its channels left open."""
+    await connection.execute(
+        "insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)"
+        " select id, $1, $2, $2 from zapwatch_gateways",
+        cause,
+        at(2),
+    )
+
+
+@pytest.mark.parametrize("cause", ["unreachable", "unavailable", "unauthorized"])
+async def test_a_gateway_that_is_silent_or_refuses_the_key_gets_no_order_and_spends_no_budget(
+    connection: Connection, cause: str
+) -> None:
+    await stuck(connection)
+    (mine,) = await claim(connection)
+    await incident(connection, cause)
+    if cause != "unauthorized":
+        await connection.execute("update zapwatch_gateways set state = 'down'")
+
+    assert await order(connection, mine) is None
+    await end_recovery(connection, mine, Outcome.FAILED)
+
+    assert await claim(connection) == []
+    assert await connection.fetchval("select count(*) from zapwatch_recoveries") == 0
+
+
+async def test_a_gateway_that_settles_gets_no_order_and_an_old_hold_is_not_read(
+    connection: Connection,
+) -> None:
+    await stuck(connection)
+    await connection.execute("update zapwatch_gateways set settles_until = $1", NOW + timedelta(seconds=1))
+    settling = await claim(connection)
+
+    await connection.execute("update zapwatch_gateways set settles_until = $1, held_until = 'infinity'", NOW)
+
+    assert (settling, len(await claim(connection))) == ([], 1)
+
+
+async def test_in_a_mass_loss_one_is_restarted_first_and_the_others_when_it_is_open(
+    connection: Connection,
+) -> None:
+    channels = [await stuck(connection, f"loja-{number:02}") for number in range(7)]
+    await incident(connection, "mass_loss")
+
+    (first,) = await claim(connection)
+    assert await claim(connection) == []
+    assert await order(connection, first) == 1
+    await end_recovery(connection, first, Outcome.FAILED)
+    still_down = await claim(connection)
+    await apply(connection, [Of(first.channel_id).told(100, Trigger.OPENED)], Rules())
+    others = await claim(connection)
+
+    assert still_down == []
+    assert {one.channel_id for one in others} == {*channels} - {first.channel_id}
+    assert [await order(connection, one) for one in others] == [1] * 6
+
+
+async def test_a_first_one_that_needs_a_scan_meanwhile_lets_another_be_the_first(
+    connection: Connection,
+) -> None:
+    for number in range(7):
+        await stuck(connection, f"loja-{number:02}")
+    await incident(connection, "mass_loss")
+    (first,) = await claim(connection)
+    await order(connection, first)
+    await end_recovery(connection, first, Outcome.FAILED)
+
+    of = Of(first.channel_id)
+    await apply(connection, [of.told(100, Trigger.UNPAIRED, Reason.LOGGED_OUT, 401)], Rules())
+
+    (second,) = await claim(connection)
+    assert second.channel_id != first.channel_id
+
+
+@pytest.mark.parametrize(("left", "begun"), [(4, 4), (5, 1)])
+async def test_channels_that_left_together_just_now_are_a_mass_loss_before_it_has_an_incident(
+    connection: Connection, left: int, begun: int
+) -> None:
+    for number in range(left):
+        await stuck(connection, f"loja-{number:02}")
+    await connection.execute("update zapwatch_states set left_at = $1", NOW - timedelta(seconds=50))
+
+    assert len(await claim(connection)) == begun
+
+
+async def test_an_operator_need_not_wait_for_the_first_of_a_mass_loss(connection: Connection) -> None:
+    channels = [await stuck(connection, f"loja-{number:02}") for number in range(7)]
+    await incident(connection, "mass_loss")
+    (first,) = await claim(connection)
+    await order(connection, first)
+    other = next(channel for channel in channels if channel != first.channel_id)
+
+    mine = await claim_for_operator(connection, other, NOW, BUDGET)
+
+    assert await order(connection, mine) == 1
+
+
 async def test_running_episodes_count_as_orders_to_come(connection: Connection) -> None:
     for number in range(14):
         await stuck(connection, f"loja-{number:02}")

@@ -37,6 +37,7 @@ async def test_credentials_in_every_known_spelling_make_a_configured_channel(
     assert VAULT.open(row["api_key"], f"channel:{channel_id}") == b"k"
     assert row["probe_due_at"] is not None
     assert json.loads(row["memory"]) == {"has_been_open": True}
+    assert row["put_by"] == "operator"
 
 
 async def test_credentials_are_left_as_found(connection: Connection) -> None:

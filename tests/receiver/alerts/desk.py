@@ -215,7 +215,8 @@ async def open_desk(dsn: str, connection: Connection, **options: Any) -> AsyncIt
             **NOTIFIERS,
         }
         vault, anywhere = Vault([KEY]), EgressPolicy(allow=None)
-        routing = Routing(pool, vault, notifiers)
+        gather = options.pop("gather", timedelta(0))
+        routing = Routing(pool, vault, notifiers, gather=gather)
         yield Desk(
             connection,
             pool,

@@ -594,6 +594,22 @@ async def test_embedded_database_is_examined_beside_the_service_and_alone_with_t
     assert not {"sealed_key", "unchecked"} & {item["code"] for item in json.loads(alone.out)}
 
 
+async def test_channels_from_before_put_by_was_kept_are_listed_by_gateway(
+    connection: Connection, settings: Settings, gateway: Gateway
+) -> None:
+    for instance in ("loja", "loja-2", "loja-3"):
+        await register(connection, gateway, instance)
+    assert "put_by_unknown" not in await found_by(settings)
+    await connection.execute("update zapwatch_channels set put_by = null where instance <> 'loja-3'")
+
+    found = (await found_by(settings))["put_by_unknown"]
+
+    assert found.severity is Severity.NOTE
+    assert found.what.startswith("2 channels were registered before")
+    assert f"By gateway (1): {gateway.url}: 2." in found.what
+    assert "put_by = 'tenant'" in found.do
+
+
 async def test_no_name_smuggles_a_token_into_a_finding(
     connection: Connection, settings: Settings, gateway: Gateway
 ) -> None:

@@ -98,7 +98,7 @@ async def test_traffic_counts_from_its_arrival_until_the_clock_is_learnt(dsn: st
 
 @dataclass
 class Failing:
-    """A channel in error, whose gateway answers every probe with 401 though its traffic may come."""
+    """A channel in error, whose gateway knows no such path, though its traffic may come."""
 
     told: Story
     channel: str
@@ -123,9 +123,9 @@ async def failing(dsn: str) -> AsyncIterator[Failing]:
         instance = host.add("loja-01")
         channel, evolution = await told.watch(host, instance), Evolution()
         await learnt(told.z, channel, evolution)
-        instance.fault = Fault.UNAUTHORIZED
+        instance.fault = Fault.ROUTE_NOT_FOUND
         await told.z.client.post(f"/channels/{channel}/check")
-        await told.becomes(channel, "error", "unauthorized")
+        await told.becomes(channel, "error", "unreachable")
         yield Failing(told, channel, evolution)
 
 

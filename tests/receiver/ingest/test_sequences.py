@@ -152,21 +152,21 @@ async def test_spurious_401_after_515_opens_no_incident_within_the_grace(dsn: st
 
 
 async def test_duel_of_two_sockets_is_one_flapping_incident(dsn: str) -> None:
-    async with zapwatch(dsn) as z:
+    async with zapwatch(dsn, away_for=timedelta(seconds=0.1)) as z:
         instance = Evolution()
         channel = await z.channel()
         await z.hear(channel, instance.update("open"))
-        for _ in range(4):
+        for _ in range(19):
             await z.hear(channel, instance.update("close", 440), instance.update("connecting"))
             await z.hear(channel, instance.update("open"))
         assert await z.incidents(channel) == []
 
-        for _ in range(10):
-            await z.hear(channel, instance.update("close", 440), instance.update("connecting"))
-            await z.hear(channel, instance.update("open"))
+        await z.hear(channel, instance.update("close", 440), instance.update("connecting"))
+        await z.hear(channel, instance.update("open"))
 
         (incident,) = await z.until(lambda: z.incidents(channel), lambda incidents: incidents)
         assert incident["details"]["flapping"] is True
+        assert (incident["details"]["reason"], incident["details"]["departures"]) == ("flapping", 20)
         assert incident["resolved_at"] is None
         assert (await z.state(channel))["state"] == "open"
 

@@ -63,6 +63,19 @@ async def test_every_instance_of_an_evolution_server_is_registered_and_probed(
         await z.until(lambda: states(z), lambda told: told["loja-1"] == "disconnected")
 
 
+async def test_channels_of_an_import_were_put_there_by_an_operator(
+    dsn: str, fleet: Fleet, connection: Connection
+) -> None:
+    host = await fleet.evolution()
+    host.add("loja-1")
+    async with served(dsn) as z:
+        gateway, _ = await register(z, "evolution_api", host)
+
+        await z.client.post(f"/gateways/{gateway}/import")
+
+    assert await connection.fetchval("select put_by from zapwatch_channels") == "operator"
+
+
 async def test_import_once_more_adds_what_is_new_and_changes_nothing(dsn: str, fleet: Fleet) -> None:
     host = await fleet.evolution()
     for n in range(3):

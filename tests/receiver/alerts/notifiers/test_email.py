@@ -70,7 +70,7 @@ async def test_several_are_one_mail(post: Post) -> None:
     await send(post, message(*[item()] * 5, resolved()))
 
     (mail,) = post.got
-    assert mail["Subject"] == "5 canais perderam a conexão e 1 canal voltou a se conectar"
+    assert mail["Subject"] == "5 aparelhos foram desvinculados e 1 canal voltou a se conectar"
     assert part(mail, "html").count("<p>") == 6
 
 

@@ -44,7 +44,7 @@ async def test_several_have_a_header_that_counts_them(sink: Sink) -> None:
     await send(sink, message(*[item()] * 5, resolved(), locale="en"))
 
     header, *sections = texts(sink.only.json)
-    assert header == "5 channels lost their connection and 1 channel is connected again"
+    assert header == "5 devices were unlinked and 1 channel is connected again"
     assert len(sections) == 6
 
 

@@ -56,7 +56,7 @@ async def test_very_many_fit_into_one_message(sink: Sink) -> None:
     await send(sink, message(*[item(name="😀" * 300)] * 500, locale="es"))
 
     text = sink.only.json["text"]
-    assert text.startswith("500 canales perdieron la conexión\n\n")
+    assert text.startswith("500 dispositivos fueron desvinculados\n\n")
     assert len(text.encode("utf-16-le")) <= 2 * 4096
     assert text.endswith("\n\nY 495 más.")
 

@@ -74,9 +74,9 @@ def test_duration_has_its_two_greatest_units(length: timedelta, words: str) -> N
 @pytest.mark.parametrize(
     ("locale", "subject"),
     [
-        ("pt-BR", "5 canais perderam a conexão e 1 canal voltou a se conectar"),
-        ("en", "5 channels lost their connection and 1 channel is connected again"),
-        ("es", "5 canales perdieron la conexión y 1 canal volvió a conectarse"),
+        ("pt-BR", "5 aparelhos foram desvinculados e 1 canal voltou a se conectar"),
+        ("en", "5 devices were unlinked and 1 channel is connected again"),
+        ("es", "5 dispositivos fueron desvinculados y 1 canal volvió a conectarse"),
     ],
 )
 def test_several_are_counted_in_the_subject_and_named_in_the_body(locale: str, subject: str) -> None:
@@ -90,14 +90,14 @@ def test_several_are_counted_in_the_subject_and_named_in_the_body(locale: str, s
 
 
 def test_five_losses_are_five_channels() -> None:
-    assert text_of(message(*[item()] * 5)).subject == "5 canais perderam a conexão"
+    assert text_of(message(*[item()] * 5)).subject == "5 aparelhos foram desvinculados"
 
 
 def test_of_very_many_the_rest_is_counted() -> None:
     text = text_of(message(*[item(name="Loja")] * (ITEMS_SHOWN + 81)))
 
     assert len(text.items) == ITEMS_SHOWN
-    assert text.subject == "101 canais perderam a conexão"
+    assert text.subject == "101 aparelhos foram desvinculados"
     assert text.body.endswith("\n\nE mais 81.")
 
 
@@ -133,7 +133,7 @@ def test_gateways_incident_says_why_and_how_many_channels_it_takes_along() -> No
     assert (
         "Muitos de seus canais perderam a conexão ao mesmo tempo.\n12 canais foram afetados." in opened.body
     )
-    assert closed.subject == "O gateway gw-1 voltou"
+    assert closed.subject == "A perda de canais no gateway gw-1 terminou"
     assert "Durou 2 horas" in closed.body
 
 

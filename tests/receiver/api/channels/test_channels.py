@@ -501,3 +501,43 @@ async def _incident(
         resolved,
     )
     return incident_id
+
+
+async def put_by(connection: Connection, channel: str) -> str | None:
+    """Return whose token put a channel where it is."""
+    found: str | None = await connection.fetchval(
+        "select put_by from zapwatch_channels where channel_id = $1", UUID(channel)
+    )
+    return found
+
+
+async def test_channel_keeps_whether_an_operator_or_a_tenant_put_it_there(
+    api: Api, connection: Connection
+) -> None:
+    tenant = await api.tenant()
+    ours = await api.channel("loja-01", tenant_id=tenant)
+    body = {"provider": "evolution_api", "instance": "loja-02"}
+    async with api.operator_of(tenant) as client:
+        theirs = (await client.post("/channels", json=body)).json()
+
+    assert await put_by(connection, ours["id"]) == "operator"
+    assert await put_by(connection, theirs["id"]) == "tenant"
+
+
+@pytest.mark.parametrize("change", [{"api_url": "http://elsewhere:8080"}, {"api_key": "ke"}])
+async def test_address_or_key_of_a_tenant_makes_the_channel_put_by_the_tenant(
+    api: Api, connection: Connection, change: dict[str, str]
+) -> None:
+    tenant = await api.tenant()
+    address = {"api_url": "http://evo:8080", "api_key": "k"}
+    channel = (await api.channel(tenant_id=tenant, **address))["id"]
+    await api.client.patch(f"/channels/{channel}", json=change)
+    async with api.operator_of(tenant) as client:
+        kept = {"name": "Loja", "api_url": change.get("api_url", address["api_url"])}
+        assert (await client.patch(f"/channels/{channel}", json=kept)).status_code == 200
+        before = await put_by(connection, channel)
+
+        moved = {name: value.replace("e", "o") for name, value in change.items()}
+        assert (await client.patch(f"/channels/{channel}", json=moved)).status_code == 200
+
+    assert (before, await put_by(connection, channel)) == ("operator", "tenant")

@@ -1,7 +1,7 @@
 """Assigns alerts to messages and sets when they are due; pure: the caller writes the new messages.
 
-The first alert to a destination is due at once. Alerts within the window after it join one message that is
-due when the window ends, and opens the next one.
+The first alert to a destination waits a moment for others. Alerts within the window after that join one
+message that is due when the window ends, and opens the next one.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,9 @@ from db.alerts.alerts import AlertDestination, OutgoingMessage, QueueKey
 WINDOW: Final = timedelta(seconds=30)
 """Within this time after a message to a destination the next one waits, to combine several alerts."""
 
+GATHER: Final = timedelta(seconds=1)
+"""How long the first message to a destination waits for what else is due to it."""
+
 
 class MessagePlanner:
     """Plans the messages of one round."""
@@ -24,10 +27,12 @@ class MessagePlanner:
         window: timedelta,
         waiting: Mapping[QueueKey, UUID],
         newest_due: Mapping[QueueKey, datetime],
+        gather: timedelta = GATHER,
     ) -> None:
         """`waiting`: messages that can be joined; `newest_due`: when the newest of each queue was due."""
         self._now: Final = now
         self._window: Final = window
+        self._gather: Final = gather
         self._waiting: Final = dict(waiting)
         self._newest_due: Final = dict(newest_due)
         self.new: Final[dict[UUID, OutgoingMessage]] = {}
@@ -41,7 +46,8 @@ class MessagePlanner:
         if joined is not None:
             return joined
         last = self._newest_due.get(queue_key)
-        due_at = self._now if last is None else max(self._now, last + self._window)
+        first = self._now + self._gather
+        due_at = first if last is None else max(first, last + self._window)
         message_id = self._begin(destination, purpose, due_at)
         self._newest_due[queue_key] = due_at
         if due_at > self._now:

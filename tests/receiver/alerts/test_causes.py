@@ -1,0 +1,350 @@
+"""One message for one cause: what a gateway's incident caused is grouped for people, and not for programs."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from db.connection.types import Connection
+from receiver.alerts.message import Message
+from receiver.alerts.notifiers.texts import text_of
+from tests.receiver.alerts.desk import Desk, open_desk
+
+
+@dataclass
+class Host:
+    """A gateway of several tenants, and what rows say of its incident."""
+
+    desk: Desk
+    id: UUID
+    incident: UUID | None = None
+    channels: dict[str, UUID] = field(default_factory=dict)
+
+    async def channel(self, tenant: UUID, name: str) -> UUID:
+        """Register a channel here that was open once."""
+        id = await self.desk.channel(tenant, name)
+        await self.desk.connection.execute(
+            "update zapwatch_channels set gateway_id = $1, instance = $2 where channel_id = $3",
+            self.id,
+            name,
+            id,
+        )
+        await self.desk.connection.execute(
+            "update zapwatch_states set gateway_id = $1, state = 'open', since = now() - interval '1 day' "
+            "where channel_id = $2",
+            self.id,
+            id,
+        )
+        self.channels[name] = id
+        return id
+
+    async def falls(self, cause: str = "unreachable", tell_after: float = 30, details: str = "{}") -> None:
+        """Open the gateway's incident, which affects all channels; each is down from now on."""
+        self.incident = await self.desk.connection.fetchval(
+            "insert into zapwatch_gateway_incidents "
+            "(gateway_id, cause, affected, started_at, opened_at, details) "
+            "values ($1, $2, $3, now(), now(), $4::jsonb) returning id",
+            self.id,
+            cause,
+            len(self.channels),
+            details,
+        )
+        await self.desk.connection.execute(
+            "insert into zapwatch_alerts (gateway_incident_id, kind, due_at) "
+            "values ($1, 'opened', now() + $2::interval)",
+            self.incident,
+            timedelta(seconds=tell_after),
+        )
+        await self.desk.connection.execute(
+            "update zapwatch_gateways set state = 'down', tried_at = now(), failed_at = now() where id = $1",
+            self.id,
+        )
+        await self.desk.connection.execute(
+            "insert into zapwatch_affected_channels (gateway_incident_id, channel_id, tenant_id) "
+            "select $1, channel_id, tenant_id from zapwatch_channels where gateway_id = $2",
+            self.incident,
+            self.id,
+        )
+        await self.desk.connection.execute(
+            "update zapwatch_states set state = 'error', reason = 'gateway_unreachable', since = now(), "
+            "first_unhealthy_at = now() where gateway_id = $1",
+            self.id,
+        )
+
+    async def opens(self, *names: str) -> list[UUID]:
+        """Open incidents of channels with the cause."""
+        details = (
+            '{"reason": "gateway_unreachable", "cause": "gateway", '
+            f'"gateway_incident_id": "{self.incident}"}}'
+        )
+        return [
+            await self.desk.connection.fetchval(
+                "select incident_id from zapwatch_incidents_open("
+                "array[$1::uuid], array['error'], array[null], array[$2::jsonb], array[now()], array[now()])",
+                self.channels[name],
+                details,
+            )
+            for name in names
+        ]
+
+    async def returns(self) -> None:
+        """End the gateway's incident."""
+        await self.desk.connection.execute(
+            "update zapwatch_gateway_incidents set resolved_at = now(), duration_seconds = 0 where id = $1",
+            self.incident,
+        )
+        await self.desk.connection.execute(
+            "insert into zapwatch_alerts (gateway_incident_id, kind) values ($1, 'resolved')", self.incident
+        )
+
+    async def back(self, *names: str) -> None:
+        """Have channels be open again."""
+        for name in names:
+            await self.desk.connection.execute(
+                "update zapwatch_states set state = 'open', reason = null, since = now(), "
+                "first_unhealthy_at = null where channel_id = $1",
+                self.channels[name],
+            )
+            await self.desk.resolve(self.channels[name])
+
+    async def loses_cause(self, name: str, state: str = "error", reason: str = "unreachable") -> None:
+        """Take away the cause of a channel's incident."""
+        await self.desk.connection.execute(
+            "update zapwatch_states set state = $2, reason = $3 where channel_id = $1",
+            self.channels[name],
+            state,
+            reason,
+        )
+        await self.desk.connection.execute(
+            "update whatsapp_connection_incidents set "
+            "details = (details - 'cause' - 'gateway_incident_id') || jsonb_build_object('reason', $2::text) "
+            "where channel_id = $1 and resolved_at is null",
+            self.channels[name],
+            reason,
+        )
+
+
+@pytest.fixture
+async def host(dsn: str, connection: Connection) -> AsyncIterator[Host]:
+    """A gateway of one tenant with three channels, and destinations of the tenant and of operators."""
+    async with open_desk(dsn, connection) as desk:
+        id = await connection.fetchval(
+            "insert into zapwatch_gateways (provider, base_url, name, state) "
+            "values ('wapi', 'http://w.test', 'Casa', 'up') returning id"
+        )
+        yield Host(desk, id)
+
+
+def read(told: list[tuple[str, Message]], name: str) -> list[str]:
+    """Return the subjects that a destination of people read, in English."""
+    return [text_of(message._replace(locale="en")).subject for to, message in told if to == name]
+
+
+async def town(host: Host) -> UUID:
+    """Make a tenant with three channels here, whose people and programs are told, and operators."""
+    tenant = await host.desk.tenant(locale="en")
+    for name in ("Um", "Dois", "Três"):
+        await host.channel(tenant, name)
+    await host.desk.destination(tenant, "ana", "letters")
+    await host.desk.destination(tenant, "prog", "sink")
+    events = ["incident.opened", "incident.resolved", "gateway.opened", "gateway.resolved"]
+    await host.desk.destination(None, "ops", "letters", events=events)
+    return tenant
+
+
+async def test_tenant_reads_once_of_all_its_channels_and_operators_no_later(host: Host) -> None:
+    await town(host)
+    await host.falls()
+    await host.desk.tell()
+    before = list(host.desk.letters.told)
+
+    [first] = await host.opens("Um")
+    await host.desk.tell()
+    [second] = await host.opens("Dois")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert before == []
+    assert read(host.desk.letters.told, "ana") == ["3 of your 3 channels can't be reached"]
+    assert read(host.desk.letters.told, "ops") == ["Gateway Casa is down"]
+    assert host.desk.sink.events("prog") == ["incident.opened", "incident.opened"]
+    programs = [message.items[0] for _, message in host.desk.sink.told]
+    assert {(it.cause, it.gateway_incident_id) for it in programs} == {("gateway", host.incident)}
+    rows = await host.desk.connection.fetch(
+        "select id, notified_at is not null as told from whatsapp_connection_incidents"
+    )
+    assert {row["id"] for row in rows if row["told"]} == {first, second}
+    whys = await host.desk.connection.fetch(
+        "select d.why, d.message_id is not null as linked from zapwatch_decisions d "
+        "join zapwatch_destinations o on o.id = d.destination_id and o.kind = 'letters' "
+        "where d.incident_id is not null"
+    )
+    assert {(row["why"], row["linked"]) for row in whys} == {("caused_by_gateway", True)}
+
+
+async def test_end_is_told_once_with_the_lost_ones_named(host: Host) -> None:
+    await town(host)
+    await host.falls(tell_after=0)
+    await host.opens("Um", "Dois", "Três")
+    await host.desk.tell()
+
+    await host.returns()
+    await host.back("Um", "Dois")
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+    settling = len(read(host.desk.letters.told, "ana"))
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set resolved_at = resolved_at - interval '61 seconds', "
+        "started_at = started_at - interval '10 minutes'"
+    )
+    await host.loses_cause("Três")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert settling == 1
+    ana = [message for to, message in host.desk.letters.told if to == "ana"]
+    assert [text_of(message).subject for message in ana][1:] == ["2 channels are back, 1 is not back"]
+    group = ana[1].items[0].group
+    assert group is not None
+    assert [channel.name for channel in group.channels] == ["Três"]
+    ops = read(host.desk.letters.told, "ops")
+    assert ops == [
+        "Gateway Casa is down",
+        "Gateway Casa is back",
+        "WhatsApp of Três is still without connection",
+    ]
+    assert host.desk.sink.events("prog").count("incident.changed") == 1
+
+
+async def test_logout_meanwhile_is_told_as_its_own_at_once(host: Host) -> None:
+    await town(host)
+    await host.falls(tell_after=0)
+    await host.opens("Um", "Dois")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=1))
+
+    await host.loses_cause("Dois", "unpaired", "logged_out")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    for name in ("ana", "ops"):
+        assert read(host.desk.letters.told, name)[1:] == ["WhatsApp of Dois lost its connection"]
+    assert [message.items[0].needs_scan for _, message in host.desk.letters.told[2:]] == [True, True]
+
+
+async def test_gateway_over_before_told_is_told_to_nobody(host: Host) -> None:
+    await town(host)
+    await host.falls()
+    await host.returns()
+
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert host.desk.letters.told == host.desk.sink.told == []
+
+
+async def test_nothing_of_a_silent_gateway_is_told_before_it_was_tried(host: Host) -> None:
+    await town(host)
+    await host.falls(tell_after=0)
+    await host.opens("Um")
+    stale = "update zapwatch_gateways set tried_at = now() - $1::interval, failed_at = now() - $1::interval"
+    await host.desk.connection.execute(stale, timedelta(hours=1))
+
+    await host.desk.tell()
+    held = list(host.desk.letters.told)
+    await host.desk.connection.execute(stale, timedelta(0))
+    await host.desk.later(timedelta(seconds=2))
+    await host.desk.tell()
+
+    assert held == []
+    assert sorted(to for to, _ in host.desk.letters.told) == ["ana", "ops"]
+
+
+async def test_change_of_an_open_incident_is_told_to_programs_alone(host: Host) -> None:
+    await town(host)
+    await host.desk.open(host.channels["Um"], "connecting", "connecting")
+    await host.desk.tell()
+    await host.desk.connection.execute("update whatsapp_connection_incidents set kind = 'qr_pending'")
+    await host.desk.tell()
+    await host.desk.tell()
+
+    assert host.desk.sink.events("prog") == ["incident.opened", "incident.changed"]
+    assert host.desk.sink.told[1][1].items[0].kind == "qr_pending"
+    assert host.desk.letters.events("ana") == ["incident.opened"]
+
+
+async def test_in_doubt_people_wait_at_most_fifteen_seconds_and_a_logout_never(host: Host) -> None:
+    await town(host)
+    await host.desk.connection.execute(
+        "update zapwatch_gateways set failing_since = now(), failed_at = now(), failed = $1::uuid[]",
+        [host.channels["Três"]],
+    )
+    await host.desk.open(host.channels["Um"], "error", "unreachable")
+    await host.desk.connection.execute(
+        "update zapwatch_states set state = 'unpaired', reason = 'logged_out' where channel_id = $1",
+        host.channels["Dois"],
+    )
+    await host.desk.open(host.channels["Dois"], "disconnected", "logged_out")
+    await host.desk.tell()
+    at_once = [item.name for to, message in host.desk.letters.told if to == "ana" for item in message.items]
+    programs = len(host.desk.sink.told)
+    await host.desk.later(timedelta(seconds=16))
+    await host.desk.tell()
+    await host.desk.later(timedelta(seconds=31))
+    await host.desk.tell()
+
+    assert (at_once, programs) == (["Dois"], 2)
+    names = [item.name for to, message in host.desk.letters.told if to == "ana" for item in message.items]
+    assert names == ["Dois", "Um"]
+    assert len(host.desk.sink.told) == 2
+
+
+async def test_our_own_line_is_told_once_for_all_gateways(host: Host) -> None:
+    await town(host)
+    other = await host.desk.connection.fetchval(
+        "insert into zapwatch_gateways (provider, base_url, name, state) "
+        "values ('wapi', 'http://v.test', 'Dois', 'up') returning id"
+    )
+    second = Host(host.desk, other)
+    for one in (host, second):
+        await one.falls(tell_after=0, details='{"perhaps_offline": true}')
+
+    await host.desk.tell()
+    await host.desk.later(timedelta(seconds=20))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ops") == ["Zapwatch may be offline: 2 gateways don't answer"]
+
+
+async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(host: Host) -> None:
+    await town(host)
+    await host.falls("unauthorized", tell_after=0)
+    await host.desk.connection.execute(
+        "update zapwatch_channels set put_by = 'tenant', api_key = '\\x00' where name = 'Dois'"
+    )
+    await host.opens("Um", "Dois")
+
+    await host.desk.tell()
+
+    assert [item.name for to, message in host.desk.letters.told if to == "ana" for item in message.items] == [
+        "Dois"
+    ]
+    assert read(host.desk.letters.told, "ops") == ["Gateway Casa refuses the key"]
+
+
+async def test_twelve_devices_that_are_unlinked_are_one_message(dsn: str, connection: Connection) -> None:
+    async with open_desk(dsn, connection, gather=timedelta(seconds=1)) as desk:
+        tenant = await desk.tenant(locale="en")
+        await desk.destination(tenant, "ana", "letters")
+        for n in range(12):
+            await desk.open(await desk.channel(tenant, f"Loja {n}"))
+            await desk.route()
+        await desk.later(timedelta(seconds=1))
+        await desk.tell()
+
+        assert read(desk.letters.told, "ana") == ["12 devices were unlinked"]
