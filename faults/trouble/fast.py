@@ -63,5 +63,5 @@ def hasten_telling(speed: float) -> None:
 if __name__ == "__main__":
     hasten_telling(float(sys.argv[1]))
     hastened = partial(working, timings=timings(float(sys.argv[1])))
-    receiver.service.server.working = hastened  # type: ignore[assignment, attr-defined]
+    receiver.service.server.working = hastened  # type: ignore[attr-defined]
     sys.exit(receiver.service.server.serve(load_settings(os.environ)))

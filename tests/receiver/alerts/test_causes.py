@@ -227,7 +227,7 @@ async def test_logout_meanwhile_is_told_as_its_own_at_once(host: Host) -> None:
     await host.desk.tell()
     await host.desk.later(timedelta(minutes=1))
 
-    await host.loses_cause("Dois", "unpaired", "logged_out")
+    await host.loses_cause("Dois", "disconnected/unpaired", "logged_out")
     await host.desk.tell()
     await host.desk.later(timedelta(minutes=1))
     await host.desk.tell()
@@ -286,7 +286,7 @@ async def test_in_doubt_people_wait_at_most_fifteen_seconds_and_a_logout_never(h
     )
     await host.desk.open(host.channels["Um"], "error", "unreachable")
     await host.desk.connection.execute(
-        "update zapwatch_states set state = 'unpaired', reason = 'logged_out' where channel_id = $1",
+        "update zapwatch_states set state = 'disconnected/unpaired', reason = 'logged_out' where channel_id = $1",
         host.channels["Dois"],
     )
     await host.desk.open(host.channels["Dois"], "disconnected", "logged_out")
