@@ -286,7 +286,8 @@ async def test_in_doubt_people_wait_at_most_fifteen_seconds_and_a_logout_never(h
     )
     await host.desk.open(host.channels["Um"], "error", "unreachable")
     await host.desk.connection.execute(
-        "update zapwatch_states set state = 'disconnected/unpaired', reason = 'logged_out' where channel_id = $1",
+        "update zapwatch_states set state = 'disconnected/unpaired', reason = 'logged_out' "
+        "where channel_id = $1",
         host.channels["Dois"],
     )
     await host.desk.open(host.channels["Dois"], "disconnected", "logged_out")
