@@ -16,6 +16,7 @@ from receiver.api import gateways, incidents, tenants
 from receiver.api.alerting import destinations, maintenance
 from receiver.api.channels import channels
 from receiver.api.endpoint import Json, Operation, PublicOperation
+from receiver.api.query import require_known
 
 Schema = dict[str, Any]
 """An OpenAPI document or a part of it. Any: it is nested, and read by names that its specification fixes."""
@@ -37,9 +38,12 @@ _PAGE: Final = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
     "cursor": {"type": "string", "description": "`next` of the page before"},
 }
+_DOWN: Final = "neither open nor unknown, watched, and connected before"
 _QUERIES: Final[dict[tuple[str, str], Schema]] = {
     ("GET", "/channels"): {
-        "state": {"type": "string", "enum": list(channels.SHOWN_STATES)},
+        "state": {"type": "array", "items": {"type": "string", "enum": list(channels.SHOWN_STATES)}},
+        "down": {"type": "string", "enum": ["true"], "description": _DOWN},
+        "never_connected": {"type": "string", "enum": ["true"]},
         "incident": {"type": "string", "enum": ["open"]},
         "tenant_id": _ID,
         "gateway_id": _ID,
@@ -56,6 +60,7 @@ _QUERIES: Final[dict[tuple[str, str], Schema]] = {
         }
     },
     ("GET", "/incidents"): {
+        "subject": {"type": "string", "enum": list(incidents.SUBJECTS)},
         "status": {"type": "string", "enum": ["open", "resolved", "all"], "default": "all"},
         "tenant_id": _ID,
         "channel_id": _ID,
@@ -141,6 +146,13 @@ def _parameters(path: str, method: str) -> Sequence[Schema]:
     ]
     query = _QUERIES.get((method, path), {})
     return found + [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
+
+
+def require_known_parameters(operation: Operation, request: Request) -> None:
+    """Refuse query parameters that this operation doesn't have, or has once and is given twice."""
+    query = _QUERIES.get((operation.method, operation.path), {})
+    repeated = [name for name, schema in query.items() if schema["type"] == "array"]
+    require_known(request, query.keys(), repeated)
 
 
 def _page(described: Schema) -> str:
