@@ -137,9 +137,9 @@ async def _snapshot(
     row: Record,
     limits: Limits,
 ) -> tuple[GatewaySnapshot, LeavingTogether | None]:
-    # Departures before the end of a silence belong to it.
     left_after = now - LATELY * limits.window
-    if gateway.health is Health.UP and gateway.since is not None:
+    if gateway.health is Health.UP and gateway.since is not None and gateway.falls:
+        # Departures before the end of a silence belong to it.
         left_after = max(left_after, gateway.since)
     incident_id = row["incident_id"] if gateway.cause is Cause.MASS_LOSS else None
     failed = {channel for one in (noted.failing, noted.refusing) if one for channel in one.channels}
