@@ -17,11 +17,23 @@ from statemachine.model import State
 
 
 class ChannelRow(NamedTuple):
-    """A channel's row of `show_channels` with what its gateway adds."""
+    """A channel's row of `show_channels` with its gateway's of `read_gateway_facts`, if it has one."""
 
     row: Record
-    api_url: str
-    configured: bool
+    gateway: Record | None
+
+    @property
+    def api_url(self) -> str:
+        """The gateway's address; empty: none is known."""
+        return "" if self.gateway is None else self.gateway["base_url"]
+
+    @property
+    def configured(self) -> bool:
+        """Whether the channel has all that a probe needs."""
+        if self.gateway is None:
+            return False
+        keyed = self.row["keyed"] or self.gateway["keyed"]
+        return bool(self.api_url) and keyed and self.row["instance"] is not None
 
 
 ChannelKey: TypeAlias = tuple[UUID | None, UUID]
@@ -30,10 +42,16 @@ ChannelKey: TypeAlias = tuple[UUID | None, UUID]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelFilter:
-    """Which channels to list; None: no such filter. `state` is one of the states that users see."""
+    """Which channels to list; None: no such filter.
 
-    state: str | None = None
+    `states` are some of the states that users see. `down`: watched, connected before, and neither open nor
+    unknown.
+    """
+
+    states: Sequence[str] | None = None
     with_incident: bool = False
+    down: bool = False
+    never_connected: bool = False
     tenant_id: UUID | None = None
     gateway_id: UUID | None = None
     q: str | None = None
@@ -50,9 +68,11 @@ async def list_channels(
             sql.list_channel_ids,
             wanted.tenant_id or tenant_id,
             wanted.gateway_id,
-            wanted.state,
+            wanted.states,
             wanted.with_incident,
             wanted.q,
+            wanted.down,
+            wanted.never_connected,
             after,
             limit,
         )
@@ -92,12 +112,4 @@ async def _with_gateways(pool: Pool, rows: Sequence[Record]) -> list[ChannelRow]
     ids = list({row["gateway_id"] for row in rows if row["gateway_id"] is not None})
     # Outside the reader's scope: row security hides gateways from tenants, not these facts.
     facts = {row["id"]: row for row in await pool.fetch(sql.read_gateway_facts, ids)} if ids else {}
-    return [_with_gateway(row, facts.get(row["gateway_id"])) for row in rows]
-
-
-def _with_gateway(row: Record, gateway: Record | None) -> ChannelRow:
-    if gateway is None:
-        return ChannelRow(row, "", configured=False)
-    keyed = row["keyed"] or gateway["keyed"]
-    configured = bool(gateway["base_url"]) and keyed and row["instance"] is not None
-    return ChannelRow(row, gateway["base_url"], configured)
+    return [ChannelRow(row, facts.get(row["gateway_id"])) for row in rows]

@@ -10,10 +10,11 @@ from db.queries import sql
 
 
 class GatewayRow(NamedTuple):
-    """A gateway's row with how many of its channels are in which state."""
+    """A gateway's row with how many of its channels are in which state, and were never connected."""
 
     row: Record
     channels: dict[str, int]
+    never_connected: int = 0
 
 
 async def list_gateways(
@@ -35,5 +36,8 @@ async def _with_channels(connection: Connection, rows: Sequence[Record]) -> list
     found = {row["id"]: GatewayRow(row, {}) for row in rows}
     if found:
         for count in await connection.fetch(sql.count_gateway_channels, list(found)):
-            found[count["gateway_id"]].channels[count["state"]] = count["channels"]
+            gateway = found[count["gateway_id"]]
+            gateway.channels[count["state"]] = count["channels"]
+            never_connected = gateway.never_connected + count["never_connected"]
+            found[count["gateway_id"]] = gateway._replace(never_connected=never_connected)
     return list(found.values())

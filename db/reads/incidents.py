@@ -11,8 +11,13 @@ from db.queries import sql
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentFilter:
-    """Which incidents to list; None: no such filter. Times are those of `started_at`, `until` excluded."""
+    """Which incidents to list; None: no such filter. Times are those of `started_at`, `until` excluded.
 
+    `subject` is `channel` or `gateway`. Gateways' incidents have no tenant, channel or state: these filters
+    select channels' alone. Readers of one tenant see no gateway's.
+    """
+
+    subject: str | None = None
     open: bool | None = None
     tenant_id: UUID | None = None
     channel_id: UUID | None = None
@@ -20,6 +25,17 @@ class IncidentFilter:
     kind: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def of_channels(self) -> bool:
+        """Whether incidents of channels fit."""
+        return self.subject in (None, "channel")
+
+    @property
+    def of_gateways(self) -> bool:
+        """Whether incidents of gateways fit."""
+        chosen = self.tenant_id is not None or self.channel_id is not None or self.kind is not None
+        return self.subject in (None, "gateway") and not chosen
 
 
 async def list_channel_incidents(
@@ -60,6 +76,8 @@ async def list_incidents(
             wanted.until,
             *(before or (None, None)),
             limit,
+            wanted.of_channels,
+            wanted.of_gateways and tenant_id is None,
         )
 
 

@@ -16,7 +16,7 @@ from db.connection.tenant_scope import reading
 from db.connection.types import Connection, Pool, Record
 from db.queries import sql
 from db.reconcile.claims import Claim, ProbeTarget
-from statemachine.gateway import ENOUGH
+from statemachine.gateway import ENOUGH, Cause
 from statemachine.model import Reason, State
 
 KEPT: Final = timedelta(days=90)
@@ -217,7 +217,7 @@ async def read_context(
         gateway_version=row["gateway_version"],
         paused=row["paused"],
         gateway_down=row["gateway_down"] is True,
-        gateway_refuses=row["gateway_cause"] == "unauthorized",
+        gateway_refuses=row["gateway_cause"] == Cause.UNAUTHORIZED,
         gateway_settles=row["gateway_settles"] is True,
         recovery_id=row["recovery_id"],
         asked_by=RequestedBy(row["asked_by"] or RequestedBy.CLOCK),

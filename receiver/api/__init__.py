@@ -29,4 +29,10 @@ _DESCRIPTIONS: Final = openapi.routes_about(OPERATIONS)
 
 def routes(app: App) -> list[Route]:
     """Return the routes of the API for one app, and of its own description."""
-    return [*(operation.route(app) for operation in OPERATIONS), *_DESCRIPTIONS]
+    operations = [
+        operation.route(app, openapi.require_known_parameters)
+        if isinstance(operation, Operation)
+        else operation.route(app)
+        for operation in OPERATIONS
+    ]
+    return [*operations, *_DESCRIPTIONS]

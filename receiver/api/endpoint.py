@@ -56,13 +56,17 @@ class Operation:
     asks_gateway: bool = False
     """A GET that does more than read, and takes as long as the gateway does."""
 
-    def route(self, app: App) -> Route:
-        """Return the route; what only reads is tried again until `COMMIT_TIMEOUT` ends."""
+    def route(self, app: App, check: "Callable[[Operation, Request], None]") -> Route:
+        """Return the route; what only reads is tried again until `COMMIT_TIMEOUT` ends.
+
+        `check` refuses requests that no operation takes, once the caller is known.
+        """
         reads_only = self.method == "GET" and not self.asks_gateway
 
         async def guarded(request: Request) -> Response:
             async with asyncio.timeout(COMMIT_TIMEOUT.total_seconds()):
                 call = await persist(lambda: _call(app, request))
+                check(self, request)
                 # A HEAD goes to a GET's route, and is not tried again.
                 if reads_only and request.method == "GET":
                     return await persist(lambda: self.endpoint(call))

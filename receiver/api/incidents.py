@@ -12,14 +12,16 @@ from receiver.api.endpoint import Call, Json, Operation
 from receiver.api.query import Query, page
 from receiver.http.problems import NotFound
 
+SUBJECTS: Final = ("channel", "gateway")
 KINDS: Final = ("disconnected", "error", "qr_pending", "connecting", "unknown")
 
 
 async def index(call: Call) -> Response:
-    """List incidents, newest first; all of them unless a status is asked for."""
+    """List incidents of channels and gateways, newest first; all of them unless a status is asked for."""
     query = Query(call.request)
     status = query.word("status", ("open", "resolved", "all"))
     wanted = IncidentFilter(
+        subject=query.word("subject", SUBJECTS),
         open={"open": True, "resolved": False}.get(status or "all"),
         tenant_id=query.id("tenant_id"),
         channel_id=query.id("channel_id"),
@@ -40,33 +42,19 @@ async def show(call: Call) -> Response:
 
 async def acknowledge(call: Call) -> Response:
     """Acknowledge an incident of a channel or a gateway: it stays open, reminders end."""
-    incident = await _find(call)
-    if incident is None:
-        return Json(views.gateway_incident(await _acknowledge_gateways(call)))
-    await call.app.operator_signals.acknowledge(incident["id"])
+    incident = await _read(call)
+    if incident["subject"] == "gateway":
+        await gateway_health.acknowledge(call.app.pool, call.tenant_id, incident["id"])
+    else:
+        await call.app.operator_signals.acknowledge(incident["id"])
     return Json(views.incident(await _read(call)))
 
 
-async def _acknowledge_gateways(call: Call) -> Record:
-    row = await gateway_health.acknowledge(call.app.pool, call.tenant_id, call.id())
-    if row is None:
-        raise _unknown()
-    return row
-
-
 async def _read(call: Call) -> Record:
-    row = await _find(call)
+    row = await read_incident(call.app.pool, call.tenant_id, call.id())
     if row is None:
-        raise _unknown()
+        raise NotFound("There is no such incident.")
     return row
-
-
-async def _find(call: Call) -> Record | None:
-    return await read_incident(call.app.pool, call.tenant_id, call.id())
-
-
-def _unknown() -> NotFound:
-    return NotFound("There is no such incident.")
 
 
 operations: Final = [

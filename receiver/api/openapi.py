@@ -16,6 +16,7 @@ from receiver.api import gateways, incidents, tenants
 from receiver.api.alerting import destinations, maintenance
 from receiver.api.channels import channels
 from receiver.api.endpoint import Json, Operation, PublicOperation
+from receiver.api.query import require_known
 
 Schema = dict[str, Any]
 """An OpenAPI document or a part of it. Any: it is nested, and read by names that its specification fixes."""
@@ -25,21 +26,26 @@ _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("POST", "/channels"): channels.NewChannel,
     ("PATCH", "/channels/{id}"): channels.ChannelPatch,
     ("POST", "/gateways"): gateways.NewGateway,
+    ("POST", "/gateways/{id}/import"): gateways.Import,
     ("POST", "/tenants"): tenants.NewTenant,
     ("PATCH", "/tenants/{id}"): tenants.TenantPatch,
     ("POST", "/destinations"): destinations.NewDestination,
     ("PATCH", "/destinations/{id}"): destinations.DestinationPatch,
     ("POST", "/maintenance"): maintenance.NewWindow,
 }
+_OPTIONAL_BODIES: Final = frozenset({("POST", "/gateways/{id}/import")})
 _ID: Final = {"type": "string", "format": "uuid"}
 _TIME: Final = {"type": "string", "format": "date-time"}
 _PAGE: Final = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
     "cursor": {"type": "string", "description": "`next` of the page before"},
 }
+_DOWN: Final = "neither open nor unknown, watched, and connected before"
 _QUERIES: Final[dict[tuple[str, str], Schema]] = {
     ("GET", "/channels"): {
-        "state": {"type": "string", "enum": list(channels.SHOWN_STATES)},
+        "state": {"type": "array", "items": {"type": "string", "enum": list(channels.SHOWN_STATES)}},
+        "down": {"type": "string", "enum": ["true"], "description": _DOWN},
+        "never_connected": {"type": "string", "enum": ["true"]},
         "incident": {"type": "string", "enum": ["open"]},
         "tenant_id": _ID,
         "gateway_id": _ID,
@@ -56,6 +62,7 @@ _QUERIES: Final[dict[tuple[str, str], Schema]] = {
         }
     },
     ("GET", "/incidents"): {
+        "subject": {"type": "string", "enum": list(incidents.SUBJECTS)},
         "status": {"type": "string", "enum": ["open", "resolved", "all"], "default": "all"},
         "tenant_id": _ID,
         "channel_id": _ID,
@@ -131,7 +138,8 @@ def _operation(described: Described) -> Schema:
     body = _BODIES.get((method, path))
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        required = (method, path) not in _OPTIONAL_BODIES
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
     return operation
 
 
@@ -141,6 +149,13 @@ def _parameters(path: str, method: str) -> Sequence[Schema]:
     ]
     query = _QUERIES.get((method, path), {})
     return found + [{"name": name, "in": "query", "schema": schema} for name, schema in query.items()]
+
+
+def require_known_parameters(operation: Operation, request: Request) -> None:
+    """Refuse query parameters that this operation doesn't have, or has once and is given twice."""
+    query = _QUERIES.get((operation.method, operation.path), {})
+    repeated = [name for name, schema in query.items() if schema["type"] == "array"]
+    require_known(request, query.keys(), repeated)
 
 
 def _page(described: Schema) -> str:

@@ -47,6 +47,13 @@ class Query:
             _refuse(name, f"Must be one of: {', '.join(words)}.")
         return value or None
 
+    def words(self, name: str, words: Collection[str]) -> list[str] | None:
+        """Return some of these words, one for each time that the parameter is given."""
+        values = [value for value in self._given.getlist(name) if value]
+        if not set(values) <= set(words):
+            _refuse(name, f"Must be one of: {', '.join(words)}.")
+        return values or None
+
     def id(self, name: str) -> UUID | None:
         """Return an id."""
         value = self._given.get(name)
@@ -99,6 +106,20 @@ class Query:
             return read(orjson.loads(urlsafe_b64decode(value))) if value else None
         except (ValueError, TypeError, AttributeError, LookupError, OverflowError):
             _refuse("cursor", "Must be the `next` of a page of this list.")
+
+
+def require_known(request: Request, names: Collection[str], repeated: Collection[str] = ()) -> None:
+    """Refuse query parameters that are not of these names, and those given twice that aren't `repeated`."""
+    known = f"It has: {', '.join(names)}." if names else "It has none."
+    problems = [
+        FieldProblem(pointer(name), f"This operation has no such parameter. {known}")
+        if name not in names
+        else FieldProblem(pointer(name), f"Given twice. {known}")
+        for name in dict.fromkeys(request.query_params)
+        if name not in names or (name not in repeated and len(request.query_params.getlist(name)) > 1)
+    ]
+    if problems:
+        raise Invalid(problems)
 
 
 def page(

@@ -1,6 +1,7 @@
 """Rows as the JSON that docs/api.md promises; reads no database and changes nothing."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from db.alerts.deliveries import Delivery, TestResult
 from db.alerts.destinations import Destination
@@ -12,7 +13,9 @@ from db.reads.channels import ChannelRow
 from db.reads.gateways import GatewayRow
 from receiver.i18n.reasons import reason_text
 from receiver.providers import RECOVERY_SUPPORT
-from statemachine.model import Monitoring, Rules, Status
+from statemachine.model import Monitoring, Reason, Rules, Status
+
+GATEWAY_VERDICTS: Final = frozenset({Reason.GATEWAY_UNREACHABLE, Reason.GATEWAY_UNAVAILABLE})
 
 
 def channel(found: ChannelRow) -> dict[str, object]:
@@ -33,6 +36,9 @@ def channel(found: ChannelRow) -> dict[str, object]:
         "last_health_check": row["probed_at"],
         "next_check_at": row["probe_due_at"],
         "incident": _open_incident(row),
+        "evidence_age_seconds": _evidence_age_seconds(found),
+        "never_connected": row["never_connected"],
+        "gateway": _gateway_of(found),
         "monitoring": {
             "alerts_enabled": _flag("alerts_enabled", metadata, defaults),
             "threshold_minutes": _threshold_minutes(row["metadata"], row["defaults"]),
@@ -81,12 +87,7 @@ def event(row: Record) -> dict[str, object]:
 
 
 def incident(row: Record) -> dict[str, object]:
-    """Return one incident."""
-    return {**row, "details": load(row["details"])}
-
-
-def gateway_incident(row: Record) -> dict[str, object]:
-    """Return one incident of a gateway."""
+    """Return one incident, of a channel or a gateway."""
     return {**row, "details": load(row["details"])}
 
 
@@ -103,6 +104,7 @@ def gateway(found: GatewayRow) -> dict[str, object]:
         "since": row["since"],
         "incident": _gateway_incident(row),
         "channels": found.channels,
+        "never_connected": found.never_connected,
     }
 
 
@@ -242,6 +244,24 @@ def _gateway_incident(row: Record) -> dict[str, object] | None:
         return None
     names = ("id", "started_at", "affected", "cause", "acknowledged_at")
     return {name: row[f"incident_{name}"] for name in names}
+
+
+def _gateway_of(found: ChannelRow) -> dict[str, object] | None:
+    gateway = found.gateway
+    if gateway is None:
+        return None
+    return {name: gateway[name] for name in ("id", "name", "state", "incident_id", "since")}
+
+
+def _evidence_age_seconds(found: ChannelRow) -> int | None:
+    """Return the age of what a channel's state rests on; None: there is no evidence yet.
+
+    What is said of a whole gateway is as old as the gateway's newest failed trial.
+    """
+    row, newest = found.row, found.row["fresh_at"]
+    if found.gateway is not None and row["reason"] in GATEWAY_VERDICTS:
+        newest = max(filter(None, (newest, found.gateway["failed_at"])), default=None)
+    return None if newest is None else max(0, int((row["now"] - newest).total_seconds()))
 
 
 def _open_incident(row: Record) -> dict[str, object] | None:

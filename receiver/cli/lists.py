@@ -19,13 +19,16 @@ PAGE: Final = 500
 
 
 @click.command()
-@click.option("--state", type=click.Choice(SHOWN_STATES), help="only channels in this state")
+@click.option("--state", "states", type=click.Choice(SHOWN_STATES), multiple=True, help="only these states")
+@click.option("--down", is_flag=True, help="only watched channels that were connected before and are not now")
 @click.option("--tenant", "tenant_id", type=click.UUID, help="only channels of this tenant")
 @click.option("--json", "as_json", is_flag=True, help="print JSON, as the API gives it")
 @settings_options("database_url", "data_dir")
-def channels(state: str | None, tenant_id: UUID | None, as_json: bool, **options: str | None) -> None:
+def channels(
+    states: tuple[str, ...], down: bool, tenant_id: UUID | None, as_json: bool, **options: str | None
+) -> None:
     """Show the channels and their states."""
-    wanted = ChannelFilter(state=state, tenant_id=tenant_id)
+    wanted = ChannelFilter(states=states or None, down=down, tenant_id=tenant_id)
 
     async def work(pool: Pool) -> list[dict[str, object]]:
         shown: list[dict[str, object]] = []
@@ -67,7 +70,7 @@ def _part(value: object) -> Mapping[str, object]:
 @click.option("--json", "as_json", is_flag=True, help="print JSON, as the API gives it")
 @settings_options("database_url", "data_dir")
 def incidents(status: str, tenant_id: UUID | None, limit: int, as_json: bool, **options: str | None) -> None:
-    """Show incidents, newest first."""
+    """Show incidents of channels and gateways, newest first; with a tenant, those of its channels."""
     wanted = IncidentFilter(open={"open": True, "resolved": False}.get(status), tenant_id=tenant_id)
 
     async def work(pool: Pool) -> list[dict[str, object]]:
@@ -77,8 +80,10 @@ def incidents(status: str, tenant_id: UUID | None, limit: int, as_json: bool, **
     if as_json:
         print_json(shown)
         return
-    table = Table("Incident", "Channel", "Provider", "Kind", "Started (UTC)", "Resolved (UTC)", "Seconds")
+    times = ("started_at", "resolved_at", "duration_seconds")
+    table = Table("Incident", "Of", "Id", "Provider", "Kind", "Started (UTC)", "Resolved (UTC)", "Seconds")
     for item in shown:
-        columns = ("id", "channel_id", "provider", "kind", "started_at", "resolved_at", "duration_seconds")
-        add_row(table, *(item[column] for column in columns))
+        about = item["channel_id"] or item["gateway_id"]
+        columns = (item[column] for column in ("provider", "kind", *times))
+        add_row(table, item["id"], item["subject"], about, *columns)
     print_table(table)

@@ -38,6 +38,7 @@ OURS = [
     "0023_gateway_evidence.sql",
     "0024_grouped_telling.sql",
     "0026_gateway_trouble.sql",
+    "0027_reads.sql",
 ]
 
 

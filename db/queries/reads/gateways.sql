@@ -19,8 +19,9 @@ left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at 
 where g.id = $1 and g.base_url <> '';
 
 -- name: count_gateway_channels
--- How many channels of these gateways are in which state.
-select c.gateway_id, split_part(s.state, '/', 1) as state, count(*) as channels
+-- How many channels of these gateways are in which state, and how many of these were never connected.
+select c.gateway_id, split_part(s.state, '/', 1) as state, count(*) as channels,
+  count(*) filter (where not s.memory @> '{"has_been_open": true}') as never_connected
 from zapwatch_channels c
 join notification_channels n on n.id = c.channel_id
 join zapwatch_states s on s.channel_id = c.channel_id

@@ -16,14 +16,15 @@ returning channel_id;
 -- left open within $6 are away, and a fifth of all) `lost`; whether a channel that was given an order since `is_back`, and
 -- those that were given one and are not, `tried`. Gateways that are down, refuse the key or settle get none: no row.
 with gateway as (
-  select g.id, case when i.cause = 'mass_loss' then i.started_at end as lost_since
+  select g.id, case when i.cause = 'mass_loss' and g.calm_since is null then i.started_at end as lost_since
   from zapwatch_gateways g
   left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
   where case when $2::uuid[] is null
       then exists (select from zapwatch_states s where s.gateway_id = g.id and s.recovery_due_at <= $1)
       else g.id = any ($2::uuid[])
     end
-    and g.state <> 'down' and i.cause is distinct from 'unauthorized' and (g.settles_until is null or g.settles_until <= $1)
+    and g.state <> 'down' and (i.cause is distinct from 'unauthorized' or g.calm_since is not null)
+    and (g.settles_until is null or g.settles_until <= $1)
 ), loss as (
   select g.id, coalesce(g.lost_since, case when a.channels >= $5::int and a.channels * 5 >= (
     select count(*) from zapwatch_channels c where c.gateway_id = g.id and c.paused_at is null and not c.removed
@@ -129,7 +130,8 @@ select s.channel_id, s.version, coalesce(s.recovery_due_at, now()) as due_at, c.
   coalesce(g.base_url, '') as base_url, c.instance, c.api_key as channel_key, g.api_key as gateway_key, c.expires_at,
   s.state, s.reason, s.since, s.recovery_due_at is not null as wanted, g.version as gateway_version,
   c.paused_at is not null or not n.is_active as paused,
-  g.state = 'down' as gateway_down, g.settles_until > now() as gateway_settles, i.cause as gateway_cause,
+  g.state = 'down' as gateway_down, g.settles_until > now() as gateway_settles,
+  case when g.calm_since is null then i.cause end as gateway_cause,
   r.id as recovery_id, r.asked_by, coalesce(cardinality(r.tried_at), 0) as tries
 from zapwatch_states s
 join zapwatch_channels c using (channel_id)

@@ -81,7 +81,9 @@ async def index(call: Call) -> Response:
     """List channels."""
     query = Query(call.request)
     wanted = ChannelFilter(
-        state=query.word("state", SHOWN_STATES),
+        states=query.words("state", SHOWN_STATES),
+        down=query.word("down", ("true",)) is not None,
+        never_connected=query.word("never_connected", ("true",)) is not None,
         with_incident=query.word("incident", ("open",)) is not None,
         tenant_id=query.id("tenant_id"),
         gateway_id=query.id("gateway_id"),

@@ -80,6 +80,7 @@ async def test_gateway_counts_its_channels_by_shown_state(api: Api, connection: 
         "since": None,
         "incident": None,
         "channels": {"open": 1, "disconnected": 2},
+        "never_connected": 3,
     }
 
 

@@ -13,10 +13,17 @@ async def test_incident_has_every_documented_field(api: Api, connection: Connect
     incident_id = await _incident(connection, channel["id"], "error", "2026-01-02T03:04:05Z")
 
     shown = (await api.client.get(f"/incidents/{incident_id}")).json()
+    gateway = (await api.client.get(f"/channels/{channel['id']}/state")).json()["gateway"]
 
     assert shown.pop("opened_at").endswith("Z")
     assert shown == {
         "id": str(incident_id),
+        "subject": "channel",
+        "gateway_id": gateway["id"],
+        "channel_name": None,
+        "tenant_name": "default",
+        "cause": None,
+        "affected": None,
         "tenant_id": channel["tenant_id"],
         "channel_id": channel["id"],
         "provider": "evolution_api",
@@ -135,6 +142,15 @@ async def test_an_incident_of_a_gateway_is_acknowledged_by_operators_alone(
         "id": str(incident_id),
         "gateway_id": gateway["id"],
         "provider": "evolution_api",
+        "subject": "gateway",
+        "tenant_id": None,
+        "channel_id": None,
+        "kind": "unreachable",
+        "last_state": None,
+        "notified_at": None,
+        "notification_count": 0,
+        "channel_name": None,
+        "tenant_name": None,
         "cause": "unreachable",
         "affected": 7,
         "details": {},

@@ -47,6 +47,9 @@ async def test_state_object_of_a_new_channel_has_every_documented_field(api: Api
         "last_health_check": None,
         "next_check_at": None,
         "incident": None,
+        "evidence_age_seconds": None,
+        "never_connected": True,
+        "gateway": shown["gateway"],
         "monitoring": {
             "alerts_enabled": True,
             "threshold_minutes": 5,
