@@ -23,19 +23,20 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   -- The round that ends settling takes away the causes that are left; what it finds is told together with the rest.
   case when g.settles_until > $1::timestamptz - interval '10 seconds' then g.settles_until end as settles_until,
   a.kind = 'opened' and a.incident_id is not null and (
-    -- What a tenant put there gives doubt about that tenant's channels alone.
     (g.failing_since is not null and exists (
-      select from zapwatch_channels o
-      where o.channel_id = any (g.failed) and o.channel_id <> a.channel_id
-        and (o.put_by is distinct from 'tenant' or o.tenant_id = a.tenant_id)
+      select from zapwatch_channels c
+      where c.channel_id = any (g.failed) and c.channel_id <> a.channel_id
+        and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
     ))
     or 2 <= (
       select count(*)
       from (
-        select from zapwatch_states o
+        select
+        from zapwatch_states o
         join zapwatch_channels c using (channel_id)
-        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds' and o.channel_id <> a.channel_id
-          and o.state <> 'open' and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
+        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds'
+          and o.channel_id <> a.channel_id and o.state <> 'open'
+          and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
         limit 2
       ) o
     )
