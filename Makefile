@@ -34,7 +34,7 @@ demo: $(VENV)/run.stamp           ## the service beside gateways that misbehave:
 bench: $(VENV)/run.stamp         ## every figure that the README states, in some half an hour; a missed aim fails
 	$(BIN)/python -m bench $(ARGS)
 
-faults: $(VENV)/run.stamp        ## the service killed, cut off and attacked, in some nine minutes; a broken law fails
+faults: $(VENV)/run.stamp        ## the service killed, cut off and attacked, in some forty minutes; a broken law fails
 	$(BIN)/python -m faults $(ARGS)
 
 test: $(VENV)/dev.stamp          ## every test, on a real PostgreSQL that the tests start
