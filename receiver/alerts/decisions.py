@@ -96,6 +96,9 @@ class DecisionRound:
             self._held[alert.id] = alert.status.quiet_until
             return
         waits = None if against else reason_to_wait(alert, self._now, self._doubt)
+        if waits is DecisionReason.GATEWAY_SETTLES:
+            self._held[alert.id] = self._now + AGAIN
+            return
         if against is None:
             whys = [self._decide_one(alert, facts, one, waits) for one in self._destinations_of(alert)]
             decided = [why for why in whys if why is not None]

@@ -43,7 +43,11 @@ class Grouped(NamedTuple):
 
 
 def reason_to_wait(alert: DueAlert, now: datetime, doubt: timedelta) -> DecisionReason | None:
-    """Return why people are not told of an opening yet; None: they are, if at all."""
+    """Return why people are not told of an opening or a change yet; None: they are, if at all."""
+    if alert.kind == "changed":
+        # What is still down when the gateway has settled is told then, as one message.
+        waits = alert.was_caused and alert.is_settling and not alert.is_terminal and not alert.status.is_over
+        return DecisionReason.GATEWAY_SETTLES if waits else None
     if alert.kind != "opened" or alert.status.is_over:
         return None
     if alert.gateway is not None:
