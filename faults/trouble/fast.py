@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import receiver.service.composition
 import receiver.service.server
-from receiver.alerts.grouping import causes
 from receiver.alerts.grouping.batching import WINDOW
+from receiver.alerts.grouping.causes import DOUBT
 from receiver.alerts.routing import Routing
 from receiver.jobs.loop import LoopTiming
 from receiver.service.lifecycle import working
@@ -55,9 +55,8 @@ def timings(speed: float) -> Timings:
 
 def hasten_telling(speed: float) -> None:
     """Have messages wait for others, and in doubt, for a time so much shorter."""
-    receiver.service.composition.Routing = partial(Routing, window=WINDOW / speed)  # type: ignore[assignment, attr-defined]
-    for name in ("DOUBT", "OFFLINE_AGAIN"):
-        setattr(causes, name, getattr(causes, name) / speed)
+    hastened = partial(Routing, window=WINDOW / speed, doubt=DOUBT / speed)
+    receiver.service.composition.Routing = hastened  # type: ignore[assignment, attr-defined]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from receiver.alerts.grouping.batching import MessagePlanner
 from receiver.alerts.grouping.causes import (
     AGAIN,
     OFFLINE_AGAIN,
+    SETTLED_AGAIN,
     OfflineOpenings,
     Sent,
     group_opening,
@@ -97,7 +98,7 @@ class DecisionRound:
             return
         waits = None if against else reason_to_wait(alert, self._now, self._doubt)
         if waits is DecisionReason.GATEWAY_SETTLES:
-            self._held[alert.id] = self._now + AGAIN
+            self._held[alert.id] = self._now + SETTLED_AGAIN
             return
         if against is None:
             whys = [self._decide_one(alert, facts, one, waits) for one in self._destinations_of(alert)]

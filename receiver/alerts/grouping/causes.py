@@ -19,6 +19,8 @@ DOUBT: Final = timedelta(seconds=15)
 """How long an opening waits at most for the incident of its gateway that may follow."""
 AGAIN: Final = timedelta(seconds=1)
 """When an opening that waits for its gateway is decided again."""
+SETTLED_AGAIN: Final = timedelta(seconds=0.3)
+"""When a change that waits for its gateway to settle is decided again: all of them within one gathering."""
 OFFLINE_AGAIN: Final = timedelta(seconds=15)
 """When a gateway's opening is decided again for which the message about our own line stands."""
 
@@ -46,8 +48,8 @@ def reason_to_wait(alert: DueAlert, now: datetime, doubt: timedelta) -> Decision
     """Return why people are not told of an opening or a change yet; None: they are, if at all."""
     if alert.kind == "changed":
         # What is still down when the gateway has settled is told then, as one message.
-        waits = alert.was_caused and alert.is_settling and not alert.is_terminal and not alert.status.is_over
-        return DecisionReason.GATEWAY_SETTLES if waits else None
+        is_kept = alert.was_caused and not alert.is_terminal and not alert.status.is_over
+        return DecisionReason.GATEWAY_SETTLES if is_kept and alert.settles_until is not None else None
     if alert.kind != "opened" or alert.status.is_over:
         return None
     if alert.gateway is not None:
