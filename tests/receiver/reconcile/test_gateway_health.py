@@ -644,4 +644,4 @@ async def test_channel_that_was_moved_is_given_no_verdict_of_its_former_gateway(
 
         await moved(told, first)
 
-        assert await connection.fetchval(due) == 2
+        await told.z.until(lambda: connection.fetchval(due), lambda left: left == 2)
