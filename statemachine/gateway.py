@@ -239,7 +239,12 @@ class Up:
     """Effect: the incident ends."""
 
 
-GatewayEffect = Down | Calm | Up
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Effect: the incident ends, for none of the gateway's channels is watched any more."""
+
+
+GatewayEffect = Down | Calm | Up | Removed
 
 
 def decide(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gateway, GatewayEffect | None]:
@@ -257,6 +262,14 @@ def decide(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gat
     if not _is_over(gateway, seen, answered, limits):
         return gateway, None
     return _end(gateway, seen, limits)
+
+
+def unwatched(gateway: Gateway) -> tuple[Gateway, GatewayEffect | None]:
+    """Return a gateway none of whose channels is watched any more, and the effect on its incident, if any.
+
+    Nothing is known of it from then on.
+    """
+    return Gateway(tried_at=gateway.tried_at), None if gateway.cause is None else Removed()
 
 
 def next_gap(tries: int, limits: Limits) -> timedelta:

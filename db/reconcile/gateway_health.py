@@ -30,10 +30,12 @@ from statemachine.gateway import (
     GatewaySnapshot,
     Health,
     Limits,
+    Removed,
     Up,
     decide,
     next_gap,
     streak,
+    unwatched,
 )
 
 LATELY: Final = 2
@@ -118,7 +120,7 @@ async def evaluate(
             return None
         before = _gateway(row)
         seen, together = await _snapshot(connection, gateway_id, now, noted, before, row, limits)
-        after, effect = decide(before, seen, limits)
+        after, effect = decide(before, seen, limits) if row["is_watched"] else unwatched(before)
         if after != before:
             await connection.execute(sql.save_gateway_health, gateway_id, *_columns(after))
         await _keep_incident(connection, gateway_id, row, effect, seen, limits)
@@ -135,9 +137,9 @@ async def _snapshot(
     row: Record,
     limits: Limits,
 ) -> tuple[GatewaySnapshot, LeavingTogether | None]:
-    # Departures before the end of a silence belong to it.
     left_after = now - LATELY * limits.window
-    if gateway.health is Health.UP and gateway.since is not None:
+    if gateway.health is Health.UP and gateway.since is not None and gateway.falls:
+        # Departures before the end of a silence belong to it.
         left_after = max(left_after, gateway.since)
     incident_id = row["incident_id"] if gateway.cause is Cause.MASS_LOSS else None
     failed = {channel for one in (noted.failing, noted.refusing) if one for channel in one.channels}
@@ -198,13 +200,17 @@ async def _keep_incident(
         case Calm() | Up():
             await connection.execute(sql.cancel_verdicts, incident_id)
             if isinstance(effect, Up):
-                await connection.execute(sql.resolve_gateway_incident, incident_id, now)
+                await connection.execute(sql.resolve_gateway_incident, incident_id, now, None)
             if row["calm_since"] is not None:
                 return
             if cause == Cause.MASS_LOSS:
                 await drop_causes(connection, [gateway_id])
             else:
                 await connection.execute(sql.spread_probes, gateway_id, now, SPREAD * limits.settle)
+        case Removed():
+            await connection.execute(sql.cancel_verdicts, incident_id)
+            await connection.execute(sql.resolve_gateway_incident, incident_id, now, "removed")
+            await drop_causes(connection, [gateway_id])
         case None:
             if cause == Cause.MASS_LOSS and row["calm_since"] is None and _goes_on(seen):
                 # Channels that leave while it goes on belong to it.

@@ -54,22 +54,35 @@ async def ensure_gateway(
         gateway_id: UUID = gateway["id"]
         is_new = not await connection.fetchval(sql.gateway_registered, gateway_id)
         if api_key is not None:
-            key = vault.seal(api_key, gateway_identity(gateway_id))
-            await connection.execute(sql.update_gateway_key, gateway_id, key)
-            await connection.execute(sql.probe_gateway_channels, gateway_id)
+            await keep_gateway_key(connection, vault, gateway_id, api_key)
         token = await create_gateway_token(connection, gateway_id, revoke_others=False) if is_new else None
         return gateway_id, token
 
 
+async def keep_gateway_key(connection: Connection, vault: Vault, gateway_id: UUID, api_key: str) -> None:
+    """Replace a gateway's key, and make channels due that became configured by it."""
+    async with connection.transaction():
+        key = vault.seal(api_key, gateway_identity(gateway_id))
+        await connection.execute(sql.update_gateway_key, gateway_id, key)
+        await connection.execute(sql.probe_gateway_channels, gateway_id)
+
+
 async def gateway_to_list(
-    connection: Connection, vault: Vault, gateway_id: UUID
+    connection: Connection, vault: Vault, gateway_id: UUID, given: str | None = None
 ) -> tuple[str, str, str | None] | None:
-    """Return provider, address and key of a gateway, None when there is none; raise `VaultError`."""
+    """Return provider, address and key (or the one given for it) of a gateway, None when there is none.
+
+    Raises `VaultError`.
+    """
     row = await connection.fetchrow(sql.gateway_to_list, gateway_id)
     if row is None:
         return None
     sealed = row["api_key"]
-    key = None if sealed is None else vault.open(sealed, gateway_identity(gateway_id)).decode()
+    key = (
+        given
+        if given is not None or sealed is None
+        else vault.open(sealed, gateway_identity(gateway_id)).decode()
+    )
     return row["provider"], row["base_url"], key
 
 

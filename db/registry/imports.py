@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from db.connection.types import Connection, Record
@@ -131,3 +131,42 @@ def _renewal(vault: Vault, row: Record, listed: str) -> _KeyRenewal | None:
     if known != row["listed_key_hash"]:
         return None  # an operator gave it
     return _KeyRenewal(row["channel_id"], row["api_key"], vault.seal(listed, identity), digest)
+
+
+class OwnKey(NamedTuple):
+    """A channel's own key, sealed."""
+
+    channel_id: UUID
+    instance: str
+    sealed: bytes
+
+
+class KeyReplacement(NamedTuple):
+    """What takes the place of a channel's own key; None: the gateway's key serves."""
+
+    own: OwnKey
+    sealed: bytes | None = None
+    listed: str | None = None
+    """The new key, where the gateway's list has it."""
+
+
+async def own_keys(connection: Connection, gateway_id: UUID) -> list[OwnKey]:
+    """Return the keys that channels of a gateway have of their own, without those that tenants gave."""
+    return [OwnKey(**row) for row in await connection.fetch(sql.own_keys, gateway_id)]
+
+
+async def replace_keys(connection: Connection, replacements: Sequence[KeyReplacement]) -> int:
+    """Replace keys that are still as they were read and make these channels due; return how many."""
+    ids = [it.own.channel_id for it in replacements]
+    hashes = [None if it.listed is None else hash_token(it.listed) for it in replacements]
+    async with connection.transaction():
+        rows = await connection.fetch(
+            sql.replace_keys,
+            ids,
+            [it.own.sealed for it in replacements],
+            [it.sealed for it in replacements],
+            hashes,
+        )
+        replaced = [row["channel_id"] for row in rows]
+        await connection.execute(sql.probe_channels, replaced)
+    return len(replaced)

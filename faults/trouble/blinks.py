@@ -15,8 +15,8 @@ SPEED: Final = 3.0
 CHANNELS: Final = 14
 GRACE: Final = 15.0
 FALLS: Final = 5
-FALLEN: Final = 40.0
-"""Seconds of a fall: longer than it takes to tell operators."""
+FALLEN: Final = 5.0
+"""Seconds that it stays down once that is known: too short for operators to be told of one fall."""
 UP: Final = 30.0
 LAW: Final = "states move, nobody is told; a logout 3 s after the return is told after its own grace"
 LAW_FIVE: Final = "one incident, one message to operators, none to tenants below their threshold"

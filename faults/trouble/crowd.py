@@ -25,7 +25,7 @@ GRACE: Final = 15.0
 COUNTS: Final = """
 select
   count(*) filter (where state = 'open') as open,
-  count(*) filter (where state like 'error/gateway%') as error
+  count(*) filter (where state = 'error' and reason like 'gateway%') as error
 from zapwatch_states s join zapwatch_channels c using (channel_id) where c.instance like 'crowd-%'
 """
 ROWS: Final = """

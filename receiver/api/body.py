@@ -63,9 +63,10 @@ class Metadata(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-async def read(request: Request, model: type[Model]) -> Model:
-    """Return the body as this model, or raise `Invalid` or `TooLarge`."""
-    value = _parse(await _bytes_of(request))
+async def read(request: Request, model: type[Model], *, optional: bool = False) -> Model:
+    """Return the body as this model, or raise `Invalid` or `TooLarge`; an `optional` one may be missing."""
+    body = await _bytes_of(request)
+    value = {} if optional and not body else _parse(body)
     if not isinstance(value, dict):
         raise Invalid([FieldProblem("", "The body must be a JSON object.")])
     problems = list(_unstorable(value))

@@ -26,12 +26,14 @@ _BODIES: Final[dict[tuple[str, str], type[BaseModel]]] = {
     ("POST", "/channels"): channels.NewChannel,
     ("PATCH", "/channels/{id}"): channels.ChannelPatch,
     ("POST", "/gateways"): gateways.NewGateway,
+    ("POST", "/gateways/{id}/import"): gateways.Import,
     ("POST", "/tenants"): tenants.NewTenant,
     ("PATCH", "/tenants/{id}"): tenants.TenantPatch,
     ("POST", "/destinations"): destinations.NewDestination,
     ("PATCH", "/destinations/{id}"): destinations.DestinationPatch,
     ("POST", "/maintenance"): maintenance.NewWindow,
 }
+_OPTIONAL_BODIES: Final = frozenset({("POST", "/gateways/{id}/import")})
 _ID: Final = {"type": "string", "format": "uuid"}
 _TIME: Final = {"type": "string", "format": "date-time"}
 _PAGE: Final = {
@@ -136,7 +138,8 @@ def _operation(described: Described) -> Schema:
     body = _BODIES.get((method, path))
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        required = (method, path) not in _OPTIONAL_BODIES
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
     return operation
 
 

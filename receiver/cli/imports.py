@@ -33,6 +33,7 @@ class _ImportRequest:
     set_webhooks: bool
     traffic: bool
     replace: bool
+    replace_keys: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class _ImportServices:
     is_flag=True,
     help="with it: replaces other systems' addresses; asks first",
 )
+@click.option(
+    "--replace-keys",
+    is_flag=True,
+    help="replaces the channels' own keys that the gateway refuses by this one",
+)
 @settings_options("database_url", "data_dir", "secret_keys", "host", "port", "public_url")
 def import_(
     provider: str,
@@ -68,6 +74,7 @@ def import_(
     set_webhooks: bool,
     traffic: bool,
     replace: bool,
+    replace_keys: bool,
     **options: str | None,
 ) -> None:
     """Register a gateway of PROVIDER (evolution_api, ...) and every instance on it.
@@ -86,7 +93,7 @@ def import_(
         raise click.UsageError(f"{provider!r} is not one of {', '.join(MANAGED)}.")
     if (traffic or replace) and not set_webhooks:
         raise click.UsageError("--traffic and --replace-webhooks go with --set-webhooks.")
-    request = _ImportRequest(provider, url, api_key, tenant_id, set_webhooks, traffic, replace)
+    request = _ImportRequest(provider, url, api_key, tenant_id, set_webhooks, traffic, replace, replace_keys)
     try:
         run(_import(settings, request))
     except (AddressError, NotListed) as reason:
@@ -158,6 +165,7 @@ async def _import(settings: Settings, request: _ImportRequest) -> None:
         click.echo(
             f"{len(listed)} instances are there: {new} new channels, {len(listed) - new} known before."
         )
+        await _check_keys(services, request, gateway_id, base_url, listed)
         if request.set_webhooks:
             await _set_webhooks(services, request, gateway_id)
         elif token is not None:
@@ -195,6 +203,28 @@ async def _register(
         async with services.pool.acquire() as connection:
             await notify(connection, gateway_id)
     return gateway_id, new, token
+
+
+async def _check_keys(
+    services: _ImportServices,
+    request: _ImportRequest,
+    gateway_id: UUID,
+    base_url: str,
+    listed: "Sequence[ListedInstance]",
+) -> None:
+    from receiver.provisioning.refused_keys import Gateway, check_keys
+
+    services.progress.add_task("Checking the channels' own keys", total=None)
+    gateway = Gateway(gateway_id, request.provider, base_url, request.api_key)
+    vault = vault_of(services.settings)
+    keys = await check_keys(services.pool, vault, services.client, gateway, listed, request.replace_keys)
+    if request.replace_keys:
+        click.echo(f"Refused keys of channels: {keys.refused}; replaced: {keys.replaced}.")
+    elif keys.refused:
+        click.echo(
+            f"Refused keys of channels: {keys.refused}. Run it again with --replace-keys to replace"
+            " them by the one that works."
+        )
 
 
 async def _set_webhooks(services: _ImportServices, request: _ImportRequest, gateway_id: UUID) -> None:

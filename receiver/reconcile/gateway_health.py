@@ -25,7 +25,7 @@ from receiver.reconcile.gateways.refused_keys import RefusedKeys
 from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.settings import Settings
 from receiver.timings import Timings
-from statemachine.gateway import Calm, Down, Limits, Up
+from statemachine.gateway import Calm, Down, Limits, Removed, Up
 from statemachine.signals import LeftTogether
 
 EVERY: Final = timedelta(seconds=1)
@@ -217,6 +217,8 @@ def _log_change(gateway_id: UUID, verdict: GatewayVerdict) -> None:
             log.warning("gateway %s is in trouble since %s: %s", gateway_id, started_at, cause)
         case Calm():
             log.warning("gateway %s is up again; its incident stays open, for it flaps", gateway_id)
+        case Removed():
+            log.warning("no channel of gateway %s is watched any more", gateway_id)
         case Up():
             log.warning("the incident of gateway %s is over", gateway_id)
         case None:

@@ -42,12 +42,6 @@ async def test_silent_host_is_told_once_to_everybody_it_concerns(
         assert_held(await silence.play(town, fault))
 
 
-@pytest.mark.soak
-async def test_silent_host_is_told_once_whatever_dies(dsn: str, tmp_path: Path) -> None:
-    async with open_town(dsn, tmp_path, speed=10, replicas=3) as town:
-        assert_held(await silence.play(town, deaths=True))
-
-
 async def test_never_paired_instances_are_imported_in_silence(dsn: str, tmp_path: Path) -> None:
     async with open_town(dsn, tmp_path, speed=20) as town:
         assert_held(await unpaired.play(town, dead=40))
@@ -56,11 +50,6 @@ async def test_never_paired_instances_are_imported_in_silence(dsn: str, tmp_path
 async def test_restarts_and_blinks_are_told_to_nobody(dsn: str, tmp_path: Path) -> None:
     async with open_town(dsn, tmp_path, speed=10) as town:
         assert_held(await blinks.play(town))
-
-
-async def test_host_that_falls_five_times_is_told_once(dsn: str, tmp_path: Path) -> None:
-    async with open_town(dsn, tmp_path, speed=20) as town:
-        assert_held(await blinks.falls(town))
 
 
 async def test_own_line_that_is_cut_is_blamed_on_nobody(dsn: str, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statemachine.gateway import (
-    ENOUGH,
+    FALLS,
     FIRST_GAP,
     OBJECTION,
-    OFFLINE_MARGIN,
+    SILENT,
+    Calm,
     Cause,
+    ChannelFailures,
     Down,
     FailureStreak,
     Gateway,
@@ -26,6 +28,7 @@ from statemachine.gateway import (
     failed,
     join,
     next_gap,
+    streak,
 )
 
 T0 = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -41,14 +44,20 @@ def silence(
     channels: int, times: int | None = None, unavailable: int = 0, since: float = 10
 ) -> FailureStreak:
     """Probes of so many channels that went unanswered."""
-    return FailureStreak(
-        at(since), at(since + 1), tuple(range(min(channels, ENOUGH))), times or channels, unavailable
-    )
+    failing = streak(at(since), at(since + 1), range(channels), times or channels, unavailable)
+    assert failing is not None
+    return failing
 
 
-def seen(seconds: float, answered: float | None = None, **more: object) -> GatewaySnapshot:
+BEFORE = streak(at(10), at(10), (7, 8, 9), 3)
+
+
+def seen(
+    seconds: float, answered: float | None = None, accepted: float | None = None, **more: object
+) -> GatewaySnapshot:
     """A look at a gateway with a hundred channels, some seconds after T0."""
     look = GatewaySnapshot(at(seconds), None if answered is None else at(answered), watched=100)
+    look = look._replace(accepted_at=None if accepted is None else at(accepted))
     return look._replace(**more)  # type: ignore[arg-type]
 
 
@@ -79,25 +88,13 @@ CASES = [
         "an answer of before is told again",
         seen(20, answered=9, failing=silence(2)),
         Cause.UNREACHABLE,
-        Gateway(Health.UP, T0, None, FailureStreak(at(10), at(10), (7, 8, 9), 3), at(19)),
+        Gateway(Health.UP, T0, failing=BEFORE, suspected_at=at(19)),
     ),
     Case(
         "an answer has come meanwhile",
         seen(20, answered=11, failing=silence(2, since=12)),
         None,
-        Gateway(Health.UP, T0, None, FailureStreak(at(10), at(10), (7, 8, 9), 3), at(19)),
-    ),
-    Case(
-        "we may be offline",
-        seen(18, failing=silence(5), left=50, offline=True),
-        None,
-        Gateway(Health.UP, T0, doubted_until=at(21) + OFFLINE_MARGIN),
-    ),
-    Case(
-        "we had time enough to find out",
-        seen(19, failing=silence(5), offline=True),
-        Cause.UNREACHABLE,
-        Gateway(Health.UP, T0, doubted_until=at(21) + OFFLINE_MARGIN),
+        Gateway(Health.UP, T0, failing=BEFORE, suspected_at=at(19)),
     ),
     Case("a fifth leaves open", seen(20, left=20, left_since=at(3)), Cause.MASS_LOSS),
     Case("less than a fifth does", seen(20, left=19, left_since=at(3)), None),
@@ -105,6 +102,11 @@ CASES = [
     Case("four of four do", seen(20, left=4, left_since=at(3), watched=4), None),
     Case("26 are too many of 130", seen(20, left=26, left_since=at(3), watched=130), Cause.MASS_LOSS),
     Case("26 are not of 131", seen(20, left=26, left_since=at(3), watched=131), None),
+    Case("three keys are refused, twice each", seen(20, refusing=silence(3, 6)), Cause.UNAUTHORIZED),
+    Case("three keys are refused, once each", seen(20, refusing=silence(3, 3)), None),
+    Case("two of many keys are refused", seen(20, refusing=silence(2, 40)), None),
+    Case("the only key is refused twice", seen(20, refusing=silence(1, 2), probed=1), Cause.UNAUTHORIZED),
+    Case("another key is accepted", seen(20, accepted=11, refusing=silence(3, 6)), None),
     Case("silence is graver", seen(20, failing=silence(5), left=20, left_since=at(3)), Cause.UNREACHABLE),
 ]
 
@@ -112,19 +114,24 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_incident_opens_on_what_proves_one_and_on_nothing_else(case: Case) -> None:
     suspected, nothing = decide(case.before, case.look._replace(left=0), LIMITS)
-    before = suspected if case.look.failing else case.before
-    look = case.look._replace(failing=None, answered_at=None, now=case.look.now + OBJECTION)
+    before = suspected if case.look.failing or case.look.refusing else case.before
+    look = case.look._replace(
+        failing=None, refusing=None, answered_at=None, accepted_at=None, now=case.look.now + OBJECTION
+    )
 
     after, effect = decide(before, look, LIMITS)
 
-    assert nothing is None
-    if case.cause is None:
-        assert (after.health, effect) == (Health.UP, None)
+    assert nothing is None or case.look.refusing
+    if case.cause is Cause.UNAUTHORIZED:
+        assert Down(case.cause, at(10)) in (nothing, effect)
+        assert (after.health, after.cause) == (Health.UP, case.cause)
+    elif case.cause is None:
+        assert (after.health, after.cause, effect) == (Health.UP, None, None)
     else:
         started_at = at(3) if case.cause is Cause.MASS_LOSS else at(10)
+        health = Health.UP if case.cause is Cause.MASS_LOSS else Health.DOWN
         assert effect == Down(case.cause, started_at)
-        assert (after.health, after.cause, after.since) == (Health.DOWN, case.cause, look.now)
-        assert after.held_until == look.now + LIMITS.hold
+        assert (after.health, after.cause) == (health, case.cause)
 
 
 def test_the_first_answer_makes_an_unknown_gateway_up() -> None:
@@ -149,7 +156,16 @@ def test_one_answer_ends_silence_and_the_channels_have_time_to_settle() -> None:
 
     assert (before.health, none) == (Health.DOWN, None)
     assert effect == Up()
-    assert after == Gateway(Health.UP, at(30), held_until=at(90))
+    assert (after.health, after.since, after.cause, after.try_at) == (Health.UP, at(30), None, None)
+    assert after.settles_until == at(90)
+
+
+def test_our_own_line_may_be_the_fault_until_something_else_answers() -> None:
+    cut, _ = decide(Gateway(Health.UP, T0), seen(18, failing=silence(5), offline=True), LIMITS)
+    online, _ = decide(cut, seen(19, failing=silence(1, since=19)), LIMITS)
+
+    assert decide(cut, seen(20), LIMITS)[1] == Down(Cause.UNREACHABLE, at(10), perhaps_offline=True)
+    assert decide(online, seen(20), LIMITS)[1] == Down(Cause.UNREACHABLE, at(10))
 
 
 def test_more_silence_changes_nothing() -> None:
@@ -158,31 +174,81 @@ def test_more_silence_changes_nothing() -> None:
     assert (after.health, after.since, after.try_at, effect) == (Health.DOWN, at(20), DEAD.try_at, None)
 
 
-def test_a_mass_loss_ends_when_enough_are_back() -> None:
-    _, still = decide(FALLEN, seen(30, lost=20), LIMITS)
-    after, effect = decide(FALLEN, seen(30, lost=19), LIMITS)
+def test_a_mass_loss_goes_on_while_as_many_are_away_however_long() -> None:
+    _, still = decide(FALLEN, seen(4000, lost=20), LIMITS)
 
     assert still is None
-    assert (effect, after.health, after.held_until) == (Up(), Health.UP, at(90))
 
 
-def test_a_mass_loss_ends_when_none_has_come_or_gone_for_long() -> None:
-    moving, _ = decide(FALLEN, seen(70, lost=31), LIMITS)
-    _, at_first = decide(FALLEN, seen(79, lost=30), LIMITS)
-    _, in_the_end = decide(FALLEN, seen(80, lost=30), LIMITS)
-    _, meanwhile = decide(moving, seen(129, lost=31), LIMITS)
-    _, later = decide(moving, seen(130, lost=31), LIMITS)
+def test_a_mass_loss_ends_when_none_is_away_any_more() -> None:
+    after, effect = decide(FALLEN, seen(40, lost=0), LIMITS)
 
-    assert (at_first, in_the_end) == (None, Up())
-    assert (meanwhile, later) == (None, Up())
+    assert (effect, after.cause, after.settles_until) == (Up(), None, at(100))
+    assert (after.health, after.since) == (Health.UP, T0)
 
 
-def test_a_mass_loss_goes_on_while_channels_leave_together_again() -> None:
-    """Two servers on one database: every channel leaves and comes back, all the time."""
-    _, flapping = decide(FALLEN, seen(200, lost=0, left=20), LIMITS)
-    _, calm = decide(FALLEN, seen(200, lost=0, left=19), LIMITS)
+def test_a_mass_loss_of_which_a_few_stay_away_ends_when_none_has_returned_for_long() -> None:
+    settling, still = decide(FALLEN, seen(40, lost=19), LIMITS)
+    moved, _ = decide(settling, seen(99, lost=18), LIMITS)
 
-    assert (flapping, calm) == (None, Up())
+    assert still is None
+    assert decide(settling, seen(99, lost=19), LIMITS)[1] is None
+    assert decide(settling, seen(100, lost=19), LIMITS)[1] == Up()
+    assert decide(moved, seen(158, lost=18), LIMITS)[1] is None
+    assert decide(moved, seen(159, lost=18), LIMITS)[1] == Up()
+
+
+def test_a_refused_key_ends_when_one_is_accepted() -> None:
+    noticed, _ = decide(Gateway(Health.UP, T0), seen(11, refusing=silence(3, 6)), LIMITS)
+    refused, opened = decide(noticed, seen(13), LIMITS)
+    _, still = decide(refused, seen(30, answered=29), LIMITS)
+    after, effect = decide(refused, seen(31, answered=30, accepted=30), LIMITS)
+
+    assert opened == Down(Cause.UNAUTHORIZED, at(10))
+    assert (still, effect) == (None, Up())
+    assert (after.health, after.cause) == (Health.UP, None)
+
+
+def fallen_again(times: int) -> tuple[Gateway, list[GatewayEffect]]:
+    """Have a gateway fall silent so many times, a minute each, every four minutes."""
+    gateway, effects = Gateway(Health.UP, T0), []
+    for n in range(times):
+        begin = 240.0 * n
+        for look in (
+            seen(begin + 3, failing=silence(5, since=begin)),
+            seen(begin + 6),
+            seen(begin + 60, answered=begin + 59),
+        ):
+            gateway, effect = decide(gateway, look, LIMITS)
+            effects += [effect] if effect else []
+    return gateway, effects
+
+
+def test_a_gateway_that_fell_three_times_keeps_its_incident_until_it_is_stable() -> None:
+    gateway, effects = fallen_again(4)
+    _, restless = decide(gateway, seen(1379), LIMITS)
+    after, stable = decide(gateway, seen(1380), LIMITS)
+
+    assert [type(effect) for effect in effects] == [Down, Up, Down, Up, Down, Calm, Down, Calm]
+    assert [effect.flapping for effect in effects if isinstance(effect, Down)] == [False, False, True, True]
+    assert (gateway.health, gateway.cause) == (Health.UP, Cause.UNREACHABLE)
+    assert (restless, stable) == (None, Up())
+    assert after.cause is None
+
+
+def test_falls_that_are_half_an_hour_apart_are_not_flapping() -> None:
+    gateway = Gateway(Health.UP, T0, falls=(at(-1795), at(-600)))
+    suspected, _ = decide(gateway, seen(12, failing=silence(5)), LIMITS)
+
+    assert decide(suspected, seen(14), LIMITS)[1] == Down(Cause.UNREACHABLE, at(10))
+
+
+def test_only_witnesses_count() -> None:
+    both = join(failed(1, at(3)), join(failed(2, at(5), unavailable=True), failed(2, at(7))))
+
+    assert both is not None
+    assert both.of({2}) == FailureStreak((ChannelFailures(2, at(5), at(7), 2, 1),))
+    assert both.of({3}) is None
 
 
 def test_a_mass_loss_whose_gateway_goes_silent_gets_a_graver_cause_and_stays_one_incident() -> None:
@@ -191,14 +257,7 @@ def test_a_mass_loss_whose_gateway_goes_silent_gets_a_graver_cause_and_stays_one
     after, effect = decide(suspect, seen(30, lost=30), LIMITS)
 
     assert effect == Down(Cause.UNREACHABLE, at(22))
-    assert (after.since, after.cause, after.try_at) == (at(20), Cause.UNREACHABLE, at(31))
-
-
-def test_an_open_incident_renews_its_hold() -> None:
-    early, _ = decide(DEAD, seen(49), LIMITS)
-    late, _ = decide(DEAD, seen(50), LIMITS)
-
-    assert (early.held_until, late.held_until) == (at(80), at(110))
+    assert (after.since, after.cause, after.try_at) == (at(30), Cause.UNREACHABLE, at(31))
 
 
 def test_trials_are_ever_farther_apart_up_to_a_bound() -> None:
@@ -231,10 +290,10 @@ def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, GatewaySnapshot, Ga
         if failing is not None:
             channels, times, unavailable, ago = failing
             began = now - timedelta(seconds=ago)
-            new = FailureStreak(began, began, tuple(range(channels)), times, min(unavailable, times))
+            new = streak(began, began, range(channels), max(channels, times), min(unavailable, times))
         if answered is not None:
             newest = max(newest or T0 - timedelta(days=1), now - timedelta(seconds=answered))
-        look = GatewaySnapshot(now, newest, new, False, probed, watched, left, now, lost)
+        look = GatewaySnapshot(now, newest, new, False, None, None, probed, watched, left, now, lost)
         after, effect = decide(gateway, look, LIMITS)
         told.append((gateway, look, after, effect))
         gateway = after
@@ -242,23 +301,24 @@ def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, GatewaySnapshot, Ga
 
 
 @given(looks)
-def test_an_incident_opens_once_and_ends_once_and_holds_as_long_as_it_is_open(
+def test_an_incident_opens_once_and_ends_once_and_a_gateway_is_down_exactly_while_it_is_silent(
     steps: list[tuple[Any, ...]],
 ) -> None:
-    for before, look, after, effect in run(steps):
+    for before, _, after, effect in run(steps):
         match effect:
             case Down(cause):
-                assert before.cause in (None, Cause.MASS_LOSS)
-                assert cause is not before.cause
+                assert before.calm_since is not None or before.cause in (None, Cause.MASS_LOSS)
+                assert after.cause is cause
+            case Calm():
+                assert (after.cause, len(after.falls)) == (before.cause, FALLS)
             case Up():
-                assert before.health is Health.DOWN
+                assert before.cause is not None
+                assert after.cause is None
             case None:
-                assert (before.health is Health.DOWN) == (after.health is Health.DOWN)
-        assert (after.health is Health.DOWN) == (after.cause is not None)
-        assert (after.try_at is not None) == (after.cause not in (None, Cause.MASS_LOSS))
-        if after.health is Health.DOWN or isinstance(effect, Up):
-            assert after.held_until is not None
-            assert after.held_until >= look.now + LIMITS.hold / 2
+                assert before.cause is after.cause
+        in_trouble = after.cause is not None and after.calm_since is None
+        assert (after.health is Health.DOWN) == (in_trouble and after.cause in SILENT)
+        assert (after.try_at is not None) == (after.health is Health.DOWN)
 
 
 def test_silence_waits_for_an_objection() -> None:
@@ -294,7 +354,7 @@ def test_failures_are_the_same_whoever_counted_them(
     assert apart is not None
     assert together is not None
     assert apart == together
-    assert len(apart.channels) == min(ENOUGH, len({channel for channel, *_ in probes}))
+    assert len(apart.channels) == len({channel for channel, *_ in probes})
 
 
 def _all(failures: list[FailureStreak]) -> FailureStreak | None:

@@ -18,16 +18,23 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   gi.resolved_at is null and gi.cause in ('unreachable', 'unavailable')
     and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $4::interval, false) as cause_is_untried,
   coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
-  coalesce(s.state = 'unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
+  coalesce(s.state = 'disconnected/unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
   a.kind = 'opened' and a.incident_id is not null and (
-    coalesce(g.failing_since is not null and not g.failed <@ array[a.channel_id], false)
+    (g.failing_since is not null and exists (
+      select from zapwatch_channels c
+      where c.channel_id = any (g.failed) and c.channel_id <> a.channel_id
+        and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
+    ))
     or 2 <= (
       select count(*)
       from (
-        select from zapwatch_states o
-        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds' and o.channel_id <> a.channel_id
-          and o.state <> 'open'
+        select
+        from zapwatch_states o
+        join zapwatch_channels c using (channel_id)
+        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds'
+          and o.channel_id <> a.channel_id and o.state <> 'open'
+          and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
         limit 2
       ) o
     )

@@ -108,7 +108,7 @@ with wanted as (
     s.first_unhealthy_at is not null and coalesce(o.opened_at >= w.opened_at - interval '1 minute', true) and (
       w.is_end
       or (o.id is not null and o.details ->> 'gateway_incident_id' = w.incident_id::text)
-      or (o.id is null and s.state not in ('open', 'unpaired') and s.reason is distinct from 'scan_needed'
+      or (o.id is null and s.state not in ('open', 'disconnected/unpaired') and s.reason is distinct from 'scan_needed'
         and (w.cause = 'mass_loss' or s.state = 'error'))
     ) as is_down
   from wanted w
@@ -146,10 +146,10 @@ select w.id as decision_id, w.started_at, w.is_end, (
       'name', d.name, 'channel_id', d.channel_id, 'incident_id', d.incident_id, 'state', d.state, 'reason', d.reason)::text
     from channel d
     where d.id = w.id and d.is_down
-    order by d.state = 'unpaired' desc, d.name, d.channel_id
+    order by d.state = 'disconnected/unpaired' desc, d.name, d.channel_id
     limit $3
   ) as channels,
-  count(*) filter (where c.is_down and (c.state = 'unpaired' or c.reason = 'scan_needed')) as need_scan
+  count(*) filter (where c.is_down and (c.state = 'disconnected/unpaired' or c.reason = 'scan_needed')) as need_scan
 from wanted w
 left join channel c on c.id = w.id
 group by w.id, w.tenant_id, w.incident_id, w.gateway_id, w.started_at, w.is_end;

@@ -1,6 +1,7 @@
 -- name: gateways_to_evaluate
 -- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a streak of failures
--- or refused keys that nothing has ended, with a mass loss, calm for long enough, or with enough departures from open.
+-- or refused keys that nothing has ended, with a mass loss, calm for long enough, with enough departures from open, or with
+-- an incident and no watched channel.
 -- One index look-up for each gateway.
 select g.id
 from zapwatch_gateways g
@@ -9,6 +10,12 @@ where g.id = any ($2::uuid[])
   or (g.id = any ($3::uuid[]) and (g.state <> 'up' or i.id is not null or num_nonnulls(g.failing_since, g.refusing_since) > 0))
   or (i.cause = 'mass_loss' and g.calm_since is null)
   or g.calm_since <= $5
+  or (i.id is not null and not exists (
+    select
+    from zapwatch_channels c
+    join notification_channels n on n.id = c.channel_id
+    where c.gateway_id = g.id and not c.removed and c.paused_at is null and n.deleted_at is null and n.is_active is not false
+  ))
   or (g.state <> 'down' and (g.suspected_at <= $6 or g.refusing_since <= $6) and (i.id is null or i.cause <> 'unauthorized'))
   or (g.state <> 'down' and g.base_url <> '' and exists (
     select from zapwatch_states s
@@ -21,7 +28,13 @@ where g.id = any ($2::uuid[])
 -- A gateway's health, locked until the end of the transaction; nothing while another replica has it locked.
 select g.state, g.since, g.failing_since, g.failed_at, g.failed, g.failures, g.unavailable, g.perhaps_offline, g.suspected_at,
   g.refusing_since, g.refused_at, g.refused, g.refusals, g.try_at, g.tries, g.tried_at, g.lost, g.moved_at, g.calm_since,
-  g.settles_until, g.falls, g.together_until, i.id as incident_id, i.cause, i.started_at as incident_started_at
+  g.settles_until, g.falls, g.together_until, i.id as incident_id, i.cause, i.started_at as incident_started_at,
+  i.id is null or exists (
+    select
+    from zapwatch_channels c
+    join notification_channels n on n.id = c.channel_id
+    where c.gateway_id = g.id and not c.removed and c.paused_at is null and n.deleted_at is null and n.is_active is not false
+  ) as is_watched
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.id = $1
@@ -130,11 +143,12 @@ with incident as (
 select id from incident;
 
 -- name: resolve_gateway_incident
--- Resolve a gateway's incident, with its alert.
+-- Resolve a gateway's incident, with its alert; $3: what resolved it, where that isn't its end.
 with incident as (
   update zapwatch_gateway_incidents
   set resolved_at = greatest($2, started_at),
-    duration_seconds = floor(extract(epoch from greatest($2, started_at) - started_at))::int
+    duration_seconds = floor(extract(epoch from greatest($2, started_at) - started_at))::int,
+    details = details || case when $3::text is null then '{}' else jsonb_build_object('resolved_by', $3::text) end
   where id = $1 and resolved_at is null
   returning id
 )

@@ -30,6 +30,26 @@ from unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[]) as u (channel_id,
 join held using (channel_id)
 where c.channel_id = u.channel_id and c.api_key = u.read;
 
+-- name: own_keys
+-- The sealed keys that channels of a gateway have of their own, without those that tenants gave.
+select c.channel_id, c.instance, c.api_key as sealed
+from zapwatch_channels c join notification_channels n on n.id = c.channel_id
+where c.gateway_id = $1 and c.api_key is not null and c.instance is not null and not c.removed and n.deleted_at is null
+  and c.put_by is distinct from 'tenant';
+
+-- name: replace_keys
+-- Replace the keys of channels (null: by none) that are still as they were read, and note those that the gateway lists;
+-- their state rows are held first, as apply does.
+with held as (
+  select channel_id from zapwatch_states where channel_id = any ($1::uuid[]) order by channel_id for no key update
+)
+update zapwatch_channels c
+set api_key = u.api_key, listed_key_hash = u.hash
+from unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[]) as u (channel_id, read, api_key, hash)
+join held using (channel_id)
+where c.channel_id = u.channel_id and c.api_key = u.read
+returning c.channel_id;
+
 -- name: probe_channels
 -- Make deadlines and probes of channels due now, of those that are probed at all.
 with due as (

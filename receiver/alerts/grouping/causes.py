@@ -42,13 +42,13 @@ class Grouped(NamedTuple):
     """Whether a message that stands for all of the tenant's incidents with this cause is to be begun."""
 
 
-def reason_to_wait(alert: DueAlert, now: datetime) -> DecisionReason | None:
+def reason_to_wait(alert: DueAlert, now: datetime, doubt: timedelta) -> DecisionReason | None:
     """Return why people are not told of an opening yet; None: they are, if at all."""
     if alert.kind != "opened" or alert.status.is_over:
         return None
     if alert.gateway is not None:
         return DecisionReason.GATEWAY_NOT_TRIED if alert.gateway.is_untried else None
-    in_doubt = alert.is_gateway_in_doubt and not alert.is_terminal and now < alert.created_at + DOUBT
+    in_doubt = alert.is_gateway_in_doubt and not alert.is_terminal and now < alert.created_at + doubt
     return DecisionReason.IN_DOUBT if in_doubt else None
 
 

@@ -14,21 +14,21 @@ from db.reconcile.gateway_health import (
     GatewayObservation,
     GatewayVerdict,
     claim_recovery_probes,
-    doubt,
     end_recovery_probe,
     evaluate,
     gateways_to_evaluate,
     hasten_other_probes,
+    note_left_together,
+    note_trial,
     pick_targets,
 )
-from statemachine.gateway import ENOUGH, Cause, Down, FailureStreak, Limits, Up
+from statemachine.gateway import ENOUGH, Cause, Down, Limits, Up, streak
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Open
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
 
 LIMITS = Limits()
-WINDOW = timedelta(seconds=60)
 LEASE = timedelta(seconds=20)
 NOW = 1_000_000_000.0
 """Seconds after T0 at which everything that was ever registered is due."""
@@ -44,12 +44,12 @@ async def filled(connection: Connection, channels: int = 6, host: str = "evo") -
 async def looked(
     connection: Connection, gateway: UUID, seconds: float, noted: GatewayObservation | None = None
 ) -> GatewayVerdict | None:
-    return await evaluate(connection, gateway, at(seconds), noted or GatewayObservation(), WINDOW, LIMITS)
+    return await evaluate(connection, gateway, at(seconds), noted or GatewayObservation(), LIMITS)
 
 
 async def brought_down(connection: Connection, gateway: UUID, channels: list[UUID], seconds: float) -> None:
     """Have a gateway's silence told, with nobody who objects."""
-    silence = FailureStreak(at(seconds - 5), at(seconds - 4), tuple(channels[:ENOUGH]), ENOUGH)
+    silence = streak(at(seconds - 5), at(seconds - 4), channels[:ENOUGH], ENOUGH)
     await looked(connection, gateway, seconds - 3, GatewayObservation(failing=silence))
     judged = await looked(connection, gateway, seconds)
     assert judged is not None
@@ -182,10 +182,10 @@ async def test_open_incidents_of_channels_are_attached_to_that_of_their_gateway(
 async def test_healthy_gateways_are_not_looked_at_again_and_again(connection: Connection) -> None:
     gateway, _ = await filled(connection)
     answered = {gateway: GatewayObservation(answered_at=at(NOW))}
-    first = await gateways_to_evaluate(connection, at(NOW), answered, WINDOW, LIMITS)
+    first = await gateways_to_evaluate(connection, at(NOW), answered, LIMITS)
     await looked(connection, gateway, NOW, answered[gateway])
 
-    second = await gateways_to_evaluate(connection, at(NOW + 1), answered, WINDOW, LIMITS)
+    second = await gateways_to_evaluate(connection, at(NOW + 1), answered, LIMITS)
 
     assert (first, second) == ([gateway], [])
 
@@ -196,13 +196,59 @@ async def test_departures_from_open_put_a_gateway_in_question(connection: Connec
     for n, channel in enumerate(channels[:ENOUGH]):
         await apply(connection, [Of(channel).told(100 + n, Trigger.CONNECTING)], RULES)
 
-    in_time = await gateways_to_evaluate(connection, at(110), {}, WINDOW, LIMITS)
-    too_late = await gateways_to_evaluate(connection, at(300), {}, WINDOW, LIMITS)
-    judged = await looked(connection, gateway, 110)
+    in_time = await gateways_to_evaluate(connection, at(110), {}, LIMITS)
+    too_late = await gateways_to_evaluate(connection, at(300), {}, LIMITS)
+    early = await looked(connection, gateway, 113.9)
+    judged = await looked(connection, gateway, 114)
 
     assert (in_time, too_late) == ([gateway], [])
+    assert early is not None
+    assert early.effect is None
+    assert early.left_together is not None
+    assert early.left_together[:2] == (at(100), at(104))
+    assert set(early.left_together.channel_ids) == set(channels[:ENOUGH])
     assert judged is not None
     assert judged.effect == Down(Cause.MASS_LOSS, at(100))
+
+
+async def test_departures_that_were_told_of_are_not_told_again(connection: Connection) -> None:
+    gateway, channels = await filled(connection, 8)
+    await opened_all(connection, channels)
+    for n, channel in enumerate(channels[:6]):
+        await apply(connection, [Of(channel).told(100 + n, Trigger.CONNECTING)], RULES)
+    await note_left_together(connection, gateway, at(104))
+
+    judged = await looked(connection, gateway, 107)
+    await note_left_together(connection, gateway, at(105))
+    again = await looked(connection, gateway, 108)
+
+    assert judged is not None
+    assert judged.left_together == (at(100), at(105), [channels[5]])
+    assert again is not None
+    assert again.left_together is None
+
+
+async def test_an_alert_of_a_gateway_is_due_after_a_time_that_counts_from_its_beginning(
+    connection: Connection,
+) -> None:
+    gateway, channels = await filled(connection)
+
+    await brought_down(connection, gateway, channels, NOW)
+
+    due_at = await connection.fetchval("select due_at from zapwatch_alerts")
+    assert due_at == at(NOW - 5) + LIMITS.tell_after
+
+
+async def test_a_failed_trial_is_noted_while_a_gateway_is_down(connection: Connection) -> None:
+    gateway, channels = await filled(connection)
+    await brought_down(connection, gateway, channels, NOW)
+
+    await note_trial(connection, gateway, at(NOW + 7), failed=True)
+
+    row = await connection.fetchrow(
+        "select failed_at, tried_at from zapwatch_gateways where id = $1", gateway
+    )
+    assert tuple(row or ()) == (at(NOW + 7), at(NOW + 7))
 
 
 async def test_others_than_those_that_failed_are_asked_about_their_gateway(connection: Connection) -> None:
@@ -216,18 +262,6 @@ async def test_others_than_those_that_failed_are_asked_about_their_gateway(conne
         "select channel_id from zapwatch_states where probe_due_at = $1 order by 1", at(500)
     )
     assert {row["channel_id"] for row in due} == set(channels[4:])
-
-
-async def test_a_doubt_holds_only_what_silence_says(connection: Connection) -> None:
-    gateway, channels = await filled(connection)
-    await opened_all(connection, channels)
-    lost = Of(channels[0])
-    await doubt(connection, [gateway], at(5), at(1000))
-
-    unpaired = [lost.told(10, Trigger.UNPAIRED, Reason.LOGGED_OUT), lost.deadline(30)]
-    applied = await apply(connection, unpaired, RULES)
-
-    assert applied.opened == ["disconnected"]
 
 
 async def test_a_replay_knows_which_flapping_was_the_gateways(connection: Connection) -> None:

@@ -10,6 +10,7 @@ import pytest
 from db.connection.types import Connection
 from receiver.alerts.message import Message
 from receiver.alerts.notifiers.texts import text_of
+from statemachine.model import State
 from tests.receiver.alerts.desk import Desk, open_desk
 
 
@@ -227,7 +228,7 @@ async def test_logout_meanwhile_is_told_as_its_own_at_once(host: Host) -> None:
     await host.desk.tell()
     await host.desk.later(timedelta(minutes=1))
 
-    await host.loses_cause("Dois", "unpaired", "logged_out")
+    await host.loses_cause("Dois", State.UNPAIRED, "logged_out")
     await host.desk.tell()
     await host.desk.later(timedelta(minutes=1))
     await host.desk.tell()
@@ -286,8 +287,9 @@ async def test_in_doubt_people_wait_at_most_fifteen_seconds_and_a_logout_never(h
     )
     await host.desk.open(host.channels["Um"], "error", "unreachable")
     await host.desk.connection.execute(
-        "update zapwatch_states set state = 'unpaired', reason = 'logged_out' where channel_id = $1",
+        "update zapwatch_states set state = $2, reason = 'logged_out' where channel_id = $1",
         host.channels["Dois"],
+        State.UNPAIRED,
     )
     await host.desk.open(host.channels["Dois"], "disconnected", "logged_out")
     await host.desk.tell()

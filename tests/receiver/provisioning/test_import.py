@@ -294,3 +294,102 @@ async def test_gateway_that_can_not_be_asked_is_said_so(
 
             assert answer.status_code == 409
         assert (await z.client.post(f"/gateways/{uuid4()}/import")).status_code == 404
+
+
+async def rotated(z: Zapwatch, fleet: Fleet) -> tuple[Any, list[str], str]:
+    """Return a host whose global key has changed, its channels with the former key, and its gateway."""
+    host = await fleet.evolution()
+    tenants = [(await z.client.post("/tenants", json={"name": name})).json()["id"] for name in "ab"]
+    channels = []
+    for n in range(4):
+        host.add(f"loja-{n}")
+        more = {"api_url": host.url, "api_key": host.key, "tenant_id": tenants[n % 2]}
+        channels.append(await z.channel(f"loja-{n}", **more))
+    gateway, _ = await register(z, "evolution_api", host)
+    await z.until(lambda: states(z), lambda told: set(told.values()) == {"open"})
+    host.key = "a-new-key"
+    return host, channels, gateway
+
+
+async def outcomes(z: Zapwatch, channels: list[str]) -> set[str]:
+    """Return what a check of these channels says."""
+    answers = [await z.client.post(f"/channels/{channel}/check") for channel in channels]
+    return {answer.json()["outcome"] for answer in answers}
+
+
+async def own_key_count(connection: Connection) -> int:
+    """Return how many channels have a key of their own."""
+    found: int = await connection.fetchval("select count(*) from zapwatch_channels where api_key is not null")
+    return found
+
+
+async def test_refused_keys_are_counted_by_an_import_with_one_that_works_and_replaced_on_wish(
+    dsn: str, fleet: Fleet, connection: Connection
+) -> None:
+    async with served(dsn) as z:
+        host, channels, gateway = await rotated(z, fleet)
+        path = f"/gateways/{gateway}/import"
+
+        refused = await z.client.post(path)
+        offered = (await z.client.post(path, json={"api_key": host.key})).json()
+        before = await outcomes(z, channels), await own_key_count(connection)
+        replaced = (await z.client.post(path, json={"replace_keys": True})).json()
+        again = (await z.client.post(path, json={"replace_keys": True})).json()
+
+        assert refused.status_code == 502
+        assert (offered["refused_keys"], offered["replaced_keys"]) == (4, 0)
+        assert "replace_keys" in offered["hint"]
+        assert before == ({"unauthorized"}, 4)
+        assert (replaced["refused_keys"], replaced["replaced_keys"], replaced["hint"]) == (4, 4, None)
+        assert (again["refused_keys"], again["replaced_keys"]) == (0, 0)
+        assert await outcomes(z, channels) == {"open"}
+        assert await own_key_count(connection) == 0
+
+
+async def test_command_replaces_refused_keys_and_none_that_works(
+    dsn: str, fleet: Fleet, connection: Connection, environ: dict[str, str]
+) -> None:
+    async with served(dsn) as z:
+        host, channels, _ = await rotated(z, fleet)
+        host.add("loja-4")
+        working = await z.channel("loja-4", api_url=host.url, api_key=host.key)
+        silent = host.channels["loja-3"]
+        silent.fault = Fault.RESET  # no answer says that its key is refused
+        command = ("import", "evolution_api", "--url", host.url, "--api-key", host.key)
+
+        offered = await zapwatch(*command, **environ)
+        replaced = await zapwatch(*command, "--replace-keys", **environ)
+
+        assert "Refused keys of channels: 3. Run it again with --replace-keys" in offered.out
+        assert "Refused keys of channels: 3; replaced: 3." in replaced.out
+        assert await outcomes(z, [*channels[:3], working]) == {"open"}
+        assert await own_key_count(connection) == 2
+
+
+async def test_refused_token_that_an_operator_gave_is_replaced_by_the_listed_one_at_wapi(
+    dsn: str, fleet: Fleet
+) -> None:
+    host = await fleet.wapi()
+    instance = host.add()
+    async with served(dsn) as z:
+        channel = await z.channel(instance.name, "wapi", api_url=host.url, api_key="wrong")
+        gateway, _ = await register(z, "wapi", host)
+
+        answer = await z.client.post(f"/gateways/{gateway}/import", json={"replace_keys": True})
+
+        assert (answer.json()["refused_keys"], answer.json()["replaced_keys"]) == (1, 1)
+        assert await outcomes(z, [channel]) == {"open"}
+
+
+async def test_refused_key_of_a_tenant_is_left_to_the_tenant(
+    dsn: str, fleet: Fleet, connection: Connection
+) -> None:
+    async with served(dsn) as z:
+        _, _, gateway = await rotated(z, fleet)
+        await connection.execute("update zapwatch_channels set put_by = 'tenant' where instance = 'loja-0'")
+
+        body = {"api_key": "a-new-key", "replace_keys": True}
+        answer = (await z.client.post(f"/gateways/{gateway}/import", json=body)).json()
+
+        assert (answer["refused_keys"], answer["replaced_keys"]) == (3, 3)
+        assert await own_key_count(connection) == 1

@@ -184,15 +184,18 @@ async def test_of_a_host_that_is_back_only_the_lost_channels_stay_down_and_lose_
 
         host.fault = Fault.REFUSED
         down = await goes(told, host, "down")
-        ids = [it["id"] for it in (await told.z.get("/channels", limit="500"))["items"]]
+        ids = [it["channel_id"] for it in (await told.z.get("/channels", limit="500"))["items"]]
         await caused(told, ids, down["incident"]["id"])
         for instance in instances[:15]:
             instance.vanish()
         host.fault = None
         await goes(told, host, "up")
-        left = await told.z.until(told.open_incidents, lambda found: len(found) == 15, within=60)
+        left = await told.z.until(
+            told.open_incidents,
+            lambda found: [it["kind"] for it in found.values()] == 15 * ["disconnected"],
+            60,
+        )
 
-        assert {it["kind"] for it in left.values()} == {"disconnected"}
         assert set(map(cause, left.values())) == {(None, None)}
         assert (await gateway(told, host))["channels"] == {"open": 25, "disconnected": 15}
 
@@ -213,7 +216,6 @@ async def test_when_no_gateway_answers_nobody_is_blamed_at_first_and_then_all_ar
             await told.becomes(id, "error", "gateway_unreachable")
 
         assert min(map(since, down)) >= cut_at + settings["offline_for"]
-        assert await told.all_incidents() == []
         rows = await connection.fetch("select details::text as details from zapwatch_gateway_incidents")
         assert [row["details"] for row in rows] == 3 * ['{"perhaps_offline": true}']
 
@@ -285,7 +287,6 @@ async def test_an_address_that_gives_no_answer_raises_the_doubt_for_a_single_gat
         host.fault = Fault.HANG
 
         assert since(await goes(told, host, "down")) >= cut_at + settings["offline_for"]
-        assert await told.all_incidents() == []
 
 
 UNASKED: dict[str, Any] = {
@@ -500,7 +501,7 @@ async def test_a_channel_that_still_speaks_gets_the_verdict_when_it_falls_silent
         last = await connection.fetchval(
             "select emitted_at from zapwatch_states where channel_id = $1", UUID(speaking)
         )
-        assert time(shown["since"]) == last
+        assert last <= time(shown["since"]) < last + timedelta(seconds=1)
 
 
 async def test_two_replicas_open_one_incident_and_give_each_verdict_once(
@@ -555,3 +556,73 @@ async def test_a_verdict_that_is_wanted_at_once_has_nobody_look_without_a_pause(
                 await LoopRunner().run(looking.loop())
 
     assert 1 <= looks <= 6
+
+
+async def moved(told: Story, id: str) -> None:
+    """Move a channel to another host."""
+    elsewhere = await told.fleet.evolution()
+    answer = await told.z.client.patch(f"/channels/{id}", json={"api_url": elsewhere.url})
+    assert answer.status_code == 200, answer.text
+
+
+async def deleted(told: Story, id: str) -> None:
+    """Delete a channel."""
+    assert (await told.z.client.delete(f"/channels/{id}")).status_code == 204
+
+
+async def paused(told: Story, id: str) -> None:
+    """Pause a channel."""
+    assert (await told.z.client.post(f"/channels/{id}/pause")).status_code == 200
+
+
+async def deactivated(told: Story, id: str) -> None:
+    """Deactivate a channel, as another application does."""
+    pool = told.z.app.pool
+    await pool.execute("update notification_channels set is_active = false where id = $1", UUID(id))
+
+
+@pytest.mark.parametrize("leave", [deleted, moved, paused, deactivated])
+async def test_incident_of_a_gateway_without_a_watched_channel_is_over_as_removed(
+    dsn: str, connection: Connection, leave: Any
+) -> None:
+    resolved = (
+        "select details ->> 'resolved_by' from zapwatch_gateway_incidents"
+        " where gateway_id = (select id from zapwatch_gateways where base_url = $1)"
+    )
+    async with story(dsn, **BRISK) as told:
+        host = await told.fleet.evolution()
+        channels = await fill(told, host, 3)
+        host.fault = Fault.HANG
+        down = await goes(told, host, "down")
+        await caused(told, channels, down["incident"]["id"])
+
+        for id in channels:
+            assert await connection.fetchval(resolved, host.url) is None
+            await leave(told, id)
+
+        await told.z.until(lambda: gateway(told, host), lambda it: it["incident"] is None)
+        assert await connection.fetchval(resolved, host.url) == "removed"
+        await told.z.until(
+            told.open_incidents, lambda found: all(cause(it)[0] is None for it in found.values())
+        )
+        assert (await alerts(connection)).count(("resolved", True)) == 1
+
+
+async def test_channel_that_was_moved_is_given_no_verdict_of_its_former_gateway(
+    dsn: str, connection: Connection
+) -> None:
+    due = "select count(*) from zapwatch_affected_channels where verdict_due_at is not null"
+    async with story(dsn, **BRISK) as told:
+        host = await told.fleet.evolution()
+        first, *_ = await fill(told, host, 3)
+        await connection.execute(
+            "with i as (insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)"
+            " select id, 'unreachable', now(), now() from zapwatch_gateways returning id)"
+            " insert into zapwatch_affected_channels"
+            " (gateway_incident_id, channel_id, tenant_id, verdict_due_at)"
+            " select i.id, c.channel_id, c.tenant_id, now() + interval '1 hour' from i, zapwatch_channels c"
+        )
+
+        await moved(told, first)
+
+        assert await connection.fetchval(due) == 2

@@ -56,9 +56,11 @@ set verdict_due_at = $2
 from due
 join zapwatch_gateway_incidents i on i.id = due.gateway_incident_id
 join zapwatch_gateways g on g.id = i.gateway_id
+join zapwatch_channels c on c.channel_id = due.channel_id
 where a.gateway_incident_id = due.gateway_incident_id and a.channel_id = due.channel_id
 returning a.gateway_incident_id, a.channel_id, i.cause,
-  case when i.resolved_at is null and g.state = 'down' then g.failing_since end as since;
+  
+  case when i.resolved_at is null and g.state = 'down' and c.gateway_id = g.id then g.failing_since end as since;
 
 -- name: end_verdicts
 -- End claims of verdicts that are given, each unless the claim is over.
