@@ -34,11 +34,14 @@ from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import KEPT_FOR, Client, open_client
 from receiver.providers import PROVIDERS
 from receiver.providers.report import Question
-from receiver.reconcile.probe import Prober
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
+from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
 from receiver.settings import Settings
 from receiver.telemetry.metrics import Metrics
+from receiver.timings import NORMAL
 
 PROVIDER: Final = "evolution_api"
 LEAST: Final = 0.8
@@ -198,8 +201,15 @@ async def _open_service(dsn: str, gateways: Sequence[Gateway]) -> AsyncIterator[
             service.committed(entries)
 
         writer = Writer(partial(connect_writer, dsn), installation_rules(settings), committed)
-        prober = Prober(pool, vault, client, settings.retry_after / 2, metrics.probed)
-        reconciler = Reconciler(pool, writer, prober, settings.probe_timeout)
+        answers = GatewayAnswers(NORMAL.offline_for)
+
+        def probed(result: ProbeResult) -> None:
+            metrics.probed(result)
+            answers.note(result)
+
+        prober = Prober(pool, vault, client, settings.retry_after / 2, probed)
+        guard = OfflineGuard(pool, writer, prober, client, answers, settings)
+        reconciler = Reconciler(pool, writer, prober, guard, settings.probe_timeout)
         service = _Service(connection, client, reconciler, gateways)
         writing = asyncio.create_task(writer.run())
         try:

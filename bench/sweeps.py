@@ -27,10 +27,13 @@ from db.vault import KEY_BYTES, Vault
 from receiver.jobs.loop import LoopRunner
 from receiver.outbound.client import open_client
 from receiver.reconcile.bulk_probe import BulkProber
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.probe import Prober
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
 from receiver.settings import Settings
+from receiver.timings import NORMAL
 from statemachine.model import Trigger
 from statemachine.signals import Answered
 
@@ -156,8 +159,10 @@ async def _open_service(dsn: str, served: Served) -> AsyncIterator[_Service]:
         client = await stack.enter_async_context(open_client(settings.probe_timeout))
         channels = await _populate(connection, vault, served.gateways)
         writer = Writer(partial(connect_writer, dsn), rules)
-        prober = Prober(pool, vault, client, settings.retry_after / 2)
-        reconciler = Reconciler(pool, writer, prober, settings.probe_timeout)
+        answers = GatewayAnswers(NORMAL.offline_for)
+        prober = Prober(pool, vault, client, settings.retry_after / 2, answers.note)
+        guard = OfflineGuard(pool, writer, prober, client, answers, settings)
+        reconciler = Reconciler(pool, writer, prober, guard, settings.probe_timeout)
         writing = asyncio.create_task(writer.run())
         try:
             yield _Service(connection, BulkProber(pool, vault, client, writer, rules), reconciler, channels)

@@ -28,6 +28,7 @@ from receiver.provisioning.webhook_registration import WebhookRegistrar
 from receiver.reconcile.bulk_probe import BulkProber
 from receiver.reconcile.deep_probe import DeepProber
 from receiver.reconcile.gateway_health import GatewayHealth
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.probe import Prober
 from receiver.recovery.orders import Recovery
 from receiver.settings import Settings
@@ -64,6 +65,7 @@ class App:
     list_client: Client
     """With the timeout that a list of all instances needs."""
     prober: Prober
+    guard: OfflineGuard
     gateways: GatewayHealth
     bulk_prober: BulkProber
     deep_prober: DeepProber

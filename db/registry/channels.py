@@ -112,8 +112,6 @@ async def change_channel(
             gateway_id = await _move(connection, channel, change.api_url)
         name = change.name if "name" in change.given else channel["name"]
         await connection.execute(sql.update_channel, channel_id, name, gateway_id)
-        if gateway_id != channel["gateway_id"]:
-            await connection.execute(sql.forget_verdicts, channel_id)
         keyed: bool = channel["keyed"]
         if "api_key" in change.given:
             keyed = change.api_key is not None

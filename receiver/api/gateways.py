@@ -22,7 +22,7 @@ from receiver.http.problems import BadGateway, Conflict, FieldProblem, Invalid, 
 from receiver.outbound.client import LISTED_WITHIN, open_client
 from receiver.outbound.container import localhost
 from receiver.provisioning import instances
-from receiver.provisioning.refused_keys import CURE, Gateway, check_keys
+from receiver.provisioning.refused_keys import CURE, ListedGateway, check_keys
 
 
 class NewGateway(Body):
@@ -103,7 +103,7 @@ async def import_instances(call: Call) -> Response:
     return Json(shown, 202, {"Location": f"/check/{check.id}"})
 
 
-async def _listable(call: Call, gateway_id: UUID, given: str | None) -> Gateway:
+async def _listable(call: Call, gateway_id: UUID, given: str | None) -> ListedGateway:
     """Return a gateway with its key, or the one that was given for it."""
     try:
         async with call.app.pool.acquire() as connection:
@@ -115,7 +115,7 @@ async def _listable(call: Call, gateway_id: UUID, given: str | None) -> Gateway:
     provider, base_url, key = found
     if key is None or not base_url:
         raise Conflict("The gateway has no key or no address of its own, so it can't be asked.")
-    return Gateway(gateway_id, provider, base_url, key)
+    return ListedGateway(gateway_id, provider, base_url, key)
 
 
 async def index(call: Call) -> Response:

@@ -20,10 +20,13 @@ from receiver.outbound.client import open_client
 from receiver.outbound.container import localhost
 from receiver.outbound.credentials import Unaskable
 from receiver.providers import RECOVERABLE
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconcile.reconciler import Reconciler
 from receiver.service.composition import installation_rules
 from receiver.settings import Settings
+from receiver.timings import NORMAL
 
 SHOWN_EVERY: Final = 0.25
 
@@ -33,6 +36,7 @@ class _CheckServices:
     pool: Pool
     writer: Writer
     prober: Prober
+    guard: OfflineGuard
     reconciler: Reconciler
 
 
@@ -48,7 +52,7 @@ async def check_channel(dsn: str, vault: Vault, settings: Settings, channel_id: 
             raise Unaskable("it is paused or inactive")
         probed = await parts.prober.probe(target)
         async with _running(parts.writer.run()):
-            await parts.writer.submit([probed.entry])
+            await parts.guard.submit(probed)
         return probed
 
 
@@ -74,13 +78,16 @@ def _probing(reconciler: Reconciler) -> Coroutine[object, None, NoReturn]:
 
 @asynccontextmanager
 async def _parts(dsn: str, vault: Vault, settings: Settings) -> AsyncIterator[_CheckServices]:
+    answers = GatewayAnswers(NORMAL.offline_for)
     async with (
         await open_pool(dsn, "zapwatch check") as pool,
         open_client(settings.probe_timeout, localhost()) as client,
-        aclosing(Prober(pool, vault, client, settings.retry_after / 2)) as prober,
+        aclosing(Prober(pool, vault, client, settings.retry_after / 2, answers.note)) as prober,
     ):
         writer = Writer(partial(connect_writer, dsn), installation_rules(settings), recoverable=RECOVERABLE)
-        yield _CheckServices(pool, writer, prober, Reconciler(pool, writer, prober, settings.probe_timeout))
+        async with aclosing(OfflineGuard(pool, writer, prober, client, answers, settings)) as guard:
+            reconciler = Reconciler(pool, writer, prober, guard, settings.probe_timeout)
+            yield _CheckServices(pool, writer, prober, guard, reconciler)
 
 
 @asynccontextmanager

@@ -212,10 +212,10 @@ async def _check_keys(
     base_url: str,
     listed: "Sequence[ListedInstance]",
 ) -> None:
-    from receiver.provisioning.refused_keys import Gateway, check_keys
+    from receiver.provisioning.refused_keys import ListedGateway, check_keys
 
     services.progress.add_task("Checking the channels' own keys", total=None)
-    gateway = Gateway(gateway_id, request.provider, base_url, request.api_key)
+    gateway = ListedGateway(gateway_id, request.provider, base_url, request.api_key)
     vault = vault_of(services.settings)
     keys = await check_keys(services.pool, vault, services.client, gateway, listed, request.replace_keys)
     if request.replace_keys:

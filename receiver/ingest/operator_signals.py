@@ -10,6 +10,7 @@ from db.ingest.queue import NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile.claims import ProbeTarget
 from receiver.http.problems import Unavailable
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.probe import Prober, ProbeResult
 from statemachine.signals import Deadline
 
@@ -20,8 +21,8 @@ class OperatorSignals:
     All raise `receiver.http.problems.Unavailable` when the database does not take the signal in time.
     """
 
-    def __init__(self, pool: Pool, writer: Writer, prober: Prober) -> None:
-        self._pool, self._writer, self._prober = pool, writer, prober
+    def __init__(self, pool: Pool, writer: Writer, prober: Prober, guard: OfflineGuard) -> None:
+        self._pool, self._writer, self._prober, self._guard = pool, writer, prober, guard
 
     async def apply_now(self, channel_id: UUID) -> None:
         """Apply what is due on a channel at once: its rules changed."""
@@ -33,9 +34,12 @@ class OperatorSignals:
         await self._submit(Entry(channel_id, Source.OPERATOR, name, datetime.now(UTC), noted))
 
     async def check_now(self, target: ProbeTarget) -> ProbeResult:
-        """Probe a channel and submit the answer; raises `Unaskable`, too."""
+        """Probe a channel and submit the answer, but no silence that may be ours; raises `Unaskable`, too."""
         probed = await self._prober.probe(target)
-        await self._submit(probed.entry)
+        try:
+            await self._guard.submit_at_hand(probed)
+        except NotCommitted as error:
+            raise Unavailable(str(error)) from None
         return probed
 
     async def acknowledge(self, incident_id: UUID) -> None:

@@ -20,14 +20,14 @@ ACCEPTED: Final = frozenset(Trigger) - {Trigger.UNAUTHORIZED, Trigger.UNREACHABL
 CURE: Final = "Import again with replace_keys: true to replace the refused keys by the one that works."
 
 
-class RefusedKeys(NamedTuple):
+class KeyCheck(NamedTuple):
     """How many channels of a gateway have an own key that it refuses now, and of how many it was replaced."""
 
     refused: int = 0
     replaced: int = 0
 
 
-class Gateway(NamedTuple):
+class ListedGateway(NamedTuple):
     """A gateway and the key that has just listed its instances."""
 
     id: UUID
@@ -40,10 +40,10 @@ async def check_keys(
     pool: Pool,
     vault: Vault,
     client: Client,
-    gateway: Gateway,
+    gateway: ListedGateway,
     listed: Sequence[ListedInstance],
     replace: bool,
-) -> RefusedKeys:
+) -> KeyCheck:
     """Ask with each channel's own key, and replace those that are refused if wanted.
 
     A key is refused only by an answer that says so; it is replaced only by one that the gateway accepts for
@@ -62,9 +62,9 @@ async def check_keys(
 
     found = [it for it in await asyncio.gather(*map(refused, keys)) if it is not None]
     if not found or not replace:
-        return RefusedKeys(len(found))
+        return KeyCheck(len(found))
     async with pool.acquire() as connection:
-        return RefusedKeys(len(found), await replace_keys(connection, found))
+        return KeyCheck(len(found), await replace_keys(connection, found))
 
 
 async def _replacement(

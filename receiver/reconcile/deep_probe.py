@@ -24,6 +24,7 @@ from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable, key_of
 from receiver.providers import DEEP
 from receiver.providers.report import DeepProbeResult
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.probe import JITTER, Prober
 from statemachine.model import Reason, Trigger
 from statemachine.signals import Answered
@@ -43,12 +44,20 @@ class DeepProber:
     """Makes the deep probes of one process; `client` needs `TIMEOUT_FACTOR` times a probe's timeout."""
 
     def __init__(
-        self, pool: Pool, vault: Vault, writer: Writer, prober: Prober, client: Client, on_probe: OnProbe
+        self,
+        pool: Pool,
+        vault: Vault,
+        writer: Writer,
+        prober: Prober,
+        guard: OfflineGuard,
+        client: Client,
+        on_probe: OnProbe,
     ) -> None:
         self._pool = pool
         self._vault = vault
         self._writer = writer
         self._prober = prober
+        self._guard = guard
         self._client = client
         self._on_probe = on_probe
 
@@ -80,12 +89,15 @@ class DeepProber:
     async def _is_reported_open(self, target: ProbeTarget) -> bool:
         """Probe the channel and submit the answer; return whether its gateway still reports it open."""
         probed = await self._prober.probe(target)
-        await self._writer.submit([probed.entry])
+        await self._guard.submit(probed)
         return probed.answer.trigger is Trigger.OPENED
 
     async def _probe(self, candidate: DeepProbeCandidate) -> None:
         target, began_at = candidate.target, datetime.now(UTC)
         result, status = await self._ask(target)
+        if result is DeepProbeResult.DOUBTFUL:
+            online = await self._guard.is_online(began_at, target.gateway_id)
+            result = result if online else DeepProbeResult.UNANSWERED
         self._on_probe(target.provider, result)
         doubted_at = candidate.doubted_at
         match result:

@@ -4,11 +4,13 @@ A gateway's silence is reported only after something else has answered. Until th
 offline, and no gateway is at fault: at most for `offline_for`, so that real outages are still reported.
 """
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from db.reconcile.gateway_health import GatewayObservation
+from receiver.reconcile.gateways.connectivity import LONG_AGO, Connectivity
 from receiver.reconcile.probe import ProbeResult
 from statemachine.gateway import FailureStreak, failed, join
 
@@ -17,9 +19,6 @@ NO_ANSWER: Final = frozenset({502, 503, 504, *range(520, 531)})
 UNAVAILABLE: Final = 503
 KEPT_FOR: Final = timedelta(seconds=30)
 """How long an answer is reported repeatedly: failures of other processes may be reported later."""
-PROOF_WITHIN: Final = timedelta(seconds=3)
-"""A sign that we are online that comes later than this says nothing of the silence before it."""
-LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def is_silence(probed: ProbeResult) -> bool:
@@ -32,22 +31,21 @@ class GatewayAnswers:
 
     def __init__(self, offline_for: timedelta) -> None:
         """`offline_for`: how long silence from everywhere counts against no gateway."""
-        self._offline_for: Final = offline_for
+        self.line: Final = Connectivity(offline_for)
         self._answered: dict[UUID, datetime] = {}
         self._failing: dict[UUID, FailureStreak] = {}
-        self._proved_at = LONG_AGO
-        self._silent_since: datetime | None = None
-        self._in_doubt = False
 
     def note(self, probed: ProbeResult) -> None:
         """Count a probe; fits `Prober(on_probe=...)`."""
         gateway_id, status = probed.target.gateway_id, probed.http_status
         if probed.reached:
-            self.prove(probed.ended_at)
+            self.prove(probed.ended_at, probed.began_at)
         if gateway_id is None:
             return
         if not is_silence(probed):
-            self.answered(gateway_id, probed.ended_at)
+            self._note_answer(gateway_id, probed.ended_at)
+        elif self.line.is_ours(probed.began_at) and not probed.reached:
+            return
         elif probed.began_at > self._answered.get(gateway_id, LONG_AGO):
             # Otherwise another probe was answered meanwhile: the failure is the channel's own.
             one = failed(probed.target.channel_id, probed.began_at, status == UNAVAILABLE)
@@ -56,43 +54,28 @@ class GatewayAnswers:
     def answered(self, gateway_id: UUID, at: datetime) -> None:
         """Note that a gateway answered, whatever it was asked; fits `BulkProber(on_answer=...)`."""
         self.prove(at)
-        self._answered[gateway_id] = at
-        self._failing.pop(gateway_id, None)
+        self._note_answer(gateway_id, at)
 
-    def prove(self, at: datetime) -> None:
-        """Note that something came back: we are online, and if we doubted it, silence until now was ours."""
-        self._proved_at = max(self._proved_at, at)
-        if self._in_doubt:
+    def prove(self, at: datetime, asked_at: datetime | None = None) -> None:
+        """Note that something came back to a question of `asked_at` (None: just before): we are online."""
+        if self.line.prove(at, asked_at):
             self._failing.clear()
-        self._silent_since, self._in_doubt = None, False
 
     @property
     def failing(self) -> list[UUID]:
         """The gateways with failures not yet taken."""
         return list(self._failing)
 
-    def unproven(self, now: datetime) -> list[UUID]:
+    def unproven(self) -> list[UUID]:
         """Return the gateways whose silence may be our own; observations of others may be taken."""
-        unproven = [id for id, failing in self._failing.items() if failing.last_at >= self._proved_at]
-        if unproven and self._silent_since is None:
-            self._silent_since = now
-        return unproven
+        return [id for id, failing in self._failing.items() if not self.line.is_proven(failing.last_at)]
 
-    def doubt(self, now: datetime) -> tuple[datetime, datetime] | None:
-        """Return since and until when no gateway is at fault; None: there is proof, or the time is over."""
-        if self._silent_since is None:
-            return None
-        until = self._silent_since + self._offline_for
-        self._in_doubt = self._silent_since + PROOF_WITHIN <= now < until
-        return (self._silent_since, until) if now < until else None
-
-    def take(self, now: datetime, unproven: list[UUID]) -> dict[UUID, GatewayObservation]:
+    def take(self, now: datetime, unproven: Collection[UUID]) -> dict[UUID, GatewayObservation]:
         """Return and forget the observation of each gateway; failures of the unproven stay.
 
         After `offline_for` these are returned as well, marked as possibly our own.
         """
-        waited = timedelta(0) if self._silent_since is None else now - self._silent_since
-        offline = waited >= max(self._offline_for, PROOF_WITHIN)
+        offline = self.line.is_over(now)
         self._answered = {id: at for id, at in self._answered.items() if now - at < KEPT_FOR}
         observations = {id: GatewayObservation(answered_at=at) for id, at in self._answered.items()}
         for id in [id for id in self._failing if offline or id not in unproven]:
@@ -106,6 +89,10 @@ class GatewayAnswers:
         """Take back failures that could not be written."""
         if observation.failing is not None and gateway_id not in self._answered:
             self._fail(gateway_id, observation.failing)
+
+    def _note_answer(self, gateway_id: UUID, at: datetime) -> None:
+        self._answered[gateway_id] = at
+        self._failing.pop(gateway_id, None)
 
     def _fail(self, gateway_id: UUID, failing: FailureStreak) -> None:
         joined = join(self._failing.get(gateway_id), failing)

@@ -5,7 +5,6 @@ Verdicts are made by `statemachine.gateway`, and the states of channels by the m
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -16,14 +15,12 @@ from db.ingest.entry import Entry, Source
 from db.ingest.queue import COMMIT_TIMEOUT, NotCommitted
 from db.ingest.writer import Writer
 from db.reconcile import gateway_health
-from db.reconcile.claims import ProbeTarget
 from db.reconcile.gateway_health import GatewayObservation, GatewayVerdict, RecoveryProbe
 from receiver.jobs.leased_tasks import to_the_end
 from receiver.jobs.loop import Loop
-from receiver.outbound.client import Client, Unanswered
 from receiver.outbound.credentials import Unaskable
-from receiver.providers import PROVIDERS
 from receiver.reconcile.gateway_answers import GatewayAnswers, is_silence
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.gateways.refused_keys import RefusedKeys
 from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.settings import Settings
@@ -41,8 +38,6 @@ ASIDE: Final = timedelta(minutes=1)
 """Delay of a gateway whose evaluation failed."""
 AT_ONCE: Final = 100
 """Recovery probes of one process at the same time."""
-ELSEWHERE: Final = 3
-"""How many other gateways are asked whether we are online; from so many gateways on we doubt it at all."""
 
 log = logging.getLogger(__name__)
 
@@ -55,20 +50,19 @@ class GatewayHealth:
         pool: Pool,
         writer: Writer,
         prober: Prober,
-        client: Client,
+        guard: OfflineGuard,
         answers: GatewayAnswers,
         keys: RefusedKeys,
         settings: Settings,
         timings: Timings,
     ) -> None:
-        self._pool, self._writer, self._prober, self._client = pool, writer, prober, client
+        self._pool, self._writer, self._prober, self._guard = pool, writer, prober, guard
         self._answers, self._keys = answers, keys
-        self._url = settings.connectivity_url
         self._limits = limits_of(settings, timings)
+        # A probe, a question elsewhere where it is unanswered, and the wait for the commit.
         self._lease = 2 * settings.probe_timeout + 2 * COMMIT_TIMEOUT
         self._every = max(OFTENEST, min(EVERY, self._limits.window / ROUNDS))
         self._recovery_probes: dict[asyncio.Task[None], RecoveryProbe] = {}
-        self._proving: set[asyncio.Task[None]] = set()
         self._delayed_until: dict[UUID, datetime] = {}
 
     def loop(self) -> Loop:
@@ -78,8 +72,8 @@ class GatewayHealth:
     async def evaluate_due(self) -> bool:
         """Hand in observations, evaluate the gateways in question, and begin due recovery probes."""
         now = datetime.now(UTC)
-        unproven = await self._doubt(now) if self._answers.failing else []
-        observations = self._keys.take(now, self._answers.take(now, unproven))
+        await self._guard.settle(now)
+        observations = self._keys.take(now, self._answers.take(now, await self._unproven()))
         async with self._pool.acquire() as connection:
             await gateway_health.settle(connection, now)
             wanted = await gateway_health.gateways_to_evaluate(connection, now, observations, self._limits)
@@ -150,55 +144,10 @@ class GatewayHealth:
             else:
                 log.exception("no other channels of gateway %s are probed at once", gateway_id)
 
-    async def _doubt(self, now: datetime) -> list[UUID]:
-        """Return the gateways whose silence may be our own, and have it not count against them."""
-        failing = self._answers.failing
-        async with self._pool.acquire() as connection:
-            if self._url is None:
-                others = await gateway_health.gateways_elsewhere(
-                    connection, PROVIDERS, failing[:1], ELSEWHERE - 1
-                )
-                if len(others) < ELSEWHERE - 1:
-                    return []
-            unproven = self._answers.unproven(now)
-            self._answers.doubt(now)
-        if unproven and not self._proving:
-            self._begin_proving(failing)
-        return unproven
-
-    def _begin_proving(self, failing: Sequence[UUID]) -> None:
-        task = asyncio.create_task(self._prove(failing))
-        self._proving.add(task)
-        task.add_done_callback(self._proving.discard)
-
-    async def _prove(self, failing: Sequence[UUID]) -> None:
-        """Ask other gateways and the configured address; any answer proves that we are online."""
-        questions: list[Coroutine[object, None, object]] = []
-        try:
-            async with self._pool.acquire() as connection:
-                others = await gateway_health.gateways_elsewhere(connection, PROVIDERS, failing, ELSEWHERE)
-                questions += map(self._ask, await gateway_health.pick_targets(connection, others))
-        except TRANSIENT as error:
-            log.warning("no other gateway is asked whether we are online: %r", error)
-        if self._url is not None:
-            questions.append(self._ask_url(self._url))
-        await asyncio.gather(*questions)
-
-    async def _ask_url(self, url: str) -> None:
-        try:
-            await self._client.get(url)
-        except Unanswered as reason:
-            if not reason.reached:
-                log.warning("the address that proves whether we are online gave no answer: %s", reason)
-                return
-        self._answers.prove(datetime.now(UTC))
-
-    async def _ask(self, target: ProbeTarget) -> None:
-        """Probe a channel; `GatewayAnswers` counts the answer."""
-        try:
-            await self._prober.probe(target)
-        except Unaskable as reason:
-            log.info("channel %s can't be asked: %s", target.channel_id, reason)
+    async def _unproven(self) -> list[UUID]:
+        """Return the gateways whose silence may be our own."""
+        unproven = self._answers.unproven()
+        return unproven if unproven and await self._guard.is_guarding(unproven[0]) else []
 
     async def _begin_recovery_probes(self) -> None:
         free = AT_ONCE - len(self._recovery_probes)
@@ -216,8 +165,8 @@ class GatewayHealth:
     async def _probe_gateway(self, recovery_probe: RecoveryProbe) -> None:
         try:
             probed = await self._prober.probe(recovery_probe.target)
-            await self._note_trial(recovery_probe.gateway_id, probed)
-            await self._writer.submit([probed.entry])
+            if await self._guard.submit(probed):
+                await self._note_trial(recovery_probe.gateway_id, probed)
         except (Unaskable, NotCommitted) as reason:
             log.warning(
                 "the recovery probe of gateway %s was not completed: %s", recovery_probe.gateway_id, reason
@@ -242,9 +191,9 @@ class GatewayHealth:
 
     async def _give_back(self) -> None:
         under_way = dict(self._recovery_probes)
-        for task in (*under_way, *self._proving):
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*under_way, *self._proving, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         for recovery_probe in under_way.values():
             await self._end(recovery_probe)
 

@@ -19,6 +19,7 @@ from db.reconcile.claims import PER_GATEWAY, Claim, ProbeTarget, claim_probes, p
 from receiver.jobs.leased_tasks import LeasedTasks, to_the_end
 from receiver.jobs.loop import Loop
 from receiver.outbound.credentials import Unaskable
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.probe import Prober
 
 EVERY: Final = timedelta(seconds=0.25)
@@ -55,11 +56,14 @@ class LockedChannels:
 class Reconciler:
     """Makes the probes of one process; `loop` runs in one task."""
 
-    def __init__(self, pool: Pool, writer: Writer, prober: Prober, timeout: timedelta) -> None:
+    def __init__(
+        self, pool: Pool, writer: Writer, prober: Prober, guard: OfflineGuard, timeout: timedelta
+    ) -> None:
         self._pool = pool
         self._writer = writer
         self._prober = prober
-        # A probe and its control, and the wait for the commit of the answer.
+        self._guard = guard
+        # A probe and its control or (unanswered) a question elsewhere, and the wait for the commit.
         self._lease = 2 * timeout + 2 * COMMIT_TIMEOUT
         self._tasks = LeasedTasks(pool, writer, release_probes)
         self._locked_channels = LockedChannels()
@@ -91,20 +95,21 @@ class Reconciler:
     async def _probe(self, target: ProbeTarget) -> None:
         try:
             probed = await self._prober.probe(target)
-            await self._writer.submit([probed.entry])
+            if not await self._guard.submit(probed):
+                await self._put_off(target, self._guard.again_after)
         except Unaskable as reason:
             log.warning("channel %s is not probed: %s", target.channel_id, reason)
-            await self._put_off(target)
+            await self._put_off(target, LATER)
         except (NotCommitted, *TRANSIENT) as error:
             log.warning("the probe of channel %s was not committed: %r", target.channel_id, error)
         except Exception:
             # An unforeseen answer of one gateway must not end the probes of the others.
             log.exception("the probe of channel %s failed", target.channel_id)
 
-    async def _put_off(self, target: ProbeTarget) -> None:
+    async def _put_off(self, target: ProbeTarget, pause: timedelta) -> None:
         try:
             async with self._pool.acquire() as connection:
-                await put_off_probes(connection, [target.channel_id], datetime.now(UTC) + LATER)
+                await put_off_probes(connection, [target.channel_id], datetime.now(UTC) + pause)
         except TRANSIENT as error:
             log.warning("channel %s stays claimed: %r", target.channel_id, error)
 

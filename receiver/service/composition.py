@@ -45,6 +45,7 @@ from receiver.reconcile.bulk_probe import BulkProber
 from receiver.reconcile.deep_probe import TIMEOUT_FACTOR, DeepProber
 from receiver.reconcile.gateway_answers import GatewayAnswers
 from receiver.reconcile.gateway_health import GatewayHealth
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
 from receiver.reconcile.gateways.refused_keys import RefusedKeys
 from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.reconnect import page
@@ -74,6 +75,8 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
     # A control must not serve two answers that count in a row.
     prober = Prober(pool, vault, client, settings.retry_after / 2, partial(_note, metrics, answers, keys))
     await stack.enter_async_context(aclosing(prober))
+    guard = OfflineGuard(pool, writer, prober, client, answers, settings)
+    await stack.enter_async_context(aclosing(guard))
     connect_listener = partial(connect, dsn, "zapwatch notices")
     tokens, links = Tokens(pool), ReconnectLinks(settings.secret_keys, settings.base_url)
     notifiers = every_notifier(pool)
@@ -92,22 +95,23 @@ async def compose(stack: AsyncExitStack, settings: Settings, timings: Timings, m
         writer=writer,
         tokens=tokens,
         live_traffic=LiveTraffic(pool, writer, rules),
-        operator_signals=OperatorSignals(pool, writer, prober),
+        operator_signals=OperatorSignals(pool, writer, prober, guard),
         notices=Notices(connect_listener, tokens.on_notice, tokens.forget_all),
         channels=DataLoader(partial(find_channels, pool)),
         client=client,
         list_client=list_client,
         prober=prober,
-        gateways=GatewayHealth(pool, writer, prober, client, answers, keys, settings, timings),
+        guard=guard,
+        gateways=GatewayHealth(pool, writer, prober, guard, answers, keys, settings, timings),
         bulk_prober=BulkProber(pool, vault, client, writer, rules, metrics.bulk_probed, answers.answered),
-        deep_prober=DeepProber(pool, vault, writer, prober, deep_client, metrics.deeply_probed),
+        deep_prober=DeepProber(pool, vault, writer, prober, guard, deep_client, metrics.deeply_probed),
         webhook_registrar=WebhookRegistrar(pool, vault, client, settings.base_url),
         recovery=Recovery(
             pool,
             writer,
             vault,
             client,
-            partial(_probe_and_keep, prober, writer),
+            partial(_probe_and_keep, prober, guard),
             Budget(together=timings.verdict_within).faster(timings.recovery_speed),
             rules.stuck_after,
             metrics.recovery_ended,
@@ -192,7 +196,7 @@ def _note(metrics: Metrics, answers: GatewayAnswers, keys: RefusedKeys, probed: 
     keys.note(probed)
 
 
-async def _probe_and_keep(prober: Prober, writer: Writer, target: ProbeTarget) -> ProbeResult:
+async def _probe_and_keep(prober: Prober, guard: OfflineGuard, target: ProbeTarget) -> ProbeResult:
     probed = await prober.probe(target)
-    await writer.submit([probed.entry])
+    await guard.submit(probed)
     return probed

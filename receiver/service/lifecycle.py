@@ -155,7 +155,7 @@ def _claiming(app: App) -> Iterator[Loop]:
     yield Deadlines(app.pool, app.writer, lag.set).loop()
     yield app.gateways.loop()
     yield GatewayVerdicts(app.pool, app.writer, settings.stale_after).loop()
-    yield Reconciler(app.pool, app.writer, app.prober, settings.probe_timeout).loop()
+    yield Reconciler(app.pool, app.writer, app.prober, app.guard, settings.probe_timeout).loop()
     yield app.bulk_prober.loop()
     yield app.recovery.loop()
     yield app.routing.loop()

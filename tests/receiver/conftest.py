@@ -100,7 +100,7 @@ class Recording(OperatorSignals):
     """Applies nothing, and records what was to be applied."""
 
     def __init__(self, app: App) -> None:
-        super().__init__(app.pool, app.writer, app.prober)
+        super().__init__(app.pool, app.writer, app.prober, app.guard)
         self.applied: list[UUID] = []
 
     async def apply_now(self, channel_id: UUID) -> None:

@@ -52,10 +52,6 @@ update zapwatch_channels set api_key = $2 where channel_id = $1;
 -- Note that a tenant gave the channel's address or key: what is seen of it is evidence for that tenant's channels alone.
 update zapwatch_channels set put_by = 'tenant' where channel_id = $1;
 
--- name: forget_verdicts
--- Have a channel given no verdict of the gateway that it was moved away from.
-update zapwatch_affected_channels set verdict_due_at = null where channel_id = $1 and verdict_due_at is not null;
-
 -- name: gateway_facts
 -- A gateway's address, and whether it has a key.
 select base_url, api_key is not null as keyed from zapwatch_gateways where id = $1;

@@ -28,6 +28,7 @@ class DueVerdict(NamedTuple):
 async def sweep_verdicts(connection: Connection, now: datetime, stale_after: timedelta) -> None:
     """Make verdicts due that were not when the gateway fell silent, and bring causes up to date."""
     await connection.execute(sql.sweep_verdicts, now, stale_after)
+    await connection.execute(sql.forget_moved_verdicts)
     await connection.execute(sql.note_webhooks)
     for row in await connection.fetch(sql.silent_incidents, now - BESIDE):
         await attribute_causes(connection, row["id"])

@@ -340,13 +340,13 @@ async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(hos
 
 
 async def test_twelve_devices_that_are_unlinked_are_one_message(dsn: str, connection: Connection) -> None:
-    async with open_desk(dsn, connection, gather=timedelta(seconds=1)) as desk:
+    async with open_desk(dsn, connection, gather=timedelta(minutes=1)) as desk:
         tenant = await desk.tenant(locale="en")
         await desk.destination(tenant, "ana", "letters")
         for n in range(12):
             await desk.open(await desk.channel(tenant, f"Loja {n}"))
             await desk.route()
-        await desk.later(timedelta(seconds=1))
+        await desk.later(timedelta(minutes=1))
         await desk.tell()
 
         assert read(desk.letters.told, "ana") == ["12 devices were unlinked"]

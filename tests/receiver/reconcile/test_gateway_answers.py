@@ -7,7 +7,8 @@ import pytest
 
 from db.reconcile.claims import ProbeTarget
 from receiver.providers.report import ProbeAnswer
-from receiver.reconcile.gateway_answers import PROOF_WITHIN, GatewayAnswers
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateways.connectivity import PROOF_WITHIN
 from receiver.reconcile.probe import ProbeResult
 from statemachine.model import Trigger
 
@@ -79,22 +80,21 @@ def test_an_answer_is_told_on_for_a_while_and_a_failure_once() -> None:
 )
 def test_anything_that_comes_back_proves_that_we_are_online(proof: ProbeResult) -> None:
     answers = tallied(silent(ONE, 1))
-    alone = answers.unproven(at(9))
+    alone = answers.unproven()
 
     answers.note(proof)
 
     assert alone == [ONE]
-    assert answers.unproven(at(10)) == []
+    assert answers.unproven() == []
 
 
 def test_without_proof_silence_is_told_on_only_when_patience_is_over() -> None:
     answers = tallied(silent(ONE, 1))
-    unproven = answers.unproven(at(9))
+    answers.line.note_silence(at(9))
 
-    early = answers.take(at(9) + OFFLINE_FOR - timedelta(seconds=1), unproven)
-    late = answers.take(at(9) + OFFLINE_FOR, unproven)
+    early = answers.take(at(9) + OFFLINE_FOR - timedelta(seconds=1), answers.unproven())
+    late = answers.take(at(9) + OFFLINE_FOR, answers.unproven())
 
-    assert answers.doubt(at(9)) == (at(9), at(9) + OFFLINE_FOR)
     assert early == {}
     assert late[ONE].failing is not None
     assert late[ONE].offline
@@ -102,20 +102,31 @@ def test_without_proof_silence_is_told_on_only_when_patience_is_over() -> None:
 
 def test_silence_of_before_a_late_proof_was_ours() -> None:
     answers = tallied(silent(ONE, 1))
-    answers.unproven(at(9))
-    answers.doubt(at(9) + PROOF_WITHIN)
+    answers.line.note_silence(at(9))
 
     answers.prove(at(20))
+    answers.note(silent(ONE, 19))
 
     assert answers.failing == []
-    assert answers.doubt(at(21)) is None
+    assert answers.line.is_ours(at(19))
+    assert not answers.line.is_over(at(9) + OFFLINE_FOR)
 
 
-def test_silence_of_just_before_a_proof_was_the_gateways() -> None:
+def test_silence_after_a_late_proof_is_the_gateways() -> None:
     answers = tallied(silent(ONE, 1))
-    answers.unproven(at(9))
-    answers.doubt(at(10))
+    answers.line.note_silence(at(9))
 
-    answers.prove(at(11))
+    answers.prove(at(20))
+    answers.note(silent(OTHER, 21))
 
-    assert answers.take(at(12), answers.unproven(at(12)))[ONE].failing is not None
+    assert answers.failing == [OTHER]
+
+
+@pytest.mark.parametrize("asked", [None, at(9), at(9) + PROOF_WITHIN])
+def test_silence_of_just_before_a_proof_was_the_gateways(asked: datetime | None) -> None:
+    answers = tallied(silent(ONE, 1))
+    answers.line.note_silence(at(9))
+
+    answers.prove(at(11) if asked is None else at(16), asked)
+
+    assert answers.take(at(17), answers.unproven())[ONE].failing is not None

@@ -369,6 +369,78 @@ async def test_a_host_that_is_back_with_all_its_channels_stuck_restarts_ten_a_mi
         assert all(later - earlier > 60 / SPEED for earlier, later in zip(times, times[10:], strict=False))
 
 
+async def test_in_a_mass_loss_one_is_restarted_first_and_what_opens_by_itself_is_not_recovered(
+    dsn: str,
+) -> None:
+    async with story(dsn, SPEED) as told:
+        host = await told.fleet.evolution()
+        instances = [host.add(f"loja-{n:02}") for n in range(8)]
+        channels = dict(zip(await told.watch_all(host, instances), instances, strict=True))
+
+        for instance in instances:
+            instance.order_fault = Fault.SERVER_ERROR
+            instance.stick()
+        ordered = await told.z.until(
+            lambda: told.z.app.pool.fetch(
+                "select channel_id::text from zapwatch_recoveries where outcome = 'failed'"
+            ),
+            lambda rows: rows,
+            LONG,
+        )
+        first = ordered[0]["channel_id"]
+        others = [channel for channel in channels if channel != first]
+        assert orders(channels[first]) == ["POST restart"] * 3
+        assert [orders(channels[channel]) for channel in others] == [[]] * 7
+        alone, *rest = others
+        channels[alone].come_back()
+        await told.becomes(alone, "open")
+        for instance in instances:
+            instance.order_fault = None
+        channels[first].come_back()
+
+        for channel in rest:
+            assert (await ended(told, channel, "recovered"))["tries"] == 1
+        assert await last_recovery(told, alone) is None
+        assert [e for e in await told.z.events(alone) if e["name"] == "recovery"] == []
+        row = "select auto_recovery_attempts from notification_channels where id = $1::text::uuid"
+        assert await told.z.app.pool.fetchval(row, alone) == 0
+
+
+async def test_a_silent_gateway_gets_no_order_and_no_budget_is_spent(dsn: str) -> None:
+    async with story(dsn, SPEED) as told:
+        host = await told.fleet.evolution()
+        instances = [host.add(f"loja-{n:02}") for n in range(3)]
+        stuck, *_ = await told.watch_all(host, instances)
+        instances[0].stick()
+        await told.becomes(stuck, "connecting")
+        host.fault = Fault.HANG
+        await told.becomes(stuck, "error", "gateway_unreachable")
+
+        answer = await restart(told, stuck)
+
+        assert answer.status_code == 409
+        assert "whole gateway" in answer.json()["detail"]
+        assert [orders(instance) for instance in instances] == [[]] * 3
+        assert await told.z.app.pool.fetchval("select count(*) from zapwatch_recoveries") == 0
+
+
+async def test_a_w_api_disconnect_without_recovery_opens_its_incident_after_its_grace(dsn: str) -> None:
+    speed = 5
+    off: dict[str, Any] = {"metadata": {"auto_recovery": False, "heartbeat_threshold_minutes": 60 / speed}}
+    async with story(dsn, speed) as told:
+        host = await told.fleet.wapi()
+        instance = host.add()
+        channel = await told.watch(host, instance, **off)
+
+        instance.disconnect()
+
+        await told.z.incident(channel)
+        (opened,) = await told.all_incidents()
+        after = time(opened["opened_at"]) - time(opened["started_at"])
+        assert 15 / speed <= after.total_seconds() < 40 / speed
+        assert orders(instance) == []
+
+
 async def test_what_a_service_leaves_undone_another_goes_on_with_at_once(
     dsn: str, connection: Connection
 ) -> None:

@@ -41,6 +41,14 @@ from zapwatch_gateways g
 join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.state = 'down' and i.opened_at > $1;
 
+-- name: forget_moved_verdicts
+-- Have channels given no verdict of a gateway that they were moved away from.
+update zapwatch_affected_channels a
+set verdict_due_at = null
+from zapwatch_gateway_incidents i, zapwatch_channels c
+where a.verdict_due_at is not null and i.id = a.gateway_incident_id and c.channel_id = a.channel_id
+  and c.gateway_id <> i.gateway_id;
+
 -- name: claim_verdicts
 -- Claim verdicts that are due, each for one replica until $2.
 with due as materialized (
