@@ -17,6 +17,7 @@ from db.connection.types import Record
 from receiver.alerts.message import Event, Group, GroupedChannel, Message, MessageItem
 from receiver.i18n.reasons import DEFAULT_LOCALE
 from statemachine.model import Reason, State, Status
+from statemachine.policy.flapping import BLINK_WINDOW, BLINKS, FLAP_WINDOW
 
 TIME_ZONE: Final = "America/Sao_Paulo"
 """The time zone of operators' messages."""
@@ -25,8 +26,6 @@ LINKS_KEPT: Final = timedelta(hours=48)
 
 Tries end within a day, so only a stop of the service makes one that late.
 """
-FLAPPED_FOR: Final = timedelta(minutes=30)
-"""The time within which departures count as flapping."""
 REASONS: Final = frozenset(reason.value for reason in Reason)
 STATES: Final = frozenset(state.value for state in State)
 
@@ -208,14 +207,10 @@ def _flaps(row: Record, gateway: Mapping[str, object]) -> dict[str, object]:
         return {"flaps": 1}
     if not row["flapping"]:
         return {}
-    departures = load(row["departures"])
-    try:
-        times = sorted(
-            datetime.fromisoformat(at) for at in (departures if isinstance(departures, list) else ())
-        )
-    except (TypeError, ValueError):
-        times = []
-    return {"flaps": len(times) or 1, "flapped_seconds": FLAPPED_FOR.total_seconds() if times else None}
+    departures = _document(row["details"]).get("departures")
+    flaps = departures if isinstance(departures, int) and departures > 0 else 1
+    window = BLINK_WINDOW if flaps >= BLINKS else FLAP_WINDOW
+    return {"flaps": flaps, "flapped_seconds": window.total_seconds() if flaps > 1 else None}
 
 
 def _group_facts(group: Record) -> dict[str, object]:

@@ -81,7 +81,7 @@ select d.id as decision_id, d.message_id, d.event, coalesce(d.subject_id, d.abou
   (d.details ->> 'sequence')::bigint as sequence, (d.details ->> 'expires_at')::timestamptz as expires_at,
   coalesce(d.details ->> 'still_down' = 'true', false) as still_down,
   case when d.incident_id is null then gi.details::text end as gateway_details,
-  i.id is not null and coalesce(i.details ->> 'flapping' = 'true', false) as flapping, s.memory -> 'departures' as departures
+  i.id is not null and coalesce(i.details ->> 'reason' = 'flapping', false) as flapping
 from zapwatch_decisions d
 left join whatsapp_connection_incidents i on i.id = d.incident_id
 left join notification_channels n on n.id = coalesce(i.channel_id, d.channel_id)
