@@ -27,6 +27,10 @@ class Timings:
     """How long silence from every gateway is blamed on none."""
     gather_alerts: timedelta = timedelta(seconds=1)
     """How long the first message to a destination waits for what else is due to it."""
+    alert_window: timedelta = timedelta(seconds=30)
+    """How long after a message to a destination the next one waits for what else there is to tell."""
+    alert_doubt: timedelta = timedelta(seconds=15)
+    """How long an opening waits at most for the incident of its gateway that may follow."""
     loops: LoopTiming = LOOPS
     """How often background loops come round; back-off and reports of those that fail."""
 

@@ -56,6 +56,8 @@ class DueAlert(NamedTuple):
     """Whether only a scan reconnects the channel."""
     has_own_key: bool = False
     """Whether its tenant gave the channel a key of its own."""
+    is_settling: bool = False
+    """Whether the gateway's channels are still expected back after its incident."""
     is_gateway_in_doubt: bool = False
     """Whether other channels there are in trouble, too, and a gateway's incident may follow."""
 

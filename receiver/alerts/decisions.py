@@ -55,6 +55,7 @@ class DecisionRound:
         is_grouped: Callable[[AlertDestination], bool],
         pending: Mapping[UUID, DueAlert],
         offline: OfflineOpenings,
+        doubt: timedelta,
     ) -> None:
         """`pending`: openings of gateways' incidents that are not due, by incident; `offline`: those sent."""
         self._now = now
@@ -68,6 +69,7 @@ class DecisionRound:
         self._openings: dict[tuple[UUID, UUID], tuple[object, UUID | None]] = {}
         """Openings decided in this round, by incident and destination: keys of `_new`."""
         self._pending = dict(pending)
+        self._doubt = doubt
         self._offline = dict(offline)
         self._groups: dict[tuple[UUID, UUID], Decision] = {}
         """Decisions of this round about messages that stand for many incidents: begun, or ended."""
@@ -93,7 +95,10 @@ class DecisionRound:
             assert alert.status.quiet_until is not None
             self._held[alert.id] = alert.status.quiet_until
             return
-        waits = None if against else reason_to_wait(alert, self._now)
+        waits = None if against else reason_to_wait(alert, self._now, self._doubt)
+        if waits is DecisionReason.GATEWAY_SETTLES:
+            self._held[alert.id] = self._now + AGAIN
+            return
         if against is None:
             whys = [self._decide_one(alert, facts, one, waits) for one in self._destinations_of(alert)]
             decided = [why for why in whys if why is not None]
@@ -105,7 +110,7 @@ class DecisionRound:
             if waits is None and DecisionReason.PERHAPS_OFFLINE in decided:
                 self._held[alert.id] = self._now + OFFLINE_AGAIN
         if waits is not None:
-            self._held[alert.id] = self._now + AGAIN
+            self._held[alert.id] = self._now + min(AGAIN, self._doubt)
         if alert.id not in self._held:
             self._settled.append(alert.id)
 

@@ -20,7 +20,7 @@ from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
 from receiver.alerts.decisions import DecisionRound
 from receiver.alerts.grouping.batching import GATHER, WINDOW, MessagePlanner
-from receiver.alerts.grouping.causes import newest_changes
+from receiver.alerts.grouping.causes import DOUBT, newest_changes
 from receiver.alerts.message import Notifier
 from receiver.alerts.notifiers.in_app import includes_all_members
 from receiver.alerts.rules import (
@@ -56,6 +56,7 @@ class Routing:
         on_decision: Callable[[str], None] = lambda why: None,
         window: timedelta = WINDOW,
         gather: timedelta = GATHER,
+        doubt: timedelta = DOUBT,
         settle: timedelta = SETTLE,
         stale_after: timedelta = STALE_AFTER,
     ) -> None:
@@ -66,6 +67,7 @@ class Routing:
         self._on_decision = on_decision
         self._window = window
         self._gather = gather
+        self._doubt = doubt
         self._settle = settle
         self._stale_after = stale_after
         self._at_once = AT_ONCE
@@ -188,7 +190,7 @@ class Routing:
         planner = MessagePlanner(now, self._window, waiting, newest_due, self._gather)
         recipients = {one.id: self._recipient(one, members) for one in destinations}
         decision_round = DecisionRound(
-            now, planner, destinations, recipients, openings, self._grouped, pending, offline
+            now, planner, destinations, recipients, openings, self._grouped, pending, offline, self._doubt
         )
         return decision_round, StateChangeDecisions(now, planner, destinations, recipients, self._grouped)
 

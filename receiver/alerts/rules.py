@@ -38,6 +38,8 @@ class DecisionReason(StrEnum):
     """Held until the gateway was tried: it may be back."""
     IN_DOUBT = "in_doubt"
     """Held for some seconds: a gateway's incident may follow that stands for this one."""
+    GATEWAY_SETTLES = "gateway_settles"
+    """Held until the gateway has settled: what is still down then is told as one message."""
     PERHAPS_OFFLINE = "perhaps_offline"
     """Our own line may be the fault, which one message says for all gateways."""
 

@@ -20,20 +20,22 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
   coalesce(s.state = 'disconnected/unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
+  coalesce(g.settles_until > $1, false) as is_settling,
   a.kind = 'opened' and a.incident_id is not null and (
-    -- What a tenant put there gives doubt about that tenant's channels alone.
     (g.failing_since is not null and exists (
-      select from zapwatch_channels o
-      where o.channel_id = any (g.failed) and o.channel_id <> a.channel_id
-        and (o.put_by is distinct from 'tenant' or o.tenant_id = a.tenant_id)
+      select from zapwatch_channels c
+      where c.channel_id = any (g.failed) and c.channel_id <> a.channel_id
+        and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
     ))
     or 2 <= (
       select count(*)
       from (
-        select from zapwatch_states o
+        select
+        from zapwatch_states o
         join zapwatch_channels c using (channel_id)
-        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds' and o.channel_id <> a.channel_id
-          and o.state <> 'open' and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
+        where o.gateway_id = z.gateway_id and o.left_at > $1::timestamptz - interval '60 seconds'
+          and o.channel_id <> a.channel_id and o.state <> 'open'
+          and (c.put_by is distinct from 'tenant' or c.tenant_id = a.tenant_id)
         limit 2
       ) o
     )

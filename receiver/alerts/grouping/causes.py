@@ -42,13 +42,17 @@ class Grouped(NamedTuple):
     """Whether a message that stands for all of the tenant's incidents with this cause is to be begun."""
 
 
-def reason_to_wait(alert: DueAlert, now: datetime) -> DecisionReason | None:
-    """Return why people are not told of an opening yet; None: they are, if at all."""
+def reason_to_wait(alert: DueAlert, now: datetime, doubt: timedelta) -> DecisionReason | None:
+    """Return why people are not told of an opening or a change yet; None: they are, if at all."""
+    if alert.kind == "changed":
+        # What is still down when the gateway has settled is told then, as one message.
+        waits = alert.was_caused and alert.is_settling and not alert.is_terminal and not alert.status.is_over
+        return DecisionReason.GATEWAY_SETTLES if waits else None
     if alert.kind != "opened" or alert.status.is_over:
         return None
     if alert.gateway is not None:
         return DecisionReason.GATEWAY_NOT_TRIED if alert.gateway.is_untried else None
-    in_doubt = alert.is_gateway_in_doubt and not alert.is_terminal and now < alert.created_at + DOUBT
+    in_doubt = alert.is_gateway_in_doubt and not alert.is_terminal and now < alert.created_at + doubt
     return DecisionReason.IN_DOUBT if in_doubt else None
 
 

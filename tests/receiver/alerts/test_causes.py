@@ -10,6 +10,7 @@ import pytest
 from db.connection.types import Connection
 from receiver.alerts.message import Message
 from receiver.alerts.notifiers.texts import text_of
+from statemachine.model import State
 from tests.receiver.alerts.desk import Desk, open_desk
 
 
@@ -227,7 +228,7 @@ async def test_logout_meanwhile_is_told_as_its_own_at_once(host: Host) -> None:
     await host.desk.tell()
     await host.desk.later(timedelta(minutes=1))
 
-    await host.loses_cause("Dois", "disconnected/unpaired", "logged_out")
+    await host.loses_cause("Dois", State.UNPAIRED, "logged_out")
     await host.desk.tell()
     await host.desk.later(timedelta(minutes=1))
     await host.desk.tell()
@@ -286,9 +287,9 @@ async def test_in_doubt_people_wait_at_most_fifteen_seconds_and_a_logout_never(h
     )
     await host.desk.open(host.channels["Um"], "error", "unreachable")
     await host.desk.connection.execute(
-        "update zapwatch_states set state = 'disconnected/unpaired', reason = 'logged_out' "
-        "where channel_id = $1",
+        "update zapwatch_states set state = $2, reason = 'logged_out' where channel_id = $1",
         host.channels["Dois"],
+        State.UNPAIRED,
     )
     await host.desk.open(host.channels["Dois"], "disconnected", "logged_out")
     await host.desk.tell()
@@ -339,13 +340,13 @@ async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(hos
 
 
 async def test_twelve_devices_that_are_unlinked_are_one_message(dsn: str, connection: Connection) -> None:
-    async with open_desk(dsn, connection, gather=timedelta(seconds=1)) as desk:
+    async with open_desk(dsn, connection, gather=timedelta(minutes=1)) as desk:
         tenant = await desk.tenant(locale="en")
         await desk.destination(tenant, "ana", "letters")
         for n in range(12):
             await desk.open(await desk.channel(tenant, f"Loja {n}"))
             await desk.route()
-        await desk.later(timedelta(seconds=1))
+        await desk.later(timedelta(minutes=1))
         await desk.tell()
 
         assert read(desk.letters.told, "ana") == ["12 devices were unlinked"]
