@@ -96,15 +96,15 @@ class RecoveryProbe(NamedTuple):
 
 async def gateways_to_evaluate(
     connection: Connection, now: datetime, noted: dict[UUID, GatewayObservation], limits: Limits
-) -> list[UUID]:
-    """Return the gateways that are to be evaluated now."""
+) -> dict[UUID, bool]:
+    """Return the gateways that are to be evaluated now, and whether each may be a little later."""
     failing = [id for id, it in noted.items() if it.failing is not None or it.refusing is not None]
     answered = [id for id, it in noted.items() if it.answered_at is not None or it.accepted_at is not None]
     left_after, stable = now - LATELY * limits.window, now - limits.stable
     rows = await connection.fetch(
         sql.gateways_to_evaluate, left_after, failing, answered, ENOUGH, stable, now - OBJECTION
     )
-    return [row["id"] for row in rows]
+    return {row["id"]: row["patient"] and row["id"] not in failing for row in rows}
 
 
 async def evaluate(

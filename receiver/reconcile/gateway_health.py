@@ -36,6 +36,10 @@ ROUNDS: Final = 4
 """Rounds, at least, within the time in which losses count as one."""
 ASIDE: Final = timedelta(minutes=1)
 """Delay of a gateway whose evaluation failed."""
+PATIENCE: Final = 8
+"""How many times as long as an evaluation took the next one waits: all channels are counted each time."""
+LONGEST_EVALUATION: Final = 0.5
+"""Seconds that count of it: channels that left open together are to be told within ten."""
 AT_ONCE: Final = 100
 """Recovery probes of one process at the same time."""
 
@@ -64,6 +68,7 @@ class GatewayHealth:
         self._every = max(OFTENEST, min(EVERY, self._limits.window / ROUNDS))
         self._recovery_probes: dict[asyncio.Task[None], RecoveryProbe] = {}
         self._delayed_until: dict[UUID, datetime] = {}
+        self._patient_until: dict[UUID, float] = {}
 
     def loop(self) -> Loop:
         """Return the loop that evaluates gateways."""
@@ -78,11 +83,17 @@ class GatewayHealth:
             await gateway_health.settle(connection, now)
             wanted = await gateway_health.gateways_to_evaluate(connection, now, observations, self._limits)
         self._delayed_until = {id: until for id, until in self._delayed_until.items() if until > now}
-        for gateway_id in wanted:
-            await self._evaluate_or_delay(gateway_id, now, observations.get(gateway_id, GatewayObservation()))
+        for gateway_id, patient in wanted.items():
+            observation = observations.get(gateway_id, GatewayObservation())
+            if not (patient and self._was_costly(gateway_id)):
+                await self._evaluate_or_delay(gateway_id, now, observation)
         # A claimed recovery probe without its task would wait for the end of its lease.
         await to_the_end(self._begin_recovery_probes())
         return False
+
+    def _was_costly(self, gateway_id: UUID) -> bool:
+        """Return whether the last evaluation took so long that it is too early for another one."""
+        return asyncio.get_running_loop().time() < self._patient_until.get(gateway_id, 0.0)
 
     async def _evaluate_or_delay(
         self, gateway_id: UUID, now: datetime, observation: GatewayObservation
@@ -91,6 +102,7 @@ class GatewayHealth:
         if gateway_id in self._delayed_until:
             self._give_back_observation(gateway_id, observation)
             return
+        began = asyncio.get_running_loop().time()
         try:
             async with self._pool.acquire() as connection:
                 verdict = await gateway_health.evaluate(
@@ -106,6 +118,9 @@ class GatewayHealth:
         if verdict is None:
             self._give_back_observation(gateway_id, observation)
             return
+        ended = asyncio.get_running_loop().time()
+        self._patient_until = {id: until for id, until in self._patient_until.items() if until > ended}
+        self._patient_until[gateway_id] = ended + PATIENCE * min(ended - began, LONGEST_EVALUATION)
         _log_change(gateway_id, verdict)
         await self._ask_others(gateway_id, now, verdict)
         await self._tell_together(gateway_id, now, verdict)

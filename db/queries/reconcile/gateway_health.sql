@@ -2,8 +2,8 @@
 -- The gateways that are to be evaluated now: with new results of probes ($2 failed, $3 answered), with a streak of failures
 -- or refused keys that nothing has ended, with a mass loss, calm for long enough, with enough departures from open, or with
 -- an incident and no watched channel.
--- One index look-up for each gateway.
-select g.id
+-- One index look-up for each gateway. `patient`: it is neither down nor refuses keys, and may be evaluated a little later.
+select g.id, g.state <> 'down' and i.cause is distinct from 'unauthorized' as patient
 from zapwatch_gateways g
 left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
 where g.id = any ($2::uuid[])
@@ -66,7 +66,9 @@ with watched as materialized (
   join witness using (channel_id)
   join notification_channels n on n.id = r.channel_id
   left join tenants t on t.id = n.tenant_id
-  where (select count(*) from recent) >= $6 and (not r.away or zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb))
+  where (select count(*) from recent) >= $6 and (not r.away or case
+    when n.metadata::jsonb ? 'alerts_enabled' or t.defaults::jsonb ? 'alerts_enabled'
+    then zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb) else true end)
 ), away as (
   select count(*) over w as channels, min(left_at) over w as since
   from departure
@@ -101,7 +103,8 @@ select
     left join tenants t on t.id = n.tenant_id
     where a.gateway_incident_id = $5 and s.gateway_id = $1 and s.first_unhealthy_at is not null
       and s.state <> 'disconnected/unpaired' and s.reason is distinct from 'scan_needed'
-      and zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb)
+      and case when n.metadata::jsonb ? 'alerts_enabled' or t.defaults::jsonb ? 'alerts_enabled'
+        then zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb) else true end
   ) end as lost,
   case when $9 then (
     select count(*)

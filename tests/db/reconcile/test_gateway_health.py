@@ -187,7 +187,7 @@ async def test_healthy_gateways_are_not_looked_at_again_and_again(connection: Co
 
     second = await gateways_to_evaluate(connection, at(NOW + 1), answered, LIMITS)
 
-    assert (first, second) == ([gateway], [])
+    assert (first, second) == ({gateway: True}, {})
 
 
 async def test_departures_from_open_put_a_gateway_in_question(connection: Connection) -> None:
@@ -201,7 +201,7 @@ async def test_departures_from_open_put_a_gateway_in_question(connection: Connec
     early = await looked(connection, gateway, 113.9)
     judged = await looked(connection, gateway, 114)
 
-    assert (in_time, too_late) == ([gateway], [])
+    assert (in_time, too_late) == ({gateway: True}, {})
     assert early is not None
     assert early.effect is None
     assert early.left_together is not None
