@@ -160,7 +160,7 @@ BUSY: Final[list[tuple[str, Any, Any]]] = [
     ("wait", 200, None),
     ("ask", 0, 1),
 ]
-"""A sequence in which much is ordered, so that it isn't left to chance that anything is."""
+"""A sequence in which something is ordered for certain; of a storm, a mass loss, only the first channel at once."""
 
 
 @pytest.mark.soak
@@ -189,7 +189,7 @@ async def test_no_sequence_breaks_a_budget(rig: Rig, script: list[tuple[str, Any
     await asyncio.gather(*asking)
 
     assert await broken(rig) == []
-    assert script is not BUSY or sum(len(instance.ordered) for instance in rig.instances.values()) > 5
+    assert script is not BUSY or sum(len(instance.ordered) for instance in rig.instances.values()) > 3
 
 
 async def test_two_replicas_spend_a_gateways_budget_and_no_more(dsn: str) -> None:

@@ -67,7 +67,6 @@ join zapwatch_gateways g on g.id = i.gateway_id
 join zapwatch_channels c on c.channel_id = due.channel_id
 where a.gateway_incident_id = due.gateway_incident_id and a.channel_id = due.channel_id
 returning a.gateway_incident_id, a.channel_id, i.cause,
-  
   case when i.resolved_at is null and g.state = 'down' and c.gateway_id = g.id then g.failing_since end as since;
 
 -- name: end_verdicts
