@@ -23,8 +23,9 @@ SETTLE: Final = 60.0
 TOLD_WITHIN: Final = 5.0
 """Real seconds: rounds and sending aren't compressed."""
 CLAIMED: Final = 15.0
-"""Real seconds more after a death: the dead service's claim of the host's next trial ends after ten, whatever the
-speed, and then the host is tried, before anything is said of it.
+"""Real seconds more after a death: the dead service's claim of the host's next trial ends after ten.
+
+Only then is the host tried, before anything is said of it.
 """
 WINDOW: Final = 30.0
 """For which further news to a person waits."""
