@@ -72,12 +72,12 @@ class Story:
         return {i["channel_id"]: i for i in await self.all_incidents() if i["resolved_at"] is None}
 
     async def all_incidents(self) -> list[dict[str, Any]]:
-        """Return every incident that there was."""
+        """Return every incident of a channel that there was."""
         items: list[dict[str, Any]] = []
-        page = await self.z.get("/incidents", limit="500")
+        page = await self.z.get("/incidents", subject="channel", limit="500")
         items += page["items"]
         while page["next"] is not None:
-            page = await self.z.get("/incidents", limit="500", cursor=page["next"])
+            page = await self.z.get("/incidents", subject="channel", limit="500", cursor=page["next"])
             items += page["items"]
         return items
 
