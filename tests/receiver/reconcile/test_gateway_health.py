@@ -615,6 +615,11 @@ async def test_channel_that_was_moved_is_given_no_verdict_of_its_former_gateway(
     async with story(dsn, **BRISK) as told:
         host = await told.fleet.evolution()
         first, *_ = await fill(told, host, 3)
+        # Silent, and not tried before the end of this test.
+        await connection.execute(
+            "update zapwatch_gateways set state = 'down', failing_since = now(), failed_at = now(), failures = 3,"
+            " failed = array[gen_random_uuid()], try_at = now() + interval '1 hour'"
+        )
         await connection.execute(
             "with i as (insert into zapwatch_gateway_incidents (gateway_id, cause, started_at, opened_at)"
             " select id, 'unreachable', now(), now() from zapwatch_gateways returning id)"
