@@ -113,7 +113,8 @@ async def _told(service: Service) -> list[int]:
     """Return how often each incident counts as told, once that is as often as it should be, or too late."""
     end = asyncio.get_running_loop().time() + TOLD_WITHIN
     while True:
-        counts = [incident["notification_count"] for incident in await service.items("/incidents")]
+        incidents = await service.items("/incidents", subject="channel")
+        counts = [incident["notification_count"] for incident in incidents]
         if counts == [DESTINATIONS] * DEATHS or asyncio.get_running_loop().time() > end:
             return counts
         await asyncio.sleep(0.5)  # the service tells nobody that it has told everybody

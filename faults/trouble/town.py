@@ -178,7 +178,7 @@ class Town:
     async def incidents(self, channels: Iterable[Channel] | None = None) -> list[dict[str, Any]]:
         """Return the incidents that channels had, or these had, the oldest first."""
         wanted = None if channels is None else {channel.id for channel in channels}
-        items = [it for it in await self.service.items("/incidents") if it.get("channel_id")]
+        items = await self.service.items("/incidents", subject="channel")
         items = [it for it in items if wanted is None or it["channel_id"] in wanted]
         return sorted(items, key=lambda it: str(it["opened_at"]))
 

@@ -100,6 +100,7 @@ class ItemFacts(BaseModel):
     flapped_seconds: float | None = None
     still_down: bool = False
     was_removed: bool = False
+    was_never_connected: bool = False
 
     @property
     def needs_scan(self) -> bool:
@@ -177,6 +178,7 @@ def _kept(row: Record, group: Record | None, at: datetime) -> dict[str, object]:
         "group": None if group is None else _group_facts(group),
         "perhaps_offline": gateway.get("perhaps_offline") is True,
         "was_removed": gateway.get("resolved_by") == "removed",
+        "was_never_connected": details.get("resolved_by") == "never_connected",
         **_flaps(row, gateway),
     }
 
@@ -249,6 +251,7 @@ def _item(facts: ItemFacts, link: MakeLink | None, links_from: datetime) -> Mess
         is_open=facts.state is State.OPEN,
         still_down=facts.still_down,
         was_removed=facts.was_removed,
+        was_never_connected=facts.was_never_connected,
     )
 
 

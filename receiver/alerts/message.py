@@ -97,6 +97,8 @@ class MessageItem(NamedTuple):
     """Whether the channel is down although its gateway, which was told of, is back."""
     was_removed: bool = False
     """Whether the gateway's incident ended because no watched channel is left there."""
+    was_never_connected: bool = False
+    """Of the end of a channel's own fault: it waits for its first scan, as before."""
 
 
 class Message(NamedTuple):

@@ -86,7 +86,7 @@ class DemoOperator:
             await asyncio.sleep(ASKED_EVERY)
 
     async def _incidents(self) -> list[ListedIncident]:
-        answer = await self._client.get("/incidents", params={"limit": "500"})
+        answer = await self._client.get("/incidents", params={"subject": "channel", "limit": "500"})
         answer.raise_for_status()
         items: list[ListedIncident] = answer.json()["items"]
         return items

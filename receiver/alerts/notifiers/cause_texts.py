@@ -30,6 +30,8 @@ def cause_title(words: NullTranslations, item: MessageItem) -> str | None:
     """Return the title of a gateway's incident or of many channels, with `{name}`; None: the usual one."""
     if item.group is not None and item.group.is_tenants:
         return _group_title(words, item, item.group)
+    if item.event is Event.INCIDENT_RESOLVED and item.was_never_connected:
+        return words.gettext(N_("The fault of {name} is over; it waits for its first scan"))
     if item.event is Event.GATEWAY_OPENED:
         return _opened_title(words, item)
     if item.event is not Event.GATEWAY_RESOLVED:

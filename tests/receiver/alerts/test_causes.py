@@ -350,3 +350,38 @@ async def test_twelve_devices_that_are_unlinked_are_one_message(dsn: str, connec
         await desk.tell()
 
         assert read(desk.letters.told, "ana") == ["12 devices were unlinked"]
+
+
+async def test_flapping_says_how_often_and_that_the_channel_is_connected_now(host: Host) -> None:
+    await town(host)
+    um = await host.desk.open(host.channels["Um"], reason="flapping")
+    await host.desk.connection.execute(
+        "update whatsapp_connection_incidents "
+        """set details = details || '{"flapping": true, "departures": 5}' where id = $1""",
+        um,
+    )
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "WhatsApp of Um dropped 5 times within 30 minutes; it is connected now"
+    ]
+
+
+async def test_end_of_a_fault_of_a_channel_that_was_never_connected_promises_no_connection(
+    host: Host,
+) -> None:
+    await town(host)
+    um = await host.desk.open(host.channels["Um"], kind="error", reason="unauthorized")
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+    await host.desk.connection.execute(
+        "update whatsapp_connection_incidents "
+        """set details = details || '{"resolved_by": "never_connected"}' where id = $1""",
+        um,
+    )
+    await host.desk.resolve(host.channels["Um"])
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana")[1:] == ["The fault of Um is over; it waits for its first scan"]

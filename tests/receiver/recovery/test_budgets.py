@@ -160,7 +160,7 @@ BUSY: Final[list[tuple[str, Any, Any]]] = [
     ("wait", 200, None),
     ("ask", 0, 1),
 ]
-"""A sequence in which something is ordered for certain; of a storm, a mass loss, only the first channel at once."""
+"""A sequence in which something is ordered for certain: in a storm only its first channel."""
 
 
 @pytest.mark.soak
