@@ -53,8 +53,9 @@ async def stored(connection: Connection, channel_id: UUID) -> dict[str, Any]:
             )
         ],
         "incidents": await rows(connection, "whatsapp_connection_incidents", channel_id, mine),
-        "alerts": len(
-            await connection.fetch("select 1 from zapwatch_alerts where channel_id = $1", channel_id)
+        # A change in the transaction that opens an incident is no news: it is told as it is by then.
+        "alerts": await connection.fetchval(
+            "select count(*) from zapwatch_alerts where channel_id = $1 and kind <> 'changed'", channel_id
         ),
     }
 

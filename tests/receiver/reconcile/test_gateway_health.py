@@ -617,7 +617,8 @@ async def test_channel_that_was_moved_is_given_no_verdict_of_its_former_gateway(
         first, *_ = await fill(told, host, 3)
         # Silent, and not tried before the end of this test.
         await connection.execute(
-            "update zapwatch_gateways set state = 'down', failing_since = now(), failed_at = now(), failures = 3,"
+            "update zapwatch_gateways"
+            " set state = 'down', failing_since = now(), failed_at = now(), failures = 3,"
             " failed = array[gen_random_uuid()], try_at = now() + interval '1 hour'"
         )
         await connection.execute(
