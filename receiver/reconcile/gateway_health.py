@@ -161,8 +161,11 @@ class GatewayHealth:
 
     async def _unproven(self) -> list[UUID]:
         """Return the gateways whose silence may be our own."""
-        unproven = self._answers.unproven()
-        return unproven if unproven and await self._guard.is_guarding(unproven[0]) else []
+        failing = self._answers.failing
+        if not failing or not await self._guard.is_guarding(failing[0]):
+            return []
+        # Not before the await: failures that come meanwhile are unproven, too.
+        return self._answers.unproven()
 
     async def _begin_recovery_probes(self) -> None:
         free = AT_ONCE - len(self._recovery_probes)
