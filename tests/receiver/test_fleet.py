@@ -118,7 +118,7 @@ async def test_exactly_the_lost_and_the_flapping_have_an_incident_in_time(dsn: s
 async def flap(told: Story, instance: Any, chance: random.Random) -> None:
     """Have a channel replaced and connected again, often enough that disorder hides not too much of it."""
     await told.fleet.pause(chance.uniform(60, 600))
-    await instance.flap(12, gap=30)
+    await instance.flap(24, gap=20)
 
 
 async def test_a_stop_of_ours_makes_no_storm(dsn: str, connection: Connection) -> None:

@@ -44,7 +44,7 @@ async def happen(replicas: list[Zapwatch], fate: str, hook: str, instance: Any) 
         case "vanished":
             instance.vanish()
         case "flapping":
-            for _ in range(6):
+            for _ in range(22):
                 await tell(replicas, hook, told.update("connecting"), told.update("open"))
         case "reconnected":
             await tell(replicas, hook, told.update("connecting"), told.update("open"))

@@ -13,6 +13,8 @@ with silent as (
   join zapwatch_channels c on c.channel_id = s.channel_id
   where s.state in ('open', 'connecting', 'unknown') and s.probe_due_at is not null and c.paused_at is null and not c.removed
     and (s.emitted_at is null or s.emitted_at <= i.failing_since or s.emitted_at <= $1::timestamptz - $2::interval)
+    -- One that was answered for since is open again, and its gateway will be known to be back.
+    and (s.state <> 'open' or s.fresh_at is null or s.fresh_at <= greatest(i.failing_since, $1::timestamptz - $2::interval))
 ), due as (
   insert into zapwatch_affected_channels as a (gateway_incident_id, channel_id, tenant_id, verdict_due_at)
   select id, channel_id, tenant_id, $1 from missed
