@@ -29,7 +29,7 @@ from statemachine.signals import (
 from statemachine.step import fold
 
 TIMES: Final = (
-    "since", "first_unhealthy_at", "last_event_at", "emitted_at", "fresh_at", "probed_at", "due_at", 
+    "since", "first_unhealthy_at", "last_event_at", "emitted_at", "fresh_at", "probed_at", "due_at",
     "probe_due_at", "incident_started_at", "incident_opened_at",
 )  # fmt: skip
 """What is a time in a snapshot."""

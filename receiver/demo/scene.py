@@ -20,6 +20,10 @@ FIRST_REST: Final = (20.0, 560.0)
 """Seconds, of real time, between a channel's first trouble and its second; each takes another time."""
 REST: Final = (600.0, 700.0)
 """The same, later. Five departures within thirty minutes would be flapping, for ever after."""
+DUEL: Final = 24
+"""How often the two systems that fight for one session replace each other: each time it is back at once."""
+DUEL_GAP: Final = 10.0
+"""Seconds between two of these, before the fleet's speed."""
 SETTLED: Final = 600.0
 """Seconds, of real time, after which a flapping channel is stable again."""
 CARE: Final = "Clínica Sorriso"
@@ -138,7 +142,7 @@ async def vanished(fleet: Fleet, channel: SandboxChannel) -> None:
 async def flapping(fleet: Fleet, channel: Instance) -> None:
     """Two systems fight for one session."""
     await fleet.pause(400)
-    await channel.flap(8, gap=20)
+    await channel.flap(DUEL, gap=DUEL_GAP)
     await asyncio.sleep(SETTLED)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.demo.scene import FIRST_REST, REST, SETTLED
-from statemachine.policy.flapping import FLAP_WINDOW, FLAPS, STABLE_AFTER
+from receiver.demo.scene import DUEL, DUEL_GAP, FIRST_REST, REST, SETTLED
+from statemachine.policy.flapping import BLINK_WINDOW, BLINKS, FLAP_WINDOW, FLAPS, STABLE_AFTER
 from tests.conftest import reachable_folder
 
 ENDS_WITHIN = 15
@@ -156,6 +156,13 @@ async def test_demo_says_when_its_port_is_taken(folder: Path) -> None:
     assert code == 1
     assert "The demo can't run: " in errors
     assert "Traceback" not in output + errors
+
+
+def test_duel_of_two_systems_is_flapping() -> None:
+    counted = DUEL * DUEL_GAP
+
+    assert DUEL >= BLINKS
+    assert counted < BLINK_WINDOW.total_seconds()
 
 
 def test_channels_that_rest_between_their_troubles_do_not_flap() -> None:
