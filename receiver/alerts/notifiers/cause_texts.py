@@ -26,8 +26,10 @@ RESOLVED: Final = {
 }
 
 
-def cause_title(words: NullTranslations, item: MessageItem) -> str | None:
+def cause_title(words: NullTranslations, item: MessageItem, is_reminder: bool) -> str | None:
     """Return the title of a gateway's incident or of many channels, with `{name}`; None: the usual one."""
+    if is_reminder and item.group is not None and (item.group.is_tenants or item.kind == "mass_loss"):
+        return _reminder_title(words, item.group)
     if item.group is not None and item.group.is_tenants:
         return _group_title(words, item, item.group)
     if item.event is Event.INCIDENT_RESOLVED and item.was_never_connected:
@@ -79,6 +81,22 @@ def _opened_title(words: NullTranslations, item: MessageItem) -> str | None:
         )
         return sentence.format(name="{name}", n=lost, total=item.group.total)
     return words.gettext(OPENED[item.kind]) if item.kind in OPENED else None
+
+
+def _reminder_title(words: NullTranslations, group: Group) -> str:
+    if group.is_tenants:
+        sentence = words.ngettext(
+            "{n} of your {total} channels is still without connection",
+            "{n} of your {total} channels are still without connection",
+            group.down,
+        )
+    else:
+        sentence = words.ngettext(
+            "{n} of the {total} channels of gateway {name} is still without connection",
+            "{n} of the {total} channels of gateway {name} are still without connection",
+            group.down,
+        )
+    return sentence.format(name="{name}", n=group.down, total=group.total)
 
 
 def _group_title(words: NullTranslations, item: MessageItem, group: Group) -> str:

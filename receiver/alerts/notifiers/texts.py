@@ -137,7 +137,7 @@ class MessageRenderer:
     def _title(self, item: MessageItem) -> str:
         if item.event is Event.EXPIRING:
             return self._expiring(item)
-        title = cause_title(self._words, item)
+        title = cause_title(self._words, item, self._message.is_reminder)
         if title is not None:
             return title.replace("{name}", _name(item.name))
         if item.flaps and item.event is Event.INCIDENT_OPENED:

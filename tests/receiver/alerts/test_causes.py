@@ -12,6 +12,7 @@ from receiver.alerts.message import Message
 from receiver.alerts.notifiers.texts import text_of
 from statemachine.model import State
 from tests.receiver.alerts.desk import Desk, open_desk
+from tests.receiver.conftest import running_api
 
 
 @dataclass
@@ -236,6 +237,33 @@ async def test_logout_meanwhile_is_told_as_its_own_at_once(host: Host) -> None:
     for name in ("ana", "ops"):
         assert read(host.desk.letters.told, name)[1:] == ["WhatsApp of Dois lost its connection"]
     assert [message.items[0].needs_scan for _, message in host.desk.letters.told[2:]] == [True, True]
+
+
+async def test_grouped_incidents_are_reminded_of_as_one_until_each_has_acknowledged_its_own(
+    host: Host, dsn: str
+) -> None:
+    await town(host)
+    await host.desk.connection.execute("update zapwatch_destinations set reminder_minutes = 10")
+    await host.falls(tell_after=0)
+    incidents = await host.opens("Um", "Dois", "Três")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=11))
+    await host.desk.connection.execute("update zapwatch_gateways set tried_at = now(), failed_at = now()")
+    await host.desk.tell()
+    reminded = {name: read(host.desk.letters.told, name)[1:] for name in ("ana", "ops")}
+
+    async with running_api(dsn) as api:
+        for incident in (host.incident, *incidents):
+            await api.client.post(f"/incidents/{incident}/ack")
+    for _ in range(2):
+        await host.desk.later(timedelta(days=1))
+        await host.desk.tell()
+
+    assert reminded == {
+        "ana": ["3 of your 3 channels are still without connection"],
+        "ops": ["Gateway Casa is still down"],
+    }
+    assert {name: len(read(host.desk.letters.told, name)) for name in reminded} == {"ana": 2, "ops": 2}
 
 
 async def test_gateway_over_before_told_is_told_to_nobody(host: Host) -> None:
