@@ -20,12 +20,12 @@ from rich.console import Console
 from db.embedded.binaries import find_binaries
 from faults import disorder, hostile, killed, outage, slow, storm, telling
 from faults.line import Line, show
-from faults.trouble import blinks, crowd, neighbours, own_line, reborn, silence, unpaired
+from faults.trouble import blinks, crowd, losses, neighbours, own_line, reborn, silence, unpaired
 from receiver.http.load_shedding import raise_descriptor_limit
 
 WIDTH: Final = 160
 """Columns of the table where there is no terminal."""
-TROUBLE: Final = (neighbours, silence, crowd, unpaired, blinks, own_line, reborn)
+TROUBLE: Final = (neighbours, silence, losses, crowd, unpaired, blinks, own_line, reborn)
 """Of gateways."""
 ROWS: Final[tuple[ModuleType, ...]] = (killed, telling, outage, storm, disorder, slow, hostile, *TROUBLE)
 LAST_WORDS: Final = 3000

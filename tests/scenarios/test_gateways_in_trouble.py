@@ -8,7 +8,7 @@ import pytest
 from db.connection.types import Connection
 from db.registry.tokens import create_operator_token
 from faults.line import Line
-from faults.trouble import neighbours, own_line, reborn, silence, unpaired
+from faults.trouble import losses, neighbours, own_line, reborn, silence, unpaired
 from faults.trouble.town import open_town
 from receiver.sandbox import Fault
 
@@ -40,6 +40,11 @@ async def test_silent_host_is_told_once_to_everybody_it_concerns(
 ) -> None:
     async with open_town(dsn, tmp_path, speed=20) as town:
         assert_held(await silence.play(town, fault))
+
+
+async def test_loss_of_many_channels_and_its_end_are_told_by_their_cause(dsn: str, tmp_path: Path) -> None:
+    async with open_town(dsn, tmp_path, speed=20) as town:
+        assert_held(await losses.play(town))
 
 
 async def test_never_paired_instances_are_imported_in_silence(dsn: str, tmp_path: Path) -> None:
