@@ -181,11 +181,17 @@ class GatewaySnapshot(NamedTuple):
     offline: bool = False
     """No gateway answered since those failures, for longer than that is taken for our own outage."""
     accepted_at: datetime | None = None
-    """When it last accepted a key, if it has since the last evaluation."""
+    """When it last accepted its own key, if it has since the last evaluation."""
+    accepted_own_at: datetime | None = None
+    """When it last accepted a channel's own key: that says nothing of the gateway's."""
     refusing: FailureStreak | None = None
     """Probes whose key was refused since the last evaluation."""
+    by_gateway_key: Collection[Hashable] = ()
+    """Which of the channels whose key was refused have none of their own, so that it was the gateway's."""
     probed: int = ENOUGH
     """Its channels that can be probed; counted no further than `ENOUGH`."""
+    unkeyed: int = ENOUGH
+    """How many of those have no key of their own."""
     watched: int = 0
     left: int = 0
     """The most of them that left open within one window, lately, and have been away for long enough."""
@@ -303,12 +309,17 @@ def _with_answers(gateway: Gateway, seen: GatewaySnapshot, answered: bool) -> Ga
 
 
 def _with_keys(gateway: Gateway, seen: GatewaySnapshot) -> Gateway:
-    accepted_at, refusing = seen.accepted_at, gateway.refusing
-    if refusing is not None and accepted_at is not None and refusing.since <= accepted_at:
-        refusing = None
-    if seen.refusing is not None and (accepted_at is None or accepted_at < seen.refusing.since):
-        refusing = join(refusing, seen.refusing)
-    return gateway._replace(refusing=refusing)
+    left = (_still_refused(refusing, seen) for refusing in (gateway.refusing, seen.refusing))
+    return gateway._replace(refusing=join(*left))
+
+
+def _still_refused(refusing: FailureStreak | None, seen: GatewaySnapshot) -> FailureStreak | None:
+    """Return what no accepted key has ended; one of a channel's own proves nothing of the gateway's."""
+    if refusing is None or (seen.accepted_at is not None and refusing.since <= seen.accepted_at):
+        return None
+    if seen.accepted_own_at is not None and refusing.since <= seen.accepted_own_at:
+        return refusing.of(seen.by_gateway_key)
+    return refusing
 
 
 def _new_cause(gateway: Gateway, seen: GatewaySnapshot) -> Cause | None:
@@ -335,9 +346,11 @@ def _silence(gateway: Gateway, seen: GatewaySnapshot) -> Cause | None:
 
 
 def _is_refused(gateway: Gateway, seen: GatewaySnapshot) -> bool:
-    refusing, needed = gateway.refusing, max(1, min(REFUSED, seen.probed))
+    refusing = gateway.refusing
     if refusing is None or seen.now - refusing.since < OBJECTION:
         return False
+    is_gateways = all(channel in seen.by_gateway_key for channel in refusing.channels)
+    needed = max(1, min(REFUSED, seen.unkeyed if is_gateways else seen.probed))
     return len(refusing.channels) >= needed and refusing.times >= REFUSED_IN_A_ROW * needed
 
 

@@ -61,7 +61,9 @@ class GatewayObservation(NamedTuple):
     offline: bool = False
     """No gateway answered, for longer than that is taken for an outage of our own network."""
     accepted_at: datetime | None = None
-    """When it last accepted a key."""
+    """When it last accepted its own key."""
+    accepted_own_at: datetime | None = None
+    """When it last accepted a channel's own key."""
     refusing: FailureStreak | None = None
     """Probes whose key it refused."""
 
@@ -99,7 +101,7 @@ async def gateways_to_evaluate(
 ) -> dict[UUID, bool]:
     """Return the gateways that are to be evaluated now, and whether each may be a little later."""
     failing = [id for id, it in noted.items() if it.failing is not None or it.refusing is not None]
-    answered = [id for id, it in noted.items() if it.answered_at is not None or it.accepted_at is not None]
+    answered = [id for id, it in noted.items() if it.answered_at or it.accepted_at or it.accepted_own_at]
     left_after, stable = now - LATELY * limits.window, now - limits.stable
     rows = await connection.fetch(
         sql.gateways_to_evaluate, left_after, failing, answered, ENOUGH, stable, now - OBJECTION
@@ -143,7 +145,9 @@ async def _snapshot(
         left_after = max(left_after, gateway.since)
     incident_id = row["incident_id"] if gateway.cause is Cause.MASS_LOSS else None
     failed = {channel for one in (noted.failing, noted.refusing) if one for channel in one.channels}
-    is_failing = bool(failed or gateway.failing or gateway.refusing)
+    if gateway.refusing is not None:
+        failed.update(gateway.refusing.channels)
+    is_failing = bool(failed or gateway.failing)
     counts = await connection.fetchrow(
         sql.count_gateway_losses, gateway_id, left_after, limits.window, now - limits.away, incident_id,
         ENOUGH, row["together_until"] or left_after, list(failed), is_failing,
@@ -156,8 +160,10 @@ async def _snapshot(
         noted.failing and noted.failing.of(witnesses),
         noted.offline,
         noted.accepted_at,
+        noted.accepted_own_at,
         noted.refusing and noted.refusing.of(witnesses),
-        *(counts[name] for name in ("probed", "watched", "left", "left_since", "lost")),
+        frozenset(counts["by_gateway_key"]),
+        *(counts[name] for name in ("probed", "unkeyed", "watched", "left", "left_since", "lost")),
     )
     if counts["together"] < seen.mass_loss_at:
         return seen, None

@@ -107,6 +107,23 @@ CASES = [
     Case("two of many keys are refused", seen(20, refusing=silence(2, 40)), None),
     Case("the only key is refused twice", seen(20, refusing=silence(1, 2), probed=1), Cause.UNAUTHORIZED),
     Case("another key is accepted", seen(20, accepted=11, refusing=silence(3, 6)), None),
+    Case(
+        "a channel's own key is accepted, the gateway's isn't",
+        seen(20, accepted_own_at=at(19), refusing=silence(5, 10), by_gateway_key=frozenset({0, 1, 2})),
+        Cause.UNAUTHORIZED,
+    ),
+    Case(
+        "the gateway's is refused for two of three channels without another",
+        seen(20, accepted_own_at=at(19), refusing=silence(5, 60), by_gateway_key=frozenset({0, 1})),
+        None,
+    ),
+    Case(
+        "the gateway's is refused for the two channels that have no other",
+        seen(
+            20, accepted_own_at=at(19), refusing=silence(5, 60), by_gateway_key=frozenset({0, 1}), unkeyed=2
+        ),
+        Cause.UNAUTHORIZED,
+    ),
     Case("silence is graver", seen(20, failing=silence(5), left=20, left_since=at(3)), Cause.UNREACHABLE),
 ]
 
@@ -293,7 +310,9 @@ def run(steps: list[tuple[Any, ...]]) -> list[tuple[Gateway, GatewaySnapshot, Ga
             new = streak(began, began, range(channels), max(channels, times), min(unavailable, times))
         if answered is not None:
             newest = max(newest or T0 - timedelta(days=1), now - timedelta(seconds=answered))
-        look = GatewaySnapshot(now, newest, new, False, None, None, probed, watched, left, now, lost)
+        look = GatewaySnapshot(
+            now, newest, new, probed=probed, watched=watched, left=left, left_since=now, lost=lost
+        )
         after, effect = decide(gateway, look, LIMITS)
         told.append((gateway, look, after, effect))
         gateway = after

@@ -44,14 +44,14 @@ for no key update of g skip locked;
 -- What is to be known of a gateway's channels. Witnesses are those that an operator put there, or all where one tenant put
 -- all of them. `left`: how many of them left open within one window $3, at most, since $2, and are away since $4 at least.
 -- `together`: the same, back or not, within a window that ends after $7. `lost`: how many of the incident $5 are away: not
--- open, without a terminal reason, with their alerts on. `watched`, `probed` and `witnesses` (of the channels $8) are
--- counted only where they matter.
+-- open, without a terminal reason, with their alerts on. `watched`, `probed`, `unkeyed` (those of them without a
+-- key of their own), `witnesses` and `by_gateway_key` (of the channels $8) are counted only where they matter.
 with watched as materialized (
-  select channel_id, tenant_id, put_by is distinct from 'tenant' as by_operator
+  select channel_id, tenant_id, api_key is null as is_unkeyed, put_by is distinct from 'tenant' as by_operator
   from zapwatch_channels
   where gateway_id = $1 and not removed and paused_at is null
 ), witness as materialized (
-  select channel_id
+  select channel_id, is_unkeyed
   from watched
   where by_operator or (
     select not bool_or(by_operator) and count(distinct tenant_id) = 1 from watched
@@ -110,7 +110,14 @@ select
     select count(*)
     from (select from zapwatch_states s join witness using (channel_id) where s.probe_due_at is not null limit $6) p
   ) else $6 end as probed,
-  array(select channel_id from witness where channel_id = any ($8::uuid[])) as witnesses;
+  case when $9 then (
+    select count(*)
+    from (
+      select from zapwatch_states s join witness using (channel_id) where is_unkeyed and s.probe_due_at is not null limit $6
+    ) p
+  ) else $6 end as unkeyed,
+  array(select channel_id from witness where channel_id = any ($8::uuid[])) as witnesses,
+  array(select channel_id from watched where is_unkeyed and channel_id = any ($8::uuid[])) as by_gateway_key;
 
 -- name: left_together
 -- The channels of a gateway that left open within this time, after $4.

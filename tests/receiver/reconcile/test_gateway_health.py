@@ -438,6 +438,32 @@ async def test_refused_keys_are_one_incident_that_ends_when_one_is_accepted(dsn:
             await told.becomes(id, "open")
 
 
+async def test_refused_key_of_a_gateway_is_its_incident_beside_channels_whose_own_keys_work(
+    dsn: str,
+) -> None:
+    settings = {**BRISK, "stale_after": timedelta(seconds=1)}
+    async with story(dsn, **settings) as told:
+        host = await told.fleet.evolution(exposes_key=False)
+        await imported(told, host, 3)
+        keyed = [host.add(f"propria-{n}") for n in range(3)]
+        ids = [await told.watch(host, instance, state=None, **SOON) for instance in keyed]
+        await all_open(told, host, 6)
+
+        key, host.key = host.key, "another"
+        found = await trouble(told, host)
+        await asked_again(told, keyed)
+        await asked_again(told, keyed)
+        still = await gateway(told, host)
+        states = [(await told.z.get(f"/channels/{id}/state"))["state"] for id in ids]
+        host.key = key
+        await calm(told, host)
+        await all_open(told, host, 6)
+
+        assert (found["state"], found["incident"]["cause"]) == ("up", "unauthorized")
+        assert still["incident"]["id"] == found["incident"]["id"]
+        assert states == 3 * ["open"]
+
+
 async def test_a_host_that_falls_again_and_again_keeps_one_incident_until_it_is_stable(
     dsn: str, connection: Connection
 ) -> None:
