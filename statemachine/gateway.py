@@ -159,9 +159,9 @@ class Gateway(NamedTuple):
     tried_at: datetime | None = None
     """When the newest probe with a known result began, or was answered."""
     lost: int = 0
-    """Of its incident for a mass loss: how many were away when that last changed."""
+    """Of its incident for a mass loss: how many are away, or fewest were since it was one."""
     moved_at: datetime | None = None
-    """When that was."""
+    """When channels last returned, so that it is as few."""
     calm_since: datetime | None = None
     """Since when the trouble of its open incident is over; set only while a flapping one is kept open."""
     settles_until: datetime | None = None
@@ -395,9 +395,12 @@ def _began_at(gateway: Gateway, cause: Cause, seen: GatewaySnapshot) -> datetime
 
 
 def _count(gateway: Gateway, seen: GatewaySnapshot) -> Gateway:
-    if gateway.cause is not Cause.MASS_LOSS or seen.lost == gateway.lost:
+    """Return a gateway with how many are away; only fewer than ever since are a return."""
+    if gateway.cause is not Cause.MASS_LOSS:
         return gateway
-    return gateway._replace(lost=seen.lost, moved_at=seen.now)
+    if seen.lost < gateway.lost:
+        return gateway._replace(lost=seen.lost, moved_at=seen.now)
+    return gateway._replace(lost=seen.lost) if seen.lost >= seen.mass_loss_at else gateway
 
 
 def _is_over(gateway: Gateway, seen: GatewaySnapshot, answered: bool, limits: Limits) -> bool:
@@ -421,7 +424,8 @@ def _end(gateway: Gateway, seen: GatewaySnapshot, limits: Limits) -> tuple[Gatew
         tries=0,
         lost=0,
         moved_at=None,
-        settles_until=seen.now + limits.settle,
+        # A mass loss has settled when it ends.
+        settles_until=seen.now + (timedelta(0) if gateway.cause is Cause.MASS_LOSS else limits.settle),
     )
     if len(gateway.falls) == FALLS:
         return after._replace(calm_since=seen.now), Calm()

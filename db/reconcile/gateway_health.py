@@ -4,7 +4,7 @@ Decides nothing itself, and calls no gateway. Each evaluation of a gateway is on
 row, so any number of replicas may do it. It waits for no lock: a locked gateway is left to the next round.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -82,7 +82,8 @@ class GatewayVerdict:
 
     gateway: Gateway
     effect: GatewayEffect | None
-    newly_failing: bool
+    newly_blamed_by: Collection[Hashable]
+    """Channels whose probes failed or were refused, where none had before: others are to be asked at once."""
     left_together: LeavingTogether | None = None
     """Channels that are to be told so."""
 
@@ -126,8 +127,15 @@ async def evaluate(
         if after != before:
             await connection.execute(sql.save_gateway_health, gateway_id, *_columns(after))
         await _keep_incident(connection, gateway_id, row, effect, seen, limits)
-        newly_failing = before.failing is None and after.failing is not None
-        return GatewayVerdict(after, effect, newly_failing, together)
+        if effect is None and before.perhaps_offline and not after.perhaps_offline:
+            await connection.execute(sql.note_we_are_online, row["incident_id"])
+        return GatewayVerdict(after, effect, _newly_blamed_by(before, after), together)
+
+
+def _newly_blamed_by(before: Gateway, after: Gateway) -> Collection[Hashable]:
+    """Return the channels whose probes began to fail, or to be refused: what do the others say?"""
+    pairs = (before.failing, after.failing), (before.refusing, after.refusing)
+    return {channel for old, new in pairs if old is None and new is not None for channel in new.channels}
 
 
 async def _snapshot(

@@ -83,10 +83,15 @@ class GatewayHealth:
             await gateway_health.settle(connection, now)
             wanted = await gateway_health.gateways_to_evaluate(connection, now, observations, self._limits)
         self._delayed_until = {id: until for id, until in self._delayed_until.items() if until > now}
-        for gateway_id, patient in wanted.items():
-            observation = observations.get(gateway_id, GatewayObservation())
-            if not (patient and self._was_costly(gateway_id)):
-                await self._evaluate_or_delay(gateway_id, now, observation)
+        try:
+            for gateway_id, patient in wanted.items():
+                observation = observations.pop(gateway_id, GatewayObservation())
+                if not (patient and self._was_costly(gateway_id)):
+                    await self._evaluate_or_delay(gateway_id, now, observation)
+        except Exception:
+            for gateway_id, observation in observations.items():
+                self._give_back_observation(gateway_id, observation)
+            raise
         # A claimed recovery probe without its task would wait for the end of its lease.
         await to_the_end(self._begin_recovery_probes())
         return False
@@ -147,12 +152,11 @@ class GatewayHealth:
 
     async def _ask_others(self, gateway_id: UUID, now: datetime, verdict: GatewayVerdict) -> None:
         """Have other channels of a gateway probed that begins to fail; the verdict is committed already."""
-        failing = verdict.gateway.failing
-        if not verdict.newly_failing or failing is None:
+        if not verdict.newly_blamed_by:
             return
         try:
             async with self._pool.acquire() as connection:
-                await gateway_health.hasten_other_probes(connection, gateway_id, now, failing.channels)
+                await gateway_health.hasten_other_probes(connection, gateway_id, now, verdict.newly_blamed_by)
         except Exception as error:
             if passes(error):
                 log.warning("no other channels of gateway %s are probed at once: %r", gateway_id, error)

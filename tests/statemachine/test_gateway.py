@@ -200,7 +200,7 @@ def test_a_mass_loss_goes_on_while_as_many_are_away_however_long() -> None:
 def test_a_mass_loss_ends_when_none_is_away_any_more() -> None:
     after, effect = decide(FALLEN, seen(40, lost=0), LIMITS)
 
-    assert (effect, after.cause, after.settles_until) == (Up(), None, at(100))
+    assert (effect, after.cause, after.settles_until) == (Up(), None, at(40))
     assert (after.health, after.since) == (Health.UP, T0)
 
 
@@ -213,6 +213,15 @@ def test_a_mass_loss_of_which_a_few_stay_away_ends_when_none_has_returned_for_lo
     assert decide(settling, seen(100, lost=19), LIMITS)[1] == Up()
     assert decide(moved, seen(158, lost=18), LIMITS)[1] is None
     assert decide(moved, seen(159, lost=18), LIMITS)[1] == Up()
+
+
+def test_a_mass_loss_is_not_kept_open_by_a_few_that_come_and_go() -> None:
+    gateway, effects = FALLEN, []
+    for second in range(40, 200, 10):
+        gateway, effect = decide(gateway, seen(second, lost=18 + second // 10 % 2), LIMITS)
+        effects.append(effect)
+
+    assert Up() in effects
 
 
 def test_a_refused_key_ends_when_one_is_accepted() -> None:

@@ -239,13 +239,13 @@ where d.id = u.id;
 -- name: release_held_alerts
 -- Make alerts due now that were held by a maintenance window that has ended early.
 update zapwatch_alerts
-set due_at = $1
+set due_at = greatest($1, not_before)
 where id in (
   select a.id
   from zapwatch_alerts a
   left join zapwatch_channels z on z.channel_id = a.channel_id
   left join zapwatch_gateway_incidents gi on gi.id = a.gateway_incident_id
-  where a.settled_at is null and a.due_at > $1 and zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) is null
+  where a.settled_at is null and a.due_at > greatest($1, a.not_before) and zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) is null
   for update of a skip locked
 );
 

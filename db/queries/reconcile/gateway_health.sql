@@ -41,8 +41,8 @@ where g.id = $1
 for no key update of g skip locked;
 
 -- name: count_gateway_losses
--- What is to be known of a gateway's channels. Witnesses are those that an operator put there, or all where one tenant put
--- all of them. `left`: how many of them left open within one window $3, at most, since $2, and are away since $4 at least.
+-- What is to be known of a gateway's channels. Witnesses are those that an operator put there, or, where none did, those of
+-- the tenant that came first. `left`: how many of them left open within one window $3, at most, since $2, and are away since $4 at least.
 -- `together`: the same, back or not, within a window that ends after $7. `lost`: how many of the incident $5 are away: not
 -- open, without a terminal reason, with their alerts on. `watched`, `probed`, `unkeyed` (those of them without a
 -- key of their own), `witnesses` and `by_gateway_key` (of the channels $8) are counted only where they matter.
@@ -53,9 +53,7 @@ with watched as materialized (
 ), witness as materialized (
   select channel_id, is_unkeyed
   from watched
-  where by_operator or (
-    select not bool_or(by_operator) and count(distinct tenant_id) = 1 from watched
-  )
+  where by_operator or tenant_id = (select zapwatch_witness_tenant($1))
 ), recent as materialized (
   select channel_id, left_at, first_unhealthy_at is not null as away
   from zapwatch_states
@@ -148,7 +146,8 @@ with incident as (
   set cause = excluded.cause, details = i.details || excluded.details, started_at = least(i.started_at, excluded.started_at)
   returning i.id, i.xmax = 0 as opened
 ), alert as (
-  insert into zapwatch_alerts (gateway_incident_id, kind, due_at) select id, 'opened', $6 from incident where opened
+  insert into zapwatch_alerts (gateway_incident_id, kind, due_at, not_before)
+  select id, 'opened', $6, $6 from incident where opened
 )
 select id from incident;
 
@@ -188,7 +187,8 @@ update zapwatch_gateway_incidents set affected = affected + (select count(*) fro
 where id = $1 and exists (select from attached);
 
 -- name: attach_lost_channels
--- Attach the channels of a gateway that left open since $3 and are away since $4 at least, without a terminal reason.
+-- Attach the channels of a gateway that left open since $3 and are away since $4 at least, without a terminal reason: all,
+-- or those of the tenant that alone is evidence of it.
 with attached as (
   insert into zapwatch_affected_channels (gateway_incident_id, channel_id, tenant_id, incident_id)
   select $1, c.channel_id, c.tenant_id, i.id
@@ -198,6 +198,7 @@ with attached as (
   where s.gateway_id = $2 and s.left_at >= $3 and s.left_at <= $4 and s.first_unhealthy_at is not null
     and s.state <> 'disconnected/unpaired' and s.reason is distinct from 'scan_needed'
     and c.paused_at is null and not c.removed
+    and c.tenant_id = coalesce((select zapwatch_witness_tenant($2)), c.tenant_id)
     and not exists (
       select from zapwatch_affected_channels a where a.gateway_incident_id = $1 and a.channel_id = c.channel_id
     )
@@ -224,12 +225,19 @@ where id = $1 and exists (select from zapwatch_states where gateway_id = $2 and 
 
 -- name: cancel_verdicts
 -- Cancel the verdicts of a gateway's incident that are not given yet.
-update zapwatch_affected_channels set verdict_due_at = null
-where gateway_incident_id = $1 and verdict_due_at is not null;
+with pending as (
+  select channel_id from zapwatch_affected_channels
+  where gateway_incident_id = $1 and verdict_due_at is not null
+  order by channel_id for no key update
+)
+update zapwatch_affected_channels a set verdict_due_at = null
+from pending where a.gateway_incident_id = $1 and a.channel_id = pending.channel_id;
 
 -- name: claim_settled_gateways
--- Claim gateways whose channels have had their time to settle.
-update zapwatch_gateways set settles_until = null
+-- Claim gateways whose channels have had their time to settle; for ten seconds again and again: an incident with the cause
+-- may have been about to be committed, or locked.
+update zapwatch_gateways
+set settles_until = case when settles_until > $1 - interval '10 seconds' then settles_until end
 where id = any (array(
   select id from zapwatch_gateways where settles_until <= $1 for no key update skip locked
 ))
@@ -245,8 +253,12 @@ with mine as (
 update zapwatch_states s set probe_due_at = $2::timestamptz + random() * $3::interval
 from mine where s.channel_id = mine.channel_id;
 
+-- name: note_we_are_online
+-- Note of a gateway's incident that it isn't our own line.
+update zapwatch_gateway_incidents set details = details - 'perhaps_offline' where id = $1 and details ? 'perhaps_offline';
+
 -- name: hasten_other_probes
--- Make probes of some open channels of a gateway due now, others than those that went unanswered.
+-- Make probes of some open channels of a gateway due now, others than those that went unanswered or were refused.
 with others as (
   select channel_id from zapwatch_states
   where gateway_id = $1 and probe_due_at > $2 and state = 'open' and channel_id <> all ($3::uuid[])

@@ -13,10 +13,11 @@ returning channel_id;
 -- name: gateway_orders
 -- Of gateways (null: those with recoveries that are due) what bounds orders to them: `free`, how many more they may get
 -- within $4, each running episode counted as one; in a mass loss (also in one that has no incident yet: $5 channels that
--- left open within $6 are away, and a fifth of all) `lost`; whether a channel that was given an order since `is_back`, and
+-- left open within $6 are away, and a fifth of all, of those that are evidence of their gateway) `lost`; whether a channel that was given an order since `is_back`, and
 -- those that were given one and are not, `tried`. Gateways that are down, refuse the key or settle get none: no row.
 with gateway as (
-  select g.id, case when i.cause = 'mass_loss' and g.calm_since is null then i.started_at end as lost_since
+  select g.id, zapwatch_witness_tenant(g.id) as witness,
+    case when i.cause = 'mass_loss' and g.calm_since is null then i.started_at end as lost_since
   from zapwatch_gateways g
   left join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
   where case when $2::uuid[] is null
@@ -27,14 +28,19 @@ with gateway as (
     and (g.settles_until is null or g.settles_until <= $1)
 ), loss as (
   select g.id, coalesce(g.lost_since, case when a.channels >= $5::int and a.channels * 5 >= (
-    select count(*) from zapwatch_channels c where c.gateway_id = g.id and c.paused_at is null and not c.removed
+    select count(*)
+    from zapwatch_channels c
+    where c.gateway_id = g.id and c.paused_at is null and not c.removed
+      and case when g.witness is null then c.put_by is distinct from 'tenant' else c.tenant_id = g.witness end
   ) then a.since end) as since
   from gateway g
   cross join lateral (
     select count(*) as channels, min(s.left_at) as since
     from zapwatch_states s
+    join zapwatch_channels c using (channel_id)
     where s.gateway_id = g.id and s.left_at > $1 - $6::interval and s.first_unhealthy_at is not null
       and s.state <> 'disconnected/unpaired' and s.reason is distinct from 'scan_needed'
+      and case when g.witness is null then c.put_by is distinct from 'tenant' else c.tenant_id = g.witness end
   ) a
 )
 select l.id, l.since is not null as lost, coalesce(o.is_back, false) as is_back,

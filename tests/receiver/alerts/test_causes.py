@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
+from db.alerts.alerts import release_held
 from db.connection.types import Connection
 from receiver.alerts.message import Message
 from receiver.alerts.notifiers.texts import text_of
@@ -54,8 +55,8 @@ class Host:
             details,
         )
         await self.desk.connection.execute(
-            "insert into zapwatch_alerts (gateway_incident_id, kind, due_at) "
-            "values ($1, 'opened', now() + $2::interval)",
+            "insert into zapwatch_alerts (gateway_incident_id, kind, due_at, not_before) "
+            "values ($1, 'opened', now() + $2::interval, now() + $2::interval)",
             self.incident,
             timedelta(seconds=tell_after),
         )
@@ -275,6 +276,20 @@ async def test_gateway_over_before_told_is_told_to_nobody(host: Host) -> None:
     await host.desk.tell()
 
     assert host.desk.letters.told == host.desk.sink.told == []
+
+
+async def test_end_of_maintenance_elsewhere_tells_of_no_gateway_before_its_time(host: Host) -> None:
+    await town(host)
+    await host.falls()
+
+    await release_held(host.desk.connection, datetime.now(UTC))
+    await host.desk.tell()
+    early = list(host.desk.letters.told)
+    await host.desk.later(timedelta(seconds=31))
+    await host.desk.tell()
+
+    assert early == []
+    assert read(host.desk.letters.told, "ops") == ["Gateway Casa is down"]
 
 
 async def test_nothing_of_a_silent_gateway_is_told_before_it_was_tried(host: Host) -> None:

@@ -48,12 +48,17 @@ where i.id = $1 and w.channel_id = c.channel_id and w.resolved_at is null
   );
 
 -- name: drop_causes
--- Take the cause from the open incidents of these gateways' channels.
+-- Take the cause from the open incidents of these gateways' channels. Those that are locked are left: it is done again.
+with caused as (
+  select w.id
+  from whatsapp_connection_incidents w
+  join zapwatch_channels c using (channel_id)
+  where c.gateway_id = any ($1::uuid[]) and w.resolved_at is null and w.details ->> 'cause' = 'gateway'
+  for no key update of w skip locked
+)
 update whatsapp_connection_incidents w
 set details = w.details - array['cause', 'gateway_incident_id']
-from zapwatch_channels c
-where c.gateway_id = any ($1::uuid[]) and w.channel_id = c.channel_id and w.resolved_at is null
-  and w.details ->> 'cause' = 'gateway';
+from caused where w.id = caused.id;
 
 -- name: drop_causes_of_moved
 -- Take the cause from the open incidents of channels that were moved away from a gateway that is, or was since $1, in
