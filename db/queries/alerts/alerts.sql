@@ -3,10 +3,56 @@
 select pg_try_advisory_xact_lock(hashtextextended('zapwatch routing', 0))
   and set_config('idle_in_transaction_session_timeout', '10s', true) is not null;
 
--- name: due_alerts
--- Alerts that are due for a decision, with the status of their incidents and channels, the gateway's incident that they
--- are about or caused by, and whether their gateway is in doubt; locked for this replica. Incidents of the gateways $3,
--- too, although they are not due yet.
+-- name: merge_changes
+-- Of each incident with a change that is due leave the newest change alone to be decided, and keep with it the cause that
+-- the incident lost by one before. Its opening is due, too, if that is held: what it waits for may be known now.
+with newest as (
+  select incident_id, max(id) as id
+  from zapwatch_alerts
+  where settled_at is null and due_at <= $1 and kind = 'changed'
+  group by incident_id
+), older as (
+  update zapwatch_alerts a
+  set settled_at = $1
+  from newest n
+  where a.incident_id = n.incident_id and a.kind = 'changed' and a.id < n.id and a.settled_at is null
+  returning a.id, a.incident_id, a.was_caused_by
+), opening as (
+  update zapwatch_alerts a
+  set due_at = $1
+  from newest n
+  where a.incident_id = n.incident_id and a.kind = 'opened' and a.due_at > $1 and a.settled_at is null
+)
+update zapwatch_alerts a
+set was_caused_by = o.was_caused_by
+from newest n
+join (
+  select distinct on (incident_id) incident_id, was_caused_by
+  from older
+  where was_caused_by is not null
+  order by incident_id, id desc
+) o using (incident_id)
+where a.id = n.id and a.was_caused_by is null;
+
+-- name: lock_due_alerts
+-- Lock alerts that are due for a decision, for this replica.
+select id
+from zapwatch_alerts
+where settled_at is null and due_at <= $1
+order by due_at, id
+limit $2
+for update skip locked;
+
+-- name: lock_pending_openings
+-- Lock the openings of these gateways' incidents that are not due yet, for this replica.
+select id
+from zapwatch_alerts
+where gateway_incident_id = any ($2::uuid[]) and kind = 'opened' and settled_at is null and due_at > $1
+for update skip locked;
+
+-- name: read_alerts
+-- These alerts with the status of their incidents and channels, the gateway's incident that they are about or caused by,
+-- whether their gateway is in doubt, and to which destinations held ones were sent already.
 select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.created_at,
   a.due_at > a.created_at as was_held, a.due_at <= $1 as is_due,
   case when a.incident_id is null then gi.resolved_at else i.resolved_at end is not null as is_over,
@@ -16,7 +62,7 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   gi.id as cause_id, gi.cause, gi.resolved_at is not null as cause_is_over,
   coalesce(gi.details ->> 'perhaps_offline' = 'true', false) as perhaps_offline,
   gi.resolved_at is null and gi.cause in ('unreachable', 'unavailable')
-    and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $4::interval, false) as cause_is_untried,
+    and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $2::interval, false) as cause_is_untried,
   coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
   coalesce(s.state = 'disconnected/unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
@@ -40,7 +86,10 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
         limit 2
       ) o
     )
-  ) as is_gateway_in_doubt
+  ) as is_gateway_in_doubt,
+  case when a.due_at > a.created_at then array(
+    select d.destination_id from zapwatch_decisions d where d.alert_id = a.id and d.is_sent
+  ) else '{}' end as sent_to
 from zapwatch_alerts a
 left join whatsapp_connection_incidents i on i.id = a.incident_id
 left join zapwatch_gateway_incidents gi on gi.id = coalesce(a.gateway_incident_id, (
@@ -53,11 +102,8 @@ left join zapwatch_channels z on z.channel_id = a.channel_id
 left join zapwatch_states s on s.channel_id = a.channel_id
 left join zapwatch_gateways g on g.id = coalesce(gi.gateway_id, z.gateway_id)
 left join tenants t on t.id = a.tenant_id
-where a.settled_at is null
-  and (a.due_at <= $1 or (a.kind = 'opened' and a.gateway_incident_id = any ($3::uuid[])))
-order by a.due_at, a.id
-limit $2
-for update of a skip locked;
+where a.id = any ($3::bigint[])
+order by a.id;
 
 -- name: due_reminders
 -- Openings whose reminders are due, with the status of their incidents and channels.
