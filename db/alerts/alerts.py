@@ -234,6 +234,11 @@ async def link_caused(connection: Connection, links: Collection[Link]) -> None:
     await connection.execute(sql.link_caused, *_columns(links, len(Link._fields)))
 
 
+async def link_named(connection: Connection, alert_ids: Collection[int]) -> None:
+    """Link decisions about channels that are named as not back to the messages of the end, if there are any."""
+    await connection.execute(sql.link_named, list(alert_ids))
+
+
 async def read_offline_openings(connection: Connection, since: datetime) -> dict[UUID, tuple[UUID, UUID]]:
     """Return by destination which gateway's incident was told as perhaps our own outage, in which message.
 

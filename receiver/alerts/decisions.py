@@ -75,6 +75,8 @@ class DecisionRound:
         """Decisions of this round about messages that stand for many incidents: begun, or ended."""
         self._ended: list[int] = []
         self._links: list[Link] = []
+        self._named: list[int] = []
+        """Alerts of channels that the message of a gateway's end names."""
         self._taken_back: dict[int, str] = {}
         self._settled: list[int] = []
         self._held: dict[int, datetime] = {}
@@ -142,6 +144,8 @@ class DecisionRound:
         if self._taken_back:
             await alert_rows.withdraw_openings(connection, self._taken_back, self._now)
         await alert_rows.link_caused(connection, self._links)
+        if self._named:
+            await alert_rows.link_named(connection, self._named)
         await alert_rows.end_groups(connection, self._ended)
         await note_notified(connection, self._told_already(), self._now)
         await alert_rows.settle_alerts(connection, self._settled, self._now)
@@ -256,8 +260,9 @@ class DecisionRound:
         if alert.has_cause or not alert.was_caused or opening.is_sent:
             return None
         group = Sent() if alert.gateway is None else self._sent((alert.gateway.id, destination.id))
-        if is_named_at_the_end(alert, destination, group):
-            self._add(alert, destination, opened.event, DecisionReason.CAUSED_BY_GATEWAY)
+        if is_named_at_the_end(alert, destination, recipient, group):
+            self._named.append(alert.id)
+            self._add(alert, destination, opened.event, DecisionReason.CAUSED_BY_GATEWAY, details=STILL_DOWN)
             return DecisionReason.CAUSED_BY_GATEWAY
         details = STILL_DOWN if group.is_sent and not alert.is_terminal else None
         self._add(alert, destination, opened.event, DecisionReason.OPENED, details=details)
@@ -349,12 +354,13 @@ class DecisionRound:
         details: str | None = None,
     ) -> None:
         """`message_id`: the message that stands for the subject where `why` sends none of its own."""
-        remind_at = None
         if why.sends:
             assert destination is not None
             message_id = self._planner.assign(destination, purpose, self._is_grouped(destination))
-            if why is DecisionReason.OPENED and destination.reminder_minutes is not None:
-                remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
+        remind_at = None
+        is_opening = why is DecisionReason.OPENED or details == STILL_DOWN
+        if is_opening and destination is not None and destination.reminder_minutes is not None:
+            remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
         is_alert = isinstance(subject, DueAlert)
         key = (subject.id if is_alert else (purpose, subject.id)), destination and destination.id
         self._new[key] = Decision(
@@ -403,7 +409,8 @@ class DecisionRound:
 
 
 STILL_DOWN: Final = '{"still_down": true}'
-"""Details of an opening that was told in a group before: the gateway is back, the channel isn't."""
+"""Details of an opening that was told in a group before: the gateway is back, the channel isn't. Either it is
+sent, or the message of the gateway's end names the channel."""
 
 
 def _reaches(why: DecisionReason) -> bool:

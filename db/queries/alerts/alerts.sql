@@ -128,7 +128,7 @@ from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
 join zapwatch_destinations o on o.id = d.destination_id
 left join whatsapp_connection_incidents i on i.id = d.incident_id
-left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
+left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id and d.incident_id is null
 left join notification_channels n on n.id = i.channel_id
 left join zapwatch_channels z on z.channel_id = i.channel_id
 left join tenants t on t.id = d.tenant_id
@@ -175,11 +175,13 @@ group by destination_id, purpose;
 
 -- name: read_openings
 -- The openings of these incidents that were sent, by destination, with the outcomes: of a channel's incident, of a
--- gateway's, or of all of a tenant's incidents that one of these gateways' incidents caused.
+-- gateway's, or of all of a tenant's incidents that one of these gateways' incidents caused. Of a channel that was named as
+-- not back when its gateway was, that message is the opening.
 select d.id, d.subject_id, d.destination_id, d.message_id, m.outcome, m.facts is not null as was_tried
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id and m.purpose = 'news'
-where d.subject_id = any ($1::uuid[]) and d.is_sent and d.event in ('incident.opened', 'gateway.opened')
+where d.subject_id = any ($1::uuid[]) and d.event in ('incident.opened', 'gateway.opened')
+  and (d.is_sent or (d.why = 'caused_by_gateway' and d.details ->> 'still_down' = 'true'))
 order by d.id;
 
 -- name: read_offline_openings
@@ -228,6 +230,15 @@ from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[])
 where d.gateway_incident_id = u.gateway_incident_id and d.destination_id = u.destination_id
   and d.incident_id is not null and d.why = 'caused_by_gateway' and d.message_id is null
   and (u.is_end or d.event = 'incident.opened');
+
+-- name: link_named
+-- Link the decisions about these alerts of channels that are named as not back to the messages that name them, where the
+-- gateway's end was decided before.
+update zapwatch_decisions d
+set message_id = e.message_id
+from zapwatch_decisions e
+where d.alert_id = any ($1::bigint[]) and d.why = 'caused_by_gateway' and d.message_id is null
+  and e.subject_id = d.gateway_incident_id and e.destination_id = d.destination_id and e.event = 'incident.resolved' and e.is_sent;
 
 -- name: add_messages
 -- Write messages to send.

@@ -104,10 +104,13 @@ def group_opening(
     return Grouped(DecisionReason.CAUSED_BY_GATEWAY, begins_group=True)
 
 
-def is_named_at_the_end(alert: DueAlert, destination: AlertDestination, group: Sent) -> bool:
+def is_named_at_the_end(
+    alert: DueAlert, destination: AlertDestination, recipient: Recipient, group: Sent
+) -> bool:
     """Return whether the message of the end names a channel that stayed down and so lost the cause."""
     is_settled = alert.gateway is not None and alert.gateway.is_over
-    return destination.tenant_id is not None and group.is_sent and is_settled and not alert.is_terminal
+    gets_end = destination.tenant_id is not None and wants(recipient.events, Event.INCIDENT_RESOLVED)
+    return gets_end and group.is_sent and is_settled and not alert.is_terminal
 
 
 OfflineOpenings = Mapping[UUID, tuple[UUID, UUID | None]]

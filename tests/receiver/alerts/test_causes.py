@@ -267,3 +267,62 @@ async def test_end_of_a_fault_of_a_channel_that_was_never_connected_promises_no_
     await host.desk.tell()
 
     assert read(host.desk.letters.told, "ana")[1:] == ["The fault of Um is over; it waits for its first scan"]
+
+
+async def test_channel_named_at_the_end_is_reminded_of_and_its_return_is_told_to_its_people(
+    host: Host,
+) -> None:
+    await town(host)
+    await host.desk.connection.execute(
+        "update zapwatch_destinations set reminder_minutes = 10 where name = 'ana'"
+    )
+    await host.falls(tell_after=0)
+    await host.opens("Um", "Dois", "Três")
+    await host.desk.tell()
+    await host.returns()
+    await host.back("Um", "Dois")
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set resolved_at = resolved_at - interval '61 seconds'"
+    )
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    await host.loses_cause("Três")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=11))
+    await host.desk.tell()
+    await host.back("Três")
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+    await host.desk.later(timedelta(days=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "3 of your 3 channels can't be reached",
+        "2 channels are back, 1 is not back",
+        "WhatsApp of Três is still without connection",
+        "WhatsApp of Três is connected again",
+    ]
+
+
+async def test_channel_named_at_the_end_that_returns_before_that_leaves_is_told_once(host: Host) -> None:
+    await town(host)
+    await host.falls(tell_after=0)
+    await host.opens("Um", "Dois", "Três")
+    await host.desk.tell()
+    await host.returns()
+    await host.back("Um", "Dois")
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set resolved_at = resolved_at - interval '61 seconds'"
+    )
+    await host.loses_cause("Três")
+    await host.desk.route()
+    await host.back("Três")
+    await host.desk.route()
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "3 of your 3 channels can't be reached",
+        "3 of your 3 channels are connected again",
+    ]
