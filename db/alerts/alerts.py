@@ -235,7 +235,7 @@ async def link_caused(connection: Connection, links: Collection[Link]) -> None:
 
 
 async def link_named(connection: Connection, alert_ids: Collection[int]) -> None:
-    """Link decisions about channels that are named as not back to the messages of the end, if there are any."""
+    """Link decisions about channels that are named as not back to the message of the end, if there is one."""
     await connection.execute(sql.link_named, list(alert_ids))
 
 

@@ -196,7 +196,7 @@ order by d.destination_id, d.id desc;
 
 -- name: due_group_ends
 -- Messages that stand for all of a tenant's incidents with one cause, whose end is due: the gateway's incident is over, and
--- its channels are back or have had $2 for it. Not while maintenance keeps them quiet.
+-- its channels are back or have had $2 for it, those apart that were never connected. Not while maintenance keeps them quiet.
 select d.id, d.gateway_incident_id, d.tenant_id, d.destination_id, d.message_id, m.outcome
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
@@ -209,7 +209,7 @@ where d.end_awaited and i.resolved_at is not null
       join zapwatch_states s using (channel_id)
       join zapwatch_channels z using (channel_id)
       where a.gateway_incident_id = i.id and a.tenant_id = d.tenant_id and s.first_unhealthy_at is not null
-        and not z.removed and z.paused_at is null
+        and s.memory @> '{"has_been_open": true}' and not z.removed and z.paused_at is null
     )
   )
   and zapwatch_quiet_until($1, d.tenant_id, null, i.gateway_id) is null

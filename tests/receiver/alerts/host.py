@@ -18,8 +18,8 @@ class Host:
     incident: UUID | None = None
     channels: dict[str, UUID] = field(default_factory=dict)
 
-    async def channel(self, tenant: UUID, name: str) -> UUID:
-        """Register a channel here that was open once."""
+    async def channel(self, tenant: UUID, name: str, has_been_open: bool = True) -> UUID:
+        """Register a channel here that is open, or was never."""
         id = await self.desk.channel(tenant, name)
         await self.desk.connection.execute(
             "update zapwatch_channels set gateway_id = $1, instance = $2 where channel_id = $3",
@@ -28,10 +28,12 @@ class Host:
             id,
         )
         await self.desk.connection.execute(
-            "update zapwatch_states set gateway_id = $1, state = 'open', since = now() - interval '1 day', "
-            """memory = '{"has_been_open": true}' where channel_id = $2""",
+            "update zapwatch_states set gateway_id = $1, state = $3, since = now() - interval '1 day', "
+            "memory = jsonb_build_object('has_been_open', $4::boolean) where channel_id = $2",
             self.id,
             id,
+            "open" if has_been_open else "connecting",
+            has_been_open,
         )
         self.channels[name] = id
         return id

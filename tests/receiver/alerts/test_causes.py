@@ -326,3 +326,27 @@ async def test_channel_named_at_the_end_that_returns_before_that_leaves_is_told_
         "3 of your 3 channels can't be reached",
         "3 of your 3 channels are connected again",
     ]
+
+
+async def test_channels_that_were_never_connected_neither_count_nor_slow_the_end(host: Host) -> None:
+    for tenant in (await town(host), await host.desk.tenant()):
+        for n in range(4):
+            await host.channel(tenant, f"Novo {n} {tenant}", has_been_open=False)
+
+    await host.falls(tell_after=0)
+    await host.opens("Um")
+    await host.desk.tell()
+    await host.returns()
+    await host.back("Um", "Dois", "Três")
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "3 of your 3 channels can't be reached",
+        "3 of your 3 channels are connected again",
+    ]
+    details = [
+        text_of(message._replace(locale="en")).body for to, message in host.desk.letters.told if to == "ops"
+    ]
+    assert "1 tenant is affected." in details[0]
+    assert ["3 channels are affected." in body for body in details] == [True, True]
