@@ -61,8 +61,11 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until,
   gi.id as cause_id, gi.cause, gi.resolved_at is not null as cause_is_over,
   coalesce(gi.details ->> 'perhaps_offline' = 'true', false) as perhaps_offline,
-  gi.resolved_at is null and gi.cause in ('unreachable', 'unavailable')
-    and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $2::interval, false) as cause_is_untried,
+  -- Where nothing is probed there is no trial to wait for.
+  gi.resolved_at is null and greatest(gi.opened_at, g.tried_at, g.failed_at) < $1::timestamptz - $2::interval and (
+    gi.cause in ('unreachable', 'unavailable')
+    or exists (select from zapwatch_states p where p.gateway_id = g.id and p.probe_due_at is not null)
+  ) as cause_is_untried,
   coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
   coalesce(s.state = 'disconnected/unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,

@@ -137,6 +137,9 @@ async def test_nothing_of_a_silent_gateway_is_told_before_it_was_tried(host: Hos
     await host.opens("Um")
     stale = "update zapwatch_gateways set tried_at = now() - $1::interval, failed_at = now() - $1::interval"
     await host.desk.connection.execute(stale, timedelta(hours=1))
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set opened_at = opened_at - interval '1 hour'"
+    )
 
     await host.desk.tell()
     held = list(host.desk.letters.told)

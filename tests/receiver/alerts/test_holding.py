@@ -187,3 +187,39 @@ async def test_operators_are_told_no_later_than_the_first_of_very_many(host: Hos
 
     assert read(host.desk.letters.told, "ana") == ["503 of your 503 channels can't be reached"]
     assert read(host.desk.letters.told, "ops") == ["Gateway Casa is down"]
+
+
+async def test_nothing_of_a_mass_loss_is_told_on_old_rows_while_a_probe_may_be_answered(host: Host) -> None:
+    await town(host)
+    await host.falls("mass_loss", tell_after=0)
+    await host.opens("Um")
+    await host.desk.connection.execute("update zapwatch_states set probe_due_at = now()")
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set opened_at = opened_at - interval '1 hour'"
+    )
+    tried = "update zapwatch_gateways set tried_at = now() - $1::interval, failed_at = null, state = 'up'"
+    await host.desk.connection.execute(tried, timedelta(hours=1))
+
+    await host.desk.tell()
+    held = list(host.desk.letters.told)
+    await host.desk.connection.execute(tried, timedelta(0))
+    await host.desk.later(timedelta(seconds=6))
+    await host.desk.tell()
+
+    assert held == []
+    assert sorted(to for to, _ in host.desk.letters.told) == ["ana", "ops"]
+
+
+async def test_mass_loss_of_channels_that_can_not_be_probed_is_told(host: Host) -> None:
+    await town(host)
+    await host.falls("mass_loss", tell_after=0)
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set opened_at = opened_at - interval '1 hour'"
+    )
+    await host.desk.connection.execute(
+        "update zapwatch_gateways set tried_at = now() - interval '1 hour', failed_at = null, state = 'up'"
+    )
+
+    await host.desk.tell()
+
+    assert [to for to, _ in host.desk.letters.told] == ["ops"]
