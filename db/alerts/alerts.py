@@ -12,6 +12,9 @@ from db.queries import sql
 IN_APP: Final = "in_app"
 """The kind of the one destination that every tenant has."""
 
+CHANGES_KEPT: Final = timedelta(days=1)
+"""How long changes of open incidents are kept after they were decided."""
+
 
 class IncidentStatus(NamedTuple):
     """The status of an incident and its channel, as far as decisions depend on it."""
@@ -350,7 +353,8 @@ async def release_held(connection: Connection, now: datetime) -> None:
 
 
 async def prune_messages(connection: Connection, now: datetime, keep: timedelta) -> None:
-    """Delete messages and decisions older than `keep`, but for incidents that are open."""
+    """Delete old changes, and messages and decisions older than `keep` but openings of what is open."""
+    await connection.execute(sql.prune_changes, now - CHANGES_KEPT)
     await connection.execute(sql.prune_messages, now - keep)
     await connection.execute(sql.prune_decisions, now - keep)
 

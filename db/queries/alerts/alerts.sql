@@ -310,8 +310,8 @@ where id in (
 );
 
 -- name: prune_messages
--- Forget messages that were settled long ago, with what was decided and tried for them, a few at a time; but none of an
--- incident that is still open, for its end goes to the destinations that got its opening.
+-- Forget messages that were settled long ago, with what was decided and tried for them, a few at a time; but none of the
+-- opening of an incident that is still open, for its end goes to the destinations that got that.
 delete from zapwatch_messages
 where id = any (array(
   select m.id
@@ -320,8 +320,9 @@ where id = any (array(
     select
     from zapwatch_decisions d
     left join whatsapp_connection_incidents i on i.id = d.incident_id
-    left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
-    where d.message_id = m.id and d.subject_id is not null and i.resolved_at is null and gi.resolved_at is null
+    left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id and d.incident_id is null
+    where d.message_id = m.id and d.event in ('incident.opened', 'gateway.opened')
+      and coalesce(i.resolved_at, gi.resolved_at) is null
   )
   limit 1000
   for update skip locked
@@ -333,3 +334,17 @@ delete from zapwatch_decisions
 where id = any (array(
   select id from zapwatch_decisions where at < $1 and message_id is null order by at limit 1000 for update skip locked
 ));
+
+-- name: prune_changes
+-- Forget changes of incidents that were decided before $1, a few at a time; the decisions stay. An incident that goes to and
+-- fro has very many.
+with old as (
+  select id from zapwatch_alerts
+  where kind = 'changed' and settled_at < $1
+  order by settled_at
+  limit 1000
+  for update skip locked
+), decided as (
+  update zapwatch_decisions set alert_id = null where alert_id in (select id from old)
+)
+delete from zapwatch_alerts where id in (select id from old);
