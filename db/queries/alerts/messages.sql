@@ -127,10 +127,7 @@ with wanted as (
   join zapwatch_states s on s.channel_id = z.channel_id and s.memory @> '{"has_been_open": true}'
   left join tenants t on t.id = z.tenant_id
   left join whatsapp_connection_incidents o on o.channel_id = z.channel_id and o.resolved_at is null
-  where coalesce(
-      substring(n.metadata::text from '"alerts_enabled"\s*:\s*(true|false)'),
-      substring(t.defaults::text from '"alerts_enabled"\s*:\s*(true|false)'), 'true'
-    ) = 'true'
+  where zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb)
     and zapwatch_quiet_until($2, z.tenant_id, z.channel_id, z.gateway_id) is null
 )
 select w.id as decision_id, w.started_at, w.is_end, (

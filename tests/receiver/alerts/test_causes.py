@@ -353,3 +353,19 @@ async def test_channels_that_were_never_connected_neither_count_nor_slow_the_end
     ]
     assert "1 tenant is affected." in details[0]
     assert ["3 channels are affected." in body for body in details] == [True, True]
+
+
+async def test_alerts_of_a_channel_are_off_only_by_a_setting_of_its_own(host: Host) -> None:
+    await town(host)
+    settings = {"Um": '{"ui": {"alerts_enabled": false}}', "Dois": '{"alerts_enabled": false}'}
+    for name, metadata in settings.items():
+        await host.desk.connection.execute(
+            "update notification_channels set metadata = $1::jsonb where id = $2",
+            metadata,
+            host.channels[name],
+        )
+    await host.falls(tell_after=0)
+    await host.opens("Três")
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == ["2 of your 3 channels can't be reached"]
