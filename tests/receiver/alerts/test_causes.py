@@ -1,8 +1,9 @@
 """One message for one cause: what a gateway's incident caused is grouped for people, and not for programs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from db.connection.types import Connection
+from receiver.alerts.grouping.batching import GATHER
 from receiver.alerts.notifiers.texts import text_of
 from statemachine.model import State
 from tests.receiver.alerts.desk import open_desk
@@ -208,6 +209,21 @@ async def test_our_own_line_is_told_once_for_all_gateways(host: Host) -> None:
     assert read(host.desk.letters.told, "ops") == ["Zapwatch may be offline: 2 gateways don't answer"]
 
 
+async def test_reminder_of_a_refused_key_says_that_it_still_is(host: Host) -> None:
+    await town(host)
+    await host.desk.connection.execute("update zapwatch_destinations set reminder_minutes = 10")
+    await host.falls("unauthorized", tell_after=0)
+    await host.desk.tell()
+
+    await host.desk.later(timedelta(minutes=11))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ops") == [
+        "Gateway Casa refuses the key",
+        "Gateway Casa still refuses the key",
+    ]
+
+
 async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(host: Host) -> None:
     await town(host)
     await host.falls("unauthorized", tell_after=0)
@@ -224,16 +240,23 @@ async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(hos
     assert read(host.desk.letters.told, "ops") == ["Gateway Casa refuses the key"]
 
 
-async def test_twelve_devices_that_are_unlinked_are_one_message(dsn: str, connection: Connection) -> None:
-    async with open_desk(dsn, connection, gather=timedelta(minutes=1)) as desk:
+async def test_twelve_devices_that_are_unlinked_within_half_a_second_are_one_message(
+    dsn: str, connection: Connection
+) -> None:
+    async with open_desk(dsn, connection, gather=GATHER) as desk:
         tenant = await desk.tenant(locale="en")
         await desk.destination(tenant, "ana", "letters")
         for n in range(12):
+            began = datetime.now(UTC)
             await desk.open(await desk.channel(tenant, f"Loja {n}"))
             await desk.route()
-        await desk.later(timedelta(minutes=1))
+            # However long that took here.
+            await desk.later(timedelta(seconds=0.04) - (datetime.now(UTC) - began))
+        at_once = await desk.dispatcher.send_due()
+        await desk.later(GATHER)
         await desk.tell()
 
+        assert not at_once
         assert read(desk.letters.told, "ana") == ["12 devices were unlinked"]
 
 
