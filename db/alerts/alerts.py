@@ -12,6 +12,9 @@ from db.queries import sql
 IN_APP: Final = "in_app"
 """The kind of the one destination that every tenant has."""
 
+CHANGES_KEPT: Final = timedelta(days=1)
+"""How long changes of open incidents are kept after they were decided."""
+
 
 class IncidentStatus(NamedTuple):
     """The status of an incident and its channel, as far as decisions depend on it."""
@@ -60,6 +63,8 @@ class DueAlert(NamedTuple):
     """Until when the gateway's channels are expected back after its incident; None: it has settled."""
     is_gateway_in_doubt: bool = False
     """Whether other channels there are in trouble, too, and a gateway's incident may follow."""
+    sent_to: Collection[UUID] = ()
+    """Destinations that it was sent to already, whatever became of that, if it is held."""
 
     @property
     def subject_id(self) -> UUID:
@@ -173,24 +178,38 @@ async def lock_routing(connection: Connection) -> bool:
 
 
 async def due_alerts(
-    connection: Connection,
-    now: datetime,
-    limit: int,
-    stale_after: timedelta,
-    gateway_incidents: Collection[UUID] = (),
+    connection: Connection, now: datetime, limit: int, stale_after: timedelta
 ) -> list[DueAlert]:
-    """Return alerts that are due for a decision, in the order in which they were written.
+    """Return alerts that are due, locked until the end of the transaction, the oldest `limit` in their order.
 
-    `stale_after`: how long a trial of a gateway is news; `gateway_incidents`: their openings are returned
-    although they are not due.
+    Of an incident's changes only the newest. `stale_after`: how long what is known of a gateway is news.
     """
-    rows = await connection.fetch(sql.due_alerts, now, limit, list(gateway_incidents), stale_after)
+    await connection.execute(sql.merge_changes, now)
+    rows = await connection.fetch(sql.lock_due_alerts, now, limit)
+    return await _read_alerts(connection, now, stale_after, rows)
+
+
+async def pending_openings(
+    connection: Connection, now: datetime, stale_after: timedelta, gateway_incidents: Collection[UUID]
+) -> list[DueAlert]:
+    """Return the openings of gateways' incidents that are not due yet, locked until the transaction's end."""
+    if not gateway_incidents:
+        return []
+    rows = await connection.fetch(sql.lock_pending_openings, now, list(gateway_incidents))
+    return await _read_alerts(connection, now, stale_after, rows)
+
+
+async def _read_alerts(
+    connection: Connection, now: datetime, stale_after: timedelta, locked: Collection[Record]
+) -> list[DueAlert]:
+    if not locked:
+        return []
+    rows = await connection.fetch(sql.read_alerts, now, stale_after, [row["id"] for row in locked])
     names = [name for name in DueAlert._fields if name not in ("status", "gateway")]
-    alerts = [
+    return [
         DueAlert(**{name: row[name] for name in names}, status=status_of(row), gateway=_gateway_of(row))
         for row in rows
     ]
-    return sorted(alerts, key=lambda alert: alert.id)
 
 
 def _gateway_of(row: Record) -> GatewayCause | None:
@@ -216,6 +235,11 @@ async def end_groups(connection: Connection, decision_ids: Collection[int]) -> N
 async def link_caused(connection: Connection, links: Collection[Link]) -> None:
     """Link decisions about incidents with a cause to the messages that stand for them."""
     await connection.execute(sql.link_caused, *_columns(links, len(Link._fields)))
+
+
+async def link_named(connection: Connection, alert_ids: Collection[int]) -> None:
+    """Link decisions about channels that are named as not back to the message of the end, if there is one."""
+    await connection.execute(sql.link_named, list(alert_ids))
 
 
 async def read_offline_openings(connection: Connection, since: datetime) -> dict[UUID, tuple[UUID, UUID]]:
@@ -329,7 +353,8 @@ async def release_held(connection: Connection, now: datetime) -> None:
 
 
 async def prune_messages(connection: Connection, now: datetime, keep: timedelta) -> None:
-    """Delete messages and decisions older than `keep`, but for incidents that are open."""
+    """Delete old changes, and messages and decisions older than `keep` but openings of what is open."""
+    await connection.execute(sql.prune_changes, now - CHANGES_KEPT)
     await connection.execute(sql.prune_messages, now - keep)
     await connection.execute(sql.prune_decisions, now - keep)
 

@@ -20,9 +20,8 @@ from db.connection.types import Connection
 from db.ingest.apply import note_notified
 from receiver.alerts.grouping.batching import MessagePlanner
 from receiver.alerts.grouping.causes import (
-    AGAIN,
     OFFLINE_AGAIN,
-    SETTLED_AGAIN,
+    Hold,
     OfflineOpenings,
     Sent,
     group_opening,
@@ -76,6 +75,8 @@ class DecisionRound:
         """Decisions of this round about messages that stand for many incidents: begun, or ended."""
         self._ended: list[int] = []
         self._links: list[Link] = []
+        self._named: list[int] = []
+        """Alerts of channels that the message of a gateway's end names."""
         self._taken_back: dict[int, str] = {}
         self._settled: list[int] = []
         self._held: dict[int, datetime] = {}
@@ -92,28 +93,26 @@ class DecisionRound:
         against = reason_for_all(facts)
         if against is not None:
             self._add(alert, None, facts.event, against)
-        if against is DecisionReason.MAINTENANCE:
-            assert alert.status.quiet_until is not None
-            self._held[alert.id] = alert.status.quiet_until
-            return
-        waits = None if against else reason_to_wait(alert, self._now, self._doubt)
-        if waits is DecisionReason.GATEWAY_SETTLES:
-            self._held[alert.id] = self._now + SETTLED_AGAIN
-            return
-        if against is None:
-            whys = [self._decide_one(alert, facts, one, waits) for one in self._destinations_of(alert)]
-            decided = [why for why in whys if why is not None]
-            # An end that no destination gets, because none got the opening, is recorded for each already.
-            if not waits and decided and not any(map(_reaches, decided)) and not facts.resolved:
-                self._add(alert, None, facts.event, DecisionReason.NOBODY)
-            if not whys and alert.kind != "changed":
-                self._add(alert, None, facts.event, DecisionReason.NOBODY)
-            if waits is None and DecisionReason.PERHAPS_OFFLINE in decided:
-                self._held[alert.id] = self._now + OFFLINE_AGAIN
-        if waits is not None:
-            self._held[alert.id] = self._now + min(AGAIN, self._doubt)
-        if alert.id not in self._held:
+            until = alert.status.quiet_until if against is DecisionReason.MAINTENANCE else None
+        else:
+            hold = reason_to_wait(alert, self._now, self._doubt)
+            until = self._decide_each(alert, facts, hold)
+        if until is None:
             self._settled.append(alert.id)
+        else:
+            self._held[alert.id] = until
+
+    def _decide_each(self, alert: DueAlert, facts: AlertFacts, hold: Hold | None) -> datetime | None:
+        """Decide an alert for each destination; return until when it is held, None: it is settled."""
+        whys = [self._decide_one(alert, facts, one, hold) for one in self._destinations_of(alert)]
+        if hold is not None:
+            return hold.until
+        decided = [why for why in whys if why is not None]
+        is_told = any(map(_reaches, decided)) or bool(alert.sent_to)
+        # An end that no destination gets, because none got the opening, is recorded for each already.
+        if (decided and not is_told and not facts.resolved) or (not whys and alert.kind != "changed"):
+            self._add(alert, None, facts.event, DecisionReason.NOBODY)
+        return self._now + OFFLINE_AGAIN if DecisionReason.PERHAPS_OFFLINE in decided else None
 
     def remind(self, reminder: DueReminder) -> None:
         """Decide whether a destination gets a reminder, and when the next one is due."""
@@ -145,6 +144,8 @@ class DecisionRound:
         if self._taken_back:
             await alert_rows.withdraw_openings(connection, self._taken_back, self._now)
         await alert_rows.link_caused(connection, self._links)
+        if self._named:
+            await alert_rows.link_named(connection, self._named)
         await alert_rows.end_groups(connection, self._ended)
         await note_notified(connection, self._told_already(), self._now)
         await alert_rows.settle_alerts(connection, self._settled, self._now)
@@ -190,19 +191,22 @@ class DecisionRound:
         alert: DueAlert,
         facts: AlertFacts,
         destination: AlertDestination,
-        waits: DecisionReason | None,
+        hold: Hold | None,
     ) -> DecisionReason | None:
         """Decide an alert for one destination; None: there is nothing to decide."""
+        if destination.id in alert.sent_to:
+            return None
         key = alert.subject_id, destination.id
         recipient = self._recipients[destination.id]
         if alert.kind == "changed":
-            return self._decide_change(alert, facts, destination)
+            is_held = hold is not None and recipient.is_for_people
+            return None if is_held else self._decide_change(alert, facts, destination)
         if alert.kind == "opened" and self._opening(key) is not OpeningDelivery.NONE:
             return None
         why = reason_for_one(facts, recipient, self._opening(key))
-        if waits is not None and why.sends and (recipient.is_for_people or alert.incident_id is None):
-            self._add(alert, destination, facts.event, waits)
-            return waits
+        if hold is not None and why.sends and (recipient.is_for_people or alert.incident_id is None):
+            self._add(alert, destination, facts.event, hold.why)
+            return hold.why
         if why is DecisionReason.OVER_BEFORE_TOLD:
             self._take_back(key, why)
         elif recipient.is_for_people and why.sends and not facts.resolved:
@@ -255,10 +259,10 @@ class DecisionRound:
             return self._open_for_people(alert, opened, destination)
         if alert.has_cause or not alert.was_caused or opening.is_sent:
             return None
-        assert alert.gateway is None or not alert.has_cause
         group = Sent() if alert.gateway is None else self._sent((alert.gateway.id, destination.id))
-        if is_named_at_the_end(alert, destination, group):
-            self._add(alert, destination, opened.event, DecisionReason.CAUSED_BY_GATEWAY)
+        if is_named_at_the_end(alert, destination, recipient, group):
+            self._named.append(alert.id)
+            self._add(alert, destination, opened.event, DecisionReason.CAUSED_BY_GATEWAY, details=STILL_DOWN)
             return DecisionReason.CAUSED_BY_GATEWAY
         details = STILL_DOWN if group.is_sent and not alert.is_terminal else None
         self._add(alert, destination, opened.event, DecisionReason.OPENED, details=details)
@@ -350,12 +354,13 @@ class DecisionRound:
         details: str | None = None,
     ) -> None:
         """`message_id`: the message that stands for the subject where `why` sends none of its own."""
-        remind_at = None
         if why.sends:
             assert destination is not None
             message_id = self._planner.assign(destination, purpose, self._is_grouped(destination))
-            if why is DecisionReason.OPENED and destination.reminder_minutes is not None:
-                remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
+        remind_at = None
+        is_opening = why is DecisionReason.OPENED or details == STILL_DOWN
+        if is_opening and destination is not None and destination.reminder_minutes is not None:
+            remind_at = self._now + timedelta(minutes=destination.reminder_minutes)
         is_alert = isinstance(subject, DueAlert)
         key = (subject.id if is_alert else (purpose, subject.id)), destination and destination.id
         self._new[key] = Decision(
@@ -404,7 +409,8 @@ class DecisionRound:
 
 
 STILL_DOWN: Final = '{"still_down": true}'
-"""Details of an opening that was told in a group before: the gateway is back, the channel isn't."""
+"""Details of an opening that was told in a group before: the gateway is back, the channel isn't. Either it is
+sent, or the message of the gateway's end names the channel."""
 
 
 def _reaches(why: DecisionReason) -> bool:

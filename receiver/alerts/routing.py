@@ -20,7 +20,7 @@ from db.connection.types import Connection, Pool
 from db.vault import Vault, VaultError
 from receiver.alerts.decisions import DecisionRound
 from receiver.alerts.grouping.batching import GATHER, WINDOW, MessagePlanner
-from receiver.alerts.grouping.causes import DOUBT, newest_changes
+from receiver.alerts.grouping.causes import DOUBT
 from receiver.alerts.message import Notifier
 from receiver.alerts.notifiers.in_app import includes_all_members
 from receiver.alerts.rules import (
@@ -82,9 +82,8 @@ class Routing:
             ends = await alert_rows.due_group_ends(connection, now, self._settle, self._at_once)
             if not alerts and not reminders and not changed and not ends:
                 return 0
-            pending = await self._pending(connection, now, alerts)
-            alerts, older = newest_changes(alerts)
-            await alert_rows.settle_alerts(connection, older, now)
+            causes = {alert.caused_by.id for alert in alerts if alert.caused_by is not None}
+            pending = await alert_rows.pending_openings(connection, now, self._stale_after, causes)
             decision_round, changes = await self._begin_round(
                 connection, now, [*alerts, *pending], reminders, changed, ends
             )
@@ -100,16 +99,6 @@ class Routing:
         for one in (*decision_round.all_decided, *changes.decided):
             self._report(one)
         return len(alerts) + len(reminders) + len(changed) + len(ends)
-
-    async def _pending(
-        self, connection: Connection, now: datetime, alerts: Iterable[DueAlert]
-    ) -> list[DueAlert]:
-        """Return the openings of gateways' incidents that are not due, but caused some of these."""
-        causes = {alert.caused_by.id for alert in alerts if alert.caused_by is not None}
-        if not causes:
-            return []
-        found = await alert_rows.due_alerts(connection, now, self._at_once, self._stale_after, causes)
-        return [alert for alert in found if not alert.is_due]
 
     async def _due(
         self, connection: Connection, now: datetime

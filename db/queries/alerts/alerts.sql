@@ -3,10 +3,56 @@
 select pg_try_advisory_xact_lock(hashtextextended('zapwatch routing', 0))
   and set_config('idle_in_transaction_session_timeout', '10s', true) is not null;
 
--- name: due_alerts
--- Alerts that are due for a decision, with the status of their incidents and channels, the gateway's incident that they
--- are about or caused by, and whether their gateway is in doubt; locked for this replica. Incidents of the gateways $3,
--- too, although they are not due yet.
+-- name: merge_changes
+-- Of each incident with a change that is due leave the newest change alone to be decided, and keep with it the cause that
+-- the incident lost by one before. Its opening is due, too, if that is held: what it waits for may be known now.
+with newest as (
+  select incident_id, max(id) as id
+  from zapwatch_alerts
+  where settled_at is null and due_at <= $1 and kind = 'changed'
+  group by incident_id
+), older as (
+  update zapwatch_alerts a
+  set settled_at = $1
+  from newest n
+  where a.incident_id = n.incident_id and a.kind = 'changed' and a.id < n.id and a.settled_at is null
+  returning a.id, a.incident_id, a.was_caused_by
+), opening as (
+  update zapwatch_alerts a
+  set due_at = $1
+  from newest n
+  where a.incident_id = n.incident_id and a.kind = 'opened' and a.due_at > $1 and a.settled_at is null
+)
+update zapwatch_alerts a
+set was_caused_by = o.was_caused_by
+from newest n
+join (
+  select distinct on (incident_id) incident_id, was_caused_by
+  from older
+  where was_caused_by is not null
+  order by incident_id, id desc
+) o using (incident_id)
+where a.id = n.id and a.was_caused_by is null;
+
+-- name: lock_due_alerts
+-- Lock alerts that are due for a decision, for this replica.
+select id
+from zapwatch_alerts
+where settled_at is null and due_at <= $1
+order by due_at, id
+limit $2
+for update skip locked;
+
+-- name: lock_pending_openings
+-- Lock the openings of these gateways' incidents that are not due yet, for this replica.
+select id
+from zapwatch_alerts
+where gateway_incident_id = any ($2::uuid[]) and kind = 'opened' and settled_at is null and due_at > $1
+for update skip locked;
+
+-- name: read_alerts
+-- These alerts with the status of their incidents and channels, the gateway's incident that they are about or caused by,
+-- whether their gateway is in doubt, and to which destinations held ones were sent already.
 select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.created_at,
   a.due_at > a.created_at as was_held, a.due_at <= $1 as is_due,
   case when a.incident_id is null then gi.resolved_at else i.resolved_at end is not null as is_over,
@@ -15,8 +61,11 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   zapwatch_quiet_until($1, a.tenant_id, a.channel_id, coalesce(z.gateway_id, gi.gateway_id)) as quiet_until,
   gi.id as cause_id, gi.cause, gi.resolved_at is not null as cause_is_over,
   coalesce(gi.details ->> 'perhaps_offline' = 'true', false) as perhaps_offline,
-  gi.resolved_at is null and gi.cause in ('unreachable', 'unavailable')
-    and coalesce(greatest(g.tried_at, g.failed_at) < $1::timestamptz - $4::interval, false) as cause_is_untried,
+  -- Where nothing is probed there is no trial to wait for.
+  gi.resolved_at is null and greatest(gi.opened_at, g.tried_at, g.failed_at) < $1::timestamptz - $2::interval and (
+    gi.cause in ('unreachable', 'unavailable')
+    or exists (select from zapwatch_states p where p.gateway_id = g.id and p.probe_due_at is not null)
+  ) as cause_is_untried,
   coalesce(i.details ->> 'cause' = 'gateway', false) as has_cause, a.was_caused_by is not null as was_caused,
   coalesce(s.state = 'disconnected/unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
@@ -40,7 +89,10 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
         limit 2
       ) o
     )
-  ) as is_gateway_in_doubt
+  ) as is_gateway_in_doubt,
+  case when a.due_at > a.created_at then array(
+    select d.destination_id from zapwatch_decisions d where d.alert_id = a.id and d.is_sent
+  ) else '{}' end as sent_to
 from zapwatch_alerts a
 left join whatsapp_connection_incidents i on i.id = a.incident_id
 left join zapwatch_gateway_incidents gi on gi.id = coalesce(a.gateway_incident_id, (
@@ -53,11 +105,8 @@ left join zapwatch_channels z on z.channel_id = a.channel_id
 left join zapwatch_states s on s.channel_id = a.channel_id
 left join zapwatch_gateways g on g.id = coalesce(gi.gateway_id, z.gateway_id)
 left join tenants t on t.id = a.tenant_id
-where a.settled_at is null
-  and (a.due_at <= $1 or (a.kind = 'opened' and a.gateway_incident_id = any ($3::uuid[])))
-order by a.due_at, a.id
-limit $2
-for update of a skip locked;
+where a.id = any ($3::bigint[])
+order by a.id;
 
 -- name: due_reminders
 -- Openings whose reminders are due, with the status of their incidents and channels.
@@ -82,7 +131,7 @@ from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
 join zapwatch_destinations o on o.id = d.destination_id
 left join whatsapp_connection_incidents i on i.id = d.incident_id
-left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
+left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id and d.incident_id is null
 left join notification_channels n on n.id = i.channel_id
 left join zapwatch_channels z on z.channel_id = i.channel_id
 left join tenants t on t.id = d.tenant_id
@@ -129,11 +178,13 @@ group by destination_id, purpose;
 
 -- name: read_openings
 -- The openings of these incidents that were sent, by destination, with the outcomes: of a channel's incident, of a
--- gateway's, or of all of a tenant's incidents that one of these gateways' incidents caused.
+-- gateway's, or of all of a tenant's incidents that one of these gateways' incidents caused. Of a channel that was named as
+-- not back when its gateway was, that message is the opening.
 select d.id, d.subject_id, d.destination_id, d.message_id, m.outcome, m.facts is not null as was_tried
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id and m.purpose = 'news'
-where d.subject_id = any ($1::uuid[]) and d.is_sent and d.event in ('incident.opened', 'gateway.opened')
+where d.subject_id = any ($1::uuid[]) and d.event in ('incident.opened', 'gateway.opened')
+  and (d.is_sent or (d.why = 'caused_by_gateway' and d.details ->> 'still_down' = 'true'))
 order by d.id;
 
 -- name: read_offline_openings
@@ -148,7 +199,7 @@ order by d.destination_id, d.id desc;
 
 -- name: due_group_ends
 -- Messages that stand for all of a tenant's incidents with one cause, whose end is due: the gateway's incident is over, and
--- its channels are back or have had $2 for it. Not while maintenance keeps them quiet.
+-- its channels are back or have had $2 for it, those apart that were never connected. Not while maintenance keeps them quiet.
 select d.id, d.gateway_incident_id, d.tenant_id, d.destination_id, d.message_id, m.outcome
 from zapwatch_decisions d
 join zapwatch_messages m on m.id = d.message_id
@@ -161,7 +212,7 @@ where d.end_awaited and i.resolved_at is not null
       join zapwatch_states s using (channel_id)
       join zapwatch_channels z using (channel_id)
       where a.gateway_incident_id = i.id and a.tenant_id = d.tenant_id and s.first_unhealthy_at is not null
-        and not z.removed and z.paused_at is null
+        and s.memory @> '{"has_been_open": true}' and not z.removed and z.paused_at is null
     )
   )
   and zapwatch_quiet_until($1, d.tenant_id, null, i.gateway_id) is null
@@ -182,6 +233,15 @@ from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::boolean[])
 where d.gateway_incident_id = u.gateway_incident_id and d.destination_id = u.destination_id
   and d.incident_id is not null and d.why = 'caused_by_gateway' and d.message_id is null
   and (u.is_end or d.event = 'incident.opened');
+
+-- name: link_named
+-- Link the decisions about these alerts of channels that are named as not back to the messages that name them, where the
+-- gateway's end was decided before.
+update zapwatch_decisions d
+set message_id = e.message_id
+from zapwatch_decisions e
+where d.alert_id = any ($1::bigint[]) and d.why = 'caused_by_gateway' and d.message_id is null
+  and e.subject_id = d.gateway_incident_id and e.destination_id = d.destination_id and e.event = 'incident.resolved' and e.is_sent;
 
 -- name: add_messages
 -- Write messages to send.
@@ -250,8 +310,8 @@ where id in (
 );
 
 -- name: prune_messages
--- Forget messages that were settled long ago, with what was decided and tried for them, a few at a time; but none of an
--- incident that is still open, for its end goes to the destinations that got its opening.
+-- Forget messages that were settled long ago, with what was decided and tried for them, a few at a time; but none of the
+-- opening of an incident that is still open, for its end goes to the destinations that got that.
 delete from zapwatch_messages
 where id = any (array(
   select m.id
@@ -260,8 +320,9 @@ where id = any (array(
     select
     from zapwatch_decisions d
     left join whatsapp_connection_incidents i on i.id = d.incident_id
-    left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id
-    where d.message_id = m.id and d.subject_id is not null and i.resolved_at is null and gi.resolved_at is null
+    left join zapwatch_gateway_incidents gi on gi.id = d.gateway_incident_id and d.incident_id is null
+    where d.message_id = m.id and d.event in ('incident.opened', 'gateway.opened')
+      and coalesce(i.resolved_at, gi.resolved_at) is null
   )
   limit 1000
   for update skip locked
@@ -273,3 +334,17 @@ delete from zapwatch_decisions
 where id = any (array(
   select id from zapwatch_decisions where at < $1 and message_id is null order by at limit 1000 for update skip locked
 ));
+
+-- name: prune_changes
+-- Forget changes of incidents that were decided before $1, a few at a time; the decisions stay. An incident that goes to and
+-- fro has very many.
+with old as (
+  select id from zapwatch_alerts
+  where kind = 'changed' and settled_at < $1
+  order by settled_at
+  limit 1000
+  for update skip locked
+), decided as (
+  update zapwatch_decisions set alert_id = null where alert_id in (select id from old)
+)
+delete from zapwatch_alerts where id in (select id from old);

@@ -70,12 +70,19 @@ left join tenants t on t.id = c.tenant_id
 where c.claimed_until is not null;
 
 -- name: read_message_items
--- The items of messages, in the order of their decisions.
+-- The items of messages, in the order of their decisions. Channels that were never connected aren't affected by a gateway.
 select d.id as decision_id, d.message_id, d.event, coalesce(d.subject_id, d.about_destination_id) as subject_id,
   coalesce(i.kind::text, gi.cause, o.disabled_why, '') as kind, coalesce(i.details::text, d.details::text) as details,
   coalesce(i.started_at, gi.started_at, (d.details ->> 'since')::timestamptz, o.failing_since, o.disabled_at) as started_at,
   coalesce(i.resolved_at, gi.resolved_at) as resolved_at,
-  n.id as channel_id, d.tenant_id, gi.affected, coalesce(n.provider::text, g.provider) as provider,
+  n.id as channel_id, d.tenant_id,
+  gi.affected - (
+    select count(*)
+    from zapwatch_affected_channels a
+    join zapwatch_states s using (channel_id)
+    where a.gateway_incident_id = gi.id and not s.memory @> '{"has_been_open": true}'
+  ) as affected,
+  coalesce(n.provider::text, g.provider) as provider,
   coalesce(z.name, z.instance, g.name, g.base_url, o.name, o.kind, n.id::text, '') as name, s.state,
   d.details ->> 'state' as changed_to, d.details ->> 'previous_state' as changed_from,
   (d.details ->> 'sequence')::bigint as sequence, (d.details ->> 'expires_at')::timestamptz as expires_at,
@@ -95,7 +102,8 @@ order by d.id;
 
 -- name: read_groups
 -- Of decisions about gateways' incidents: what became of the channels that these affect, all or (for a tenant's people) the
--- tenant's. Paused channels and those of which nobody is to be told don't count, nor those that were down before.
+-- tenant's. Paused channels and those of which nobody is to be told don't count, nor those that were down before, or were
+-- never connected.
 with wanted as (
   select d.id, d.tenant_id, i.id as incident_id, i.gateway_id, i.cause, i.started_at, i.opened_at,
     d.event in ('incident.resolved', 'gateway.resolved') as is_end
@@ -116,22 +124,20 @@ with wanted as (
     and (w.tenant_id is null or a.tenant_id = w.tenant_id)
   join zapwatch_channels z on z.channel_id = a.channel_id and not z.removed and z.paused_at is null
   join notification_channels n on n.id = z.channel_id
-  join zapwatch_states s on s.channel_id = z.channel_id
+  join zapwatch_states s on s.channel_id = z.channel_id and s.memory @> '{"has_been_open": true}'
   left join tenants t on t.id = z.tenant_id
   left join whatsapp_connection_incidents o on o.channel_id = z.channel_id and o.resolved_at is null
-  where coalesce(
-      substring(n.metadata::text from '"alerts_enabled"\s*:\s*(true|false)'),
-      substring(t.defaults::text from '"alerts_enabled"\s*:\s*(true|false)'), 'true'
-    ) = 'true'
+  where zapwatch_alerts_enabled(n.metadata::jsonb, t.defaults::jsonb)
     and zapwatch_quiet_until($2, z.tenant_id, z.channel_id, z.gateway_id) is null
 )
 select w.id as decision_id, w.started_at, w.is_end, (
-    select count(*) from zapwatch_channels z
+    select count(*)
+    from zapwatch_channels z
+    join zapwatch_states s using (channel_id)
     where (z.tenant_id = w.tenant_id or (w.tenant_id is null and z.gateway_id = w.gateway_id))
-      and not z.removed and z.paused_at is null
-  ) as total, (
-    select count(distinct a.tenant_id) from zapwatch_affected_channels a where a.gateway_incident_id = w.incident_id
-  ) as tenants,
+      and not z.removed and z.paused_at is null and s.memory @> '{"has_been_open": true}'
+  ) as total,
+  count(distinct c.tenant_id) as tenants,
   count(*) filter (where c.is_down) as down, count(*) filter (where c.is_back) as back,
   (
     select max(i.resolved_at) from whatsapp_connection_incidents i

@@ -18,9 +18,11 @@ REFUSED_KEY: Final = "unauthorized"
 DOUBT: Final = timedelta(seconds=15)
 """How long an opening waits at most for the incident of its gateway that may follow."""
 AGAIN: Final = timedelta(seconds=1)
-"""When an opening that waits for its gateway is decided again."""
+"""When an opening that waits for its gateway is decided again, at the earliest."""
+CAUSED_AGAIN: Final = timedelta(seconds=5)
+"""When an opening is decided again of a channel whose gateway is tried first: there may be very many."""
 SETTLED_AGAIN: Final = timedelta(seconds=0.3)
-"""When a change that waits for its gateway to settle is decided again: all of them within one gathering."""
+"""When a change is decided again that waited until its gateway had settled, if that is still to be noted."""
 OFFLINE_AGAIN: Final = timedelta(seconds=15)
 """When a gateway's opening is decided again for which the message about our own line stands."""
 
@@ -35,6 +37,13 @@ class Sent(NamedTuple):
     was_tried: bool = False
 
 
+class Hold(NamedTuple):
+    """Why people are not told of an alert yet, and when that is decided again."""
+
+    why: DecisionReason
+    until: datetime
+
+
 class Grouped(NamedTuple):
     """A decision about an incident with a cause, at one destination."""
 
@@ -44,18 +53,37 @@ class Grouped(NamedTuple):
     """Whether a message that stands for all of the tenant's incidents with this cause is to be begun."""
 
 
-def reason_to_wait(alert: DueAlert, now: datetime, doubt: timedelta) -> DecisionReason | None:
+def reason_to_wait(alert: DueAlert, now: datetime, doubt: timedelta) -> Hold | None:
     """Return why people are not told of an opening or a change yet; None: they are, if at all."""
-    if alert.kind == "changed":
-        # What is still down when the gateway has settled is told then, as one message.
-        is_kept = alert.was_caused and not alert.is_terminal and not alert.status.is_over
-        return DecisionReason.GATEWAY_SETTLES if is_kept and alert.settles_until is not None else None
-    if alert.kind != "opened" or alert.status.is_over:
+    if alert.status.is_over:
         return None
-    if alert.gateway is not None:
-        return DecisionReason.GATEWAY_NOT_TRIED if alert.gateway.is_untried else None
-    in_doubt = alert.is_gateway_in_doubt and not alert.is_terminal and now < alert.created_at + doubt
-    return DecisionReason.IN_DOUBT if in_doubt else None
+    match alert.kind:
+        case "changed":
+            return _until_settled(alert, now)
+        case "opened" if alert.gateway is not None:
+            again = AGAIN if alert.incident_id is None else CAUSED_AGAIN
+            is_untried = alert.gateway.is_untried
+            return Hold(DecisionReason.GATEWAY_NOT_TRIED, now + again) if is_untried else None
+        case "opened":
+            return _until_certain(alert, now, doubt)
+        case _:
+            return None
+
+
+def _until_settled(alert: DueAlert, now: datetime) -> Hold | None:
+    """What is still down when the gateway has settled is told then, as one message."""
+    is_kept = alert.was_caused and not alert.has_cause and not alert.is_terminal
+    if not is_kept or alert.settles_until is None:
+        return None
+    return Hold(DecisionReason.GATEWAY_SETTLES, max(alert.settles_until, now + SETTLED_AGAIN))
+
+
+def _until_certain(alert: DueAlert, now: datetime, doubt: timedelta) -> Hold | None:
+    """The doubt is looked at again after as long as it has lasted: a large host has very many openings."""
+    ends_at = alert.created_at + doubt
+    if not alert.is_gateway_in_doubt or alert.is_terminal or now >= ends_at:
+        return None
+    return Hold(DecisionReason.IN_DOUBT, min(ends_at, now + max(AGAIN, now - alert.created_at)))
 
 
 def group_opening(
@@ -76,25 +104,13 @@ def group_opening(
     return Grouped(DecisionReason.CAUSED_BY_GATEWAY, begins_group=True)
 
 
-def is_named_at_the_end(alert: DueAlert, destination: AlertDestination, group: Sent) -> bool:
+def is_named_at_the_end(
+    alert: DueAlert, destination: AlertDestination, recipient: Recipient, group: Sent
+) -> bool:
     """Return whether the message of the end names a channel that stayed down and so lost the cause."""
     is_settled = alert.gateway is not None and alert.gateway.is_over
-    return destination.tenant_id is not None and group.is_sent and is_settled and not alert.is_terminal
-
-
-def newest_changes(alerts: list[DueAlert]) -> tuple[list[DueAlert], list[int]]:
-    """Return the alerts with the newest change alone of each incident, and the ids of the others."""
-    newest: dict[UUID, DueAlert] = {}
-    older: list[int] = []
-    for alert in alerts:
-        if alert.kind == "changed":
-            before = newest.get(alert.subject_id)
-            if before is not None:
-                older.append(before.id)
-            was_caused = alert.was_caused or (before is not None and before.was_caused)
-            newest[alert.subject_id] = alert._replace(was_caused=was_caused)
-    kept = [newest[alert.subject_id] if alert.kind == "changed" else alert for alert in alerts]
-    return list(dict.fromkeys(kept)), older
+    gets_end = destination.tenant_id is not None and wants(recipient.events, Event.INCIDENT_RESOLVED)
+    return gets_end and group.is_sent and is_settled and not alert.is_terminal
 
 
 OfflineOpenings = Mapping[UUID, tuple[UUID, UUID | None]]

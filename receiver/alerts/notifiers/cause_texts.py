@@ -20,6 +20,7 @@ CAUSES: Final = {
     ),
 }
 OPENED: Final = {"unauthorized": N_("Gateway {name} refuses the key")}
+STILL: Final = {"unauthorized": N_("Gateway {name} still refuses the key")}
 RESOLVED: Final = {
     "unauthorized": N_("Gateway {name} takes the key again"),
     "mass_loss": N_("The loss of channels at gateway {name} is over"),
@@ -30,6 +31,8 @@ def cause_title(words: NullTranslations, item: MessageItem, is_reminder: bool) -
     """Return the title of a gateway's incident or of many channels, with `{name}`; None: the usual one."""
     if is_reminder and item.group is not None and (item.group.is_tenants or item.kind == "mass_loss"):
         return _reminder_title(words, item.group)
+    if is_reminder and item.event is Event.GATEWAY_OPENED and item.kind in STILL:
+        return words.gettext(STILL[item.kind])
     if item.group is not None and item.group.is_tenants:
         return _group_title(words, item, item.group)
     if item.event is Event.INCIDENT_RESOLVED and item.was_never_connected:
@@ -100,30 +103,32 @@ def _reminder_title(words: NullTranslations, group: Group) -> str:
 
 
 def _group_title(words: NullTranslations, item: MessageItem, group: Group) -> str:
-    n, total = group.down, group.total
-    if item.event is Event.INCIDENT_RESOLVED:
-        if not group.down:
-            n = group.back
-            sentence = words.ngettext(
-                "{n} of your {total} channels is connected again",
-                "{n} of your {total} channels are connected again",
-                n,
-            )
-        else:
-            return _returned(words, group).rstrip(".")
-    elif item.kind == "mass_loss":
+    if item.event is not Event.INCIDENT_RESOLVED:
+        return _lost_title(words, item, group)
+    if group.down:
+        return _returned(words, group).rstrip(".")
+    sentence = words.ngettext(
+        "{n} of your {total} channels is connected again",
+        "{n} of your {total} channels are connected again",
+        group.back,
+    )
+    return sentence.format(n=group.back, total=group.total)
+
+
+def _lost_title(words: NullTranslations, item: MessageItem, group: Group) -> str:
+    if item.kind == "mass_loss":
         sentence = words.ngettext(
             "{n} of your {total} channels lost its connection",
             "{n} of your {total} channels lost their connection",
-            n,
+            group.down,
         )
     else:
         sentence = words.ngettext(
             "{n} of your {total} channels can't be reached",
             "{n} of your {total} channels can't be reached",
-            n,
+            group.down,
         )
-    return sentence.format(n=n, total=total)
+    return sentence.format(n=group.down, total=group.total)
 
 
 def _group_details(words: NullTranslations, item: MessageItem, group: Group) -> Iterator[str]:

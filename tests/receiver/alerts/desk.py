@@ -25,7 +25,7 @@ from tests.support.service import KEY
 
 TIMES: Final = {
     "zapwatch_messages": ("due_at", "leaves_at", "created_at", "claimed_until", "settled_at"),
-    "zapwatch_alerts": ("due_at", "created_at"),
+    "zapwatch_alerts": ("due_at", "created_at", "settled_at"),
     "zapwatch_decisions": ("at", "remind_at"),
     "zapwatch_destinations": ("failing_since",),
     "zapwatch_maintenance": ("starts_at", "ends_at"),

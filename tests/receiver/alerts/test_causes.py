@@ -1,160 +1,15 @@
 """One message for one cause: what a gateway's incident caused is grouped for people, and not for programs."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
-
-import pytest
 
 from db.alerts.alerts import release_held
 from db.connection.types import Connection
-from receiver.alerts.message import Message
+from receiver.alerts.grouping.batching import GATHER
 from receiver.alerts.notifiers.texts import text_of
 from statemachine.model import State
-from tests.receiver.alerts.desk import Desk, open_desk
+from tests.receiver.alerts.desk import open_desk
+from tests.receiver.alerts.host import Host, read, town
 from tests.receiver.conftest import running_api
-
-
-@dataclass
-class Host:
-    """A gateway of several tenants, and what rows say of its incident."""
-
-    desk: Desk
-    id: UUID
-    incident: UUID | None = None
-    channels: dict[str, UUID] = field(default_factory=dict)
-
-    async def channel(self, tenant: UUID, name: str) -> UUID:
-        """Register a channel here that was open once."""
-        id = await self.desk.channel(tenant, name)
-        await self.desk.connection.execute(
-            "update zapwatch_channels set gateway_id = $1, instance = $2 where channel_id = $3",
-            self.id,
-            name,
-            id,
-        )
-        await self.desk.connection.execute(
-            "update zapwatch_states set gateway_id = $1, state = 'open', since = now() - interval '1 day' "
-            "where channel_id = $2",
-            self.id,
-            id,
-        )
-        self.channels[name] = id
-        return id
-
-    async def falls(self, cause: str = "unreachable", tell_after: float = 30, details: str = "{}") -> None:
-        """Open the gateway's incident, which affects all channels; each is down from now on."""
-        self.incident = await self.desk.connection.fetchval(
-            "insert into zapwatch_gateway_incidents "
-            "(gateway_id, cause, affected, started_at, opened_at, details) "
-            "values ($1, $2, $3, now(), now(), $4::jsonb) returning id",
-            self.id,
-            cause,
-            len(self.channels),
-            details,
-        )
-        await self.desk.connection.execute(
-            "insert into zapwatch_alerts (gateway_incident_id, kind, due_at, not_before) "
-            "values ($1, 'opened', now() + $2::interval, now() + $2::interval)",
-            self.incident,
-            timedelta(seconds=tell_after),
-        )
-        await self.desk.connection.execute(
-            "update zapwatch_gateways set state = 'down', tried_at = now(), failed_at = now() where id = $1",
-            self.id,
-        )
-        await self.desk.connection.execute(
-            "insert into zapwatch_affected_channels (gateway_incident_id, channel_id, tenant_id) "
-            "select $1, channel_id, tenant_id from zapwatch_channels where gateway_id = $2",
-            self.incident,
-            self.id,
-        )
-        await self.desk.connection.execute(
-            "update zapwatch_states set state = 'error', reason = 'gateway_unreachable', since = now(), "
-            "first_unhealthy_at = now() where gateway_id = $1",
-            self.id,
-        )
-
-    async def opens(self, *names: str) -> list[UUID]:
-        """Open incidents of channels with the cause."""
-        details = (
-            '{"reason": "gateway_unreachable", "cause": "gateway", '
-            f'"gateway_incident_id": "{self.incident}"}}'
-        )
-        return [
-            await self.desk.connection.fetchval(
-                "select incident_id from zapwatch_incidents_open("
-                "array[$1::uuid], array['error'], array[null], array[$2::jsonb], array[now()], array[now()])",
-                self.channels[name],
-                details,
-            )
-            for name in names
-        ]
-
-    async def returns(self) -> None:
-        """End the gateway's incident."""
-        await self.desk.connection.execute(
-            "update zapwatch_gateway_incidents set resolved_at = now(), duration_seconds = 0 where id = $1",
-            self.incident,
-        )
-        await self.desk.connection.execute(
-            "insert into zapwatch_alerts (gateway_incident_id, kind) values ($1, 'resolved')", self.incident
-        )
-
-    async def back(self, *names: str) -> None:
-        """Have channels be open again."""
-        for name in names:
-            await self.desk.connection.execute(
-                "update zapwatch_states set state = 'open', reason = null, since = now(), "
-                "first_unhealthy_at = null where channel_id = $1",
-                self.channels[name],
-            )
-            await self.desk.resolve(self.channels[name])
-
-    async def loses_cause(self, name: str, state: str = "error", reason: str = "unreachable") -> None:
-        """Take away the cause of a channel's incident."""
-        await self.desk.connection.execute(
-            "update zapwatch_states set state = $2, reason = $3 where channel_id = $1",
-            self.channels[name],
-            state,
-            reason,
-        )
-        await self.desk.connection.execute(
-            "update whatsapp_connection_incidents set "
-            "details = (details - 'cause' - 'gateway_incident_id') || jsonb_build_object('reason', $2::text) "
-            "where channel_id = $1 and resolved_at is null",
-            self.channels[name],
-            reason,
-        )
-
-
-@pytest.fixture
-async def host(dsn: str, connection: Connection) -> AsyncIterator[Host]:
-    """A gateway of one tenant with three channels, and destinations of the tenant and of operators."""
-    async with open_desk(dsn, connection) as desk:
-        id = await connection.fetchval(
-            "insert into zapwatch_gateways (provider, base_url, name, state) "
-            "values ('wapi', 'http://w.test', 'Casa', 'up') returning id"
-        )
-        yield Host(desk, id)
-
-
-def read(told: list[tuple[str, Message]], name: str) -> list[str]:
-    """Return the subjects that a destination of people read, in English."""
-    return [text_of(message._replace(locale="en")).subject for to, message in told if to == name]
-
-
-async def town(host: Host) -> UUID:
-    """Make a tenant with three channels here, whose people and programs are told, and operators."""
-    tenant = await host.desk.tenant(locale="en")
-    for name in ("Um", "Dois", "Três"):
-        await host.channel(tenant, name)
-    await host.desk.destination(tenant, "ana", "letters")
-    await host.desk.destination(tenant, "prog", "sink")
-    events = ["incident.opened", "incident.resolved", "gateway.opened", "gateway.resolved"]
-    await host.desk.destination(None, "ops", "letters", events=events)
-    return tenant
 
 
 async def test_tenant_reads_once_of_all_its_channels_and_operators_no_later(host: Host) -> None:
@@ -298,11 +153,14 @@ async def test_nothing_of_a_silent_gateway_is_told_before_it_was_tried(host: Hos
     await host.opens("Um")
     stale = "update zapwatch_gateways set tried_at = now() - $1::interval, failed_at = now() - $1::interval"
     await host.desk.connection.execute(stale, timedelta(hours=1))
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set opened_at = opened_at - interval '1 hour'"
+    )
 
     await host.desk.tell()
     held = list(host.desk.letters.told)
     await host.desk.connection.execute(stale, timedelta(0))
-    await host.desk.later(timedelta(seconds=2))
+    await host.desk.later(timedelta(seconds=6))
     await host.desk.tell()
 
     assert held == []
@@ -366,6 +224,21 @@ async def test_our_own_line_is_told_once_for_all_gateways(host: Host) -> None:
     assert read(host.desk.letters.told, "ops") == ["Zapwatch may be offline: 2 gateways don't answer"]
 
 
+async def test_reminder_of_a_refused_key_says_that_it_still_is(host: Host) -> None:
+    await town(host)
+    await host.desk.connection.execute("update zapwatch_destinations set reminder_minutes = 10")
+    await host.falls("unauthorized", tell_after=0)
+    await host.desk.tell()
+
+    await host.desk.later(timedelta(minutes=11))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ops") == [
+        "Gateway Casa refuses the key",
+        "Gateway Casa still refuses the key",
+    ]
+
+
 async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(host: Host) -> None:
     await town(host)
     await host.falls("unauthorized", tell_after=0)
@@ -382,16 +255,23 @@ async def test_refused_key_is_the_operators_affair_unless_the_tenant_gave_it(hos
     assert read(host.desk.letters.told, "ops") == ["Gateway Casa refuses the key"]
 
 
-async def test_twelve_devices_that_are_unlinked_are_one_message(dsn: str, connection: Connection) -> None:
-    async with open_desk(dsn, connection, gather=timedelta(minutes=1)) as desk:
+async def test_twelve_devices_that_are_unlinked_within_half_a_second_are_one_message(
+    dsn: str, connection: Connection
+) -> None:
+    async with open_desk(dsn, connection, gather=GATHER) as desk:
         tenant = await desk.tenant(locale="en")
         await desk.destination(tenant, "ana", "letters")
         for n in range(12):
+            began = datetime.now(UTC)
             await desk.open(await desk.channel(tenant, f"Loja {n}"))
             await desk.route()
-        await desk.later(timedelta(minutes=1))
+            # However long that took here.
+            await desk.later(timedelta(seconds=0.04) - (datetime.now(UTC) - began))
+        at_once = await desk.dispatcher.send_due()
+        await desk.later(GATHER)
         await desk.tell()
 
+        assert not at_once
         assert read(desk.letters.told, "ana") == ["12 devices were unlinked"]
 
 
@@ -428,3 +308,102 @@ async def test_end_of_a_fault_of_a_channel_that_was_never_connected_promises_no_
     await host.desk.tell()
 
     assert read(host.desk.letters.told, "ana")[1:] == ["The fault of Um is over; it waits for its first scan"]
+
+
+async def test_channel_named_at_the_end_is_reminded_of_and_its_return_is_told_to_its_people(
+    host: Host,
+) -> None:
+    await town(host)
+    await host.desk.connection.execute(
+        "update zapwatch_destinations set reminder_minutes = 10 where name = 'ana'"
+    )
+    await host.falls(tell_after=0)
+    await host.opens("Um", "Dois", "Três")
+    await host.desk.tell()
+    await host.returns()
+    await host.back("Um", "Dois")
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set resolved_at = resolved_at - interval '61 seconds'"
+    )
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    await host.loses_cause("Três")
+    await host.desk.tell()
+    await host.desk.later(timedelta(minutes=11))
+    await host.desk.tell()
+    await host.back("Três")
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+    await host.desk.later(timedelta(days=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "3 of your 3 channels can't be reached",
+        "2 channels are back, 1 is not back",
+        "WhatsApp of Três is still without connection",
+        "WhatsApp of Três is connected again",
+    ]
+
+
+async def test_channel_named_at_the_end_that_returns_before_that_leaves_is_told_once(host: Host) -> None:
+    await town(host)
+    await host.falls(tell_after=0)
+    await host.opens("Um", "Dois", "Três")
+    await host.desk.tell()
+    await host.returns()
+    await host.back("Um", "Dois")
+    await host.desk.connection.execute(
+        "update zapwatch_gateway_incidents set resolved_at = resolved_at - interval '61 seconds'"
+    )
+    await host.loses_cause("Três")
+    await host.desk.route()
+    await host.back("Três")
+    await host.desk.route()
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "3 of your 3 channels can't be reached",
+        "3 of your 3 channels are connected again",
+    ]
+
+
+async def test_channels_that_were_never_connected_neither_count_nor_slow_the_end(host: Host) -> None:
+    for tenant in (await town(host), await host.desk.tenant()):
+        for n in range(4):
+            await host.channel(tenant, f"Novo {n} {tenant}", has_been_open=False)
+
+    await host.falls(tell_after=0)
+    await host.opens("Um")
+    await host.desk.tell()
+    await host.returns()
+    await host.back("Um", "Dois", "Três")
+    await host.desk.later(timedelta(minutes=1))
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == [
+        "3 of your 3 channels can't be reached",
+        "3 of your 3 channels are connected again",
+    ]
+    details = [
+        text_of(message._replace(locale="en")).body for to, message in host.desk.letters.told if to == "ops"
+    ]
+    assert "1 tenant is affected." in details[0]
+    assert ["3 channels are affected." in body for body in details] == [True, True]
+
+
+async def test_alerts_of_a_channel_are_off_only_by_a_setting_of_its_own(host: Host) -> None:
+    await town(host)
+    settings = {"Um": '{"ui": {"alerts_enabled": false}}', "Dois": '{"alerts_enabled": false}'}
+    for name, metadata in settings.items():
+        await host.desk.connection.execute(
+            "update notification_channels set metadata = $1::jsonb where id = $2",
+            metadata,
+            host.channels[name],
+        )
+    await host.falls(tell_after=0)
+    await host.opens("Três")
+    await host.desk.tell()
+
+    assert read(host.desk.letters.told, "ana") == ["2 of your 3 channels can't be reached"]

@@ -410,6 +410,32 @@ async def test_old_messages_are_forgotten_but_not_who_was_told_of_what_is_open(d
     assert len(desk.sink.told) == 4
 
 
+async def test_changes_of_an_incident_that_stays_open_are_forgotten_and_who_was_told_is_kept(
+    desk: Desk,
+) -> None:
+    tenant = await desk.tenant()
+    channel = await desk.channel(tenant)
+    ana = await desk.destination(tenant, "ana")
+    await desk.open(channel, "connecting", "connecting")
+    await desk.tell()
+    for kind in ("disconnected", "connecting"):
+        await desk.connection.execute("update whatsapp_connection_incidents set kind = $1", kind)
+        await desk.tell()
+    alerts = "select count(*) from zapwatch_alerts"
+
+    await prune_messages(desk.connection, datetime.now(UTC), timedelta(days=90))
+    fresh = await desk.connection.fetchval(alerts)
+    await desk.later(timedelta(days=2))
+    await prune_messages(desk.connection, datetime.now(UTC), timedelta(days=90))
+    left, whys = await desk.connection.fetchval(alerts), await desk.whys(destination_id=ana)
+    await desk.later(timedelta(days=90))
+    await prune_messages(desk.connection, datetime.now(UTC), timedelta(days=90))
+
+    assert (fresh, left) == (3, 1)
+    assert whys == ["opened", "changed", "changed"]
+    assert await desk.whys(destination_id=ana) == ["opened"]
+
+
 async def test_the_service_tells_and_says_why_it_did(dsn: str, connection: Connection) -> None:
     async with open_desk(dsn, connection) as desk, zapwatch(dsn) as z:
         z.app.notifiers["sink"] = desk.sink
