@@ -14,11 +14,11 @@ from db.connection.pool import connect_writer
 from db.connection.types import Connection
 from db.history.replay import replay
 from db.ingest.apply import Locked, acknowledge, apply
-from db.ingest.entry import Entry, OwnerProfile, Source
+from db.ingest.entry import GATEWAY_SILENCE, Entry, OwnerProfile, Source
 from db.queries import sql
 from db.reconcile.qr import SHOWN_FOR
 from statemachine.model import Reason, Rules, State, Trigger
-from statemachine.signals import Alive, Answered, Open, Resolve
+from statemachine.signals import Alive, Answered, GatewaySilence, Open, Resolve
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
 
@@ -132,6 +132,24 @@ async def test_replaying_the_events_gives_the_same_channel_and_incidents(
     assert [i.opened_at for i in opened] == [i["opened_at"] for i in incidents]
     assert resolved == [i["resolved_at"] for i in incidents if i["resolved_at"] is not None]
     assert channel.has_been_open == ('"has_been_open": true' in row["memory"])
+
+
+async def test_logout_whose_delivery_failed_before_the_gateways_verdict_is_told_as_what_it_is(
+    connection: Connection,
+) -> None:
+    of = Of(await register(connection))
+    await apply(connection, [of.told(0, Trigger.OPENED)], RULES)
+    verdict = GatewaySilence(at(120), at(100), Reason.GATEWAY_UNREACHABLE)
+    await apply(connection, [of.signal(120, Source.PROBE, verdict)._replace(name=GATEWAY_SILENCE)], RULES)
+
+    await apply(connection, [of.told(95, Trigger.UNPAIRED, Reason.LOGGED_OUT, 401, received=130)], RULES)
+    await apply(connection, [of.deadline(145)], RULES)
+
+    (incident,) = await rows(connection, "whatsapp_connection_incidents", of.channel_id, ())
+    assert (incident["last_state"], orjson.loads(incident["details"])["reason"]) == (
+        "disconnected/unpaired",
+        "logged_out",
+    )
 
 
 async def test_applying_a_batch_again_after_an_unknown_outcome_is_harmless(connection: Connection) -> None:
