@@ -98,7 +98,7 @@ def _is_before(webhook: Witness | Heard, trouble: Trouble) -> bool:
     A gateway's silence is known to have begun after what it emitted last.
     """
     if trouble.reason in GATEWAY_REASONS:
-        return webhook.emitted_at <= trouble.at
+        return min(webhook.emitted_at, webhook.received_at) <= trouble.at
     return webhook.received_at <= trouble.at or webhook.emitted_at < trouble.at - PROBE_TOLERANCE
 
 

@@ -799,6 +799,14 @@ def test_silence_of_the_gateway_says_nothing_of_a_channel_that_still_speaks() ->
     assert (mute.status, mute.since) == (GATEWAY_SILENT, at(111))
 
 
+def test_gateways_clock_that_is_ahead_hides_no_silence() -> None:
+    ahead = told(110, Trigger.OPENED, emitted_at=at(110.5))
+
+    channel, _ = after(OPENED, ahead, silenced(231, since=100))
+
+    assert (channel.status, channel.since) == (GATEWAY_SILENT, at(110))
+
+
 def test_retry_of_a_webhook_from_before_the_silence_is_no_sign_of_life() -> None:
     late = told(110, Trigger.OPENED)._replace(at=at(50), emitted_at=at(50))
 
