@@ -39,6 +39,7 @@ OURS = [
     "0024_grouped_telling.sql",
     "0026_gateway_trouble.sql",
     "0027_reads.sql",
+    "0029_verdicts.sql",
 ]
 
 

@@ -450,3 +450,21 @@ async def test_an_answer_of_the_gateway_of_before_is_dropped_and_asked_for_anew(
     row = await connection.fetchrow("select state, probe_due_at from zapwatch_states")
     assert row is not None
     assert tuple(row) == ("unknown", at(5))
+
+
+async def test_an_event_that_moves_nothing_writes_no_index_of_states(connection: Connection) -> None:
+    of = Of(await register(connection))
+    await apply(connection, [of.told(0, Trigger.OPENED), of.told(10, Trigger.CONNECTING)], RULES)
+    count = """select pg_stat_get_xact_tuples_updated(id) as updated,
+                 pg_stat_get_xact_tuples_hot_updated(id) as hot
+               from (select 'zapwatch_states'::regclass::oid as id) s"""
+
+    async with connection.transaction():
+        before = await connection.fetchrow(count)
+        for seconds in (20, 30, 40):
+            await apply(connection, [of.told(seconds, Trigger.CONNECTING)], RULES)
+        after = await connection.fetchrow(count)
+
+    assert before is not None
+    assert after is not None
+    assert (after["updated"] - before["updated"], after["hot"] - before["hot"]) == (3, 3)

@@ -9,6 +9,7 @@ import pytest
 from db.connection.types import Connection
 from db.ingest.apply import apply
 from db.ingest.entry import Source
+from db.queries import sql
 from db.reconcile.gateway_health import GatewayObservation, evaluate, settle
 from db.reconcile.gateways.causes import drop_causes_of_moved
 from statemachine.gateway import ENOUGH, Limits, streak
@@ -189,3 +190,22 @@ async def test_an_incident_that_another_application_opened_has_no_cause(connecti
     await apply(connection, [silenced(channels[0], now + 11, now + 5)], RULES)
 
     assert await cause(connection, channels[0]) is False
+
+
+async def test_who_opened_an_incident_is_known_without_reading_all_events_of_its_channel(
+    connection: Connection,
+) -> None:
+    gateway, channels = await filled(connection, 20)
+    await falls(connection, gateway, channels, 100)
+    await connection.execute(
+        """insert into zapwatch_events
+             (channel_id, tenant_id, source, name, received_at, last_received_at, state)
+           select channel_id, tenant_id, 'webhook', 'connection.update', now(), now(), 'open'
+           from zapwatch_channels cross join generate_series(1, 500)"""
+    )
+    await connection.execute("analyze")
+    asked = (channels, [at(400)] * 20, ["error"] * 20, ["gateway_unreachable"] * 20, at(400))
+
+    plan = str(await connection.fetch("explain " + sql.causes_of, *asked))
+
+    assert "idx_zapwatch_events_opened_outside" in plan
