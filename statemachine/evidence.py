@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from statemachine.machine import GATEWAY_TROUBLE, TABLE, Ignored, Keep
-from statemachine.model import Evidence, Reason, State, Status, Trigger, Witness
+from statemachine.model import GATEWAY_REASONS, Evidence, Reason, State, Status, Trigger, Trouble, Witness
 from statemachine.signals import Heard, Verdict
 
 PROBE_TOLERANCE: Final = timedelta(seconds=2)
@@ -73,11 +73,33 @@ def _specificity(reason: Reason | None, code: int | None) -> tuple[int, bool]:
 
 
 def state_of(evidence: Evidence) -> Status:
-    """Return the status that follows from the evidence: the witnesses applied to the base in time order."""
-    current = evidence.base
-    for witness in _in_order(evidence.witnesses):
+    """Return the status that follows from the evidence: the witnesses applied to the base in time order.
+
+    Trouble stands directly after the last witness that was emitted before it.
+    """
+    witnesses, trouble = _in_order(evidence.witnesses), evidence.trouble
+    if trouble is None:
+        return _applied(evidence.base, witnesses)
+    before = max((n for n, w in enumerate(witnesses, start=1) if _is_before(w, trouble)), default=0)
+    current = _applied(evidence.base, witnesses[:before])
+    current = advance(current, trouble.trigger, trouble.reason, trouble.status)
+    return _applied(current, witnesses[before:])
+
+
+def _applied(current: Status, witnesses: Sequence[Witness]) -> Status:
+    for witness in witnesses:
         current = advance(current, witness.trigger, witness.reason, witness.status)
     return current
+
+
+def _is_before(webhook: Witness | Heard, trouble: Trouble) -> bool:
+    """True when the gateway emitted a webhook before this trouble.
+
+    A gateway's silence is known to have begun after what it emitted last.
+    """
+    if trouble.reason in GATEWAY_REASONS:
+        return min(webhook.emitted_at, webhook.received_at) <= trouble.at
+    return webhook.received_at <= trouble.at or webhook.emitted_at < trouble.at - PROBE_TOLERANCE
 
 
 def _in_order(witnesses: tuple[Witness, ...]) -> Sequence[Witness]:
@@ -91,6 +113,12 @@ def _in_order(witnesses: tuple[Witness, ...]) -> Sequence[Witness]:
     return sorted(
         witnesses, key=lambda w: (w.at, w.trigger is Trigger.UNPAIRED and w.at == opened, w.received_at)
     )
+
+
+def newest_verdict_at(evidence: Evidence) -> datetime | None:
+    """Return when the probe of the newest verdict began, whatever it was about; None before the first."""
+    times = (evidence.settled_at, evidence.trouble and evidence.trouble.at)
+    return max((at for at in times if at is not None), default=None)
 
 
 def is_older_than_probe(evidence: Evidence, emitted_at: datetime) -> bool:
@@ -108,7 +136,7 @@ def is_overtaken(evidence: Evidence, emitted_at: datetime) -> bool:
 def merge(evidence: Evidence, heard: Heard) -> Evidence:
     """Return the evidence with one more webhook in it."""
     if heard.epoch > evidence.epoch:
-        evidence = Evidence(state_of(evidence), (), evidence.settled_at, evidence.qr_at, heard.epoch)
+        evidence = Evidence(state_of(evidence), (), newest_verdict_at(evidence), evidence.qr_at, heard.epoch)
     if heard.trigger is None or not heard.fresh or is_older_than_probe(evidence, heard.emitted_at):
         return evidence
     witness = Witness(
@@ -123,7 +151,7 @@ def merge(evidence: Evidence, heard: Heard) -> Evidence:
     qr_at = evidence.qr_at
     if heard.trigger is Trigger.QR_ISSUED and newest is witness:
         qr_at = heard.received_at if qr_at is None else max(qr_at, heard.received_at)
-    return Evidence(evidence.base, (*kept, newest), evidence.settled_at, qr_at, evidence.epoch)
+    return evidence._replace(witnesses=(*kept, newest), qr_at=qr_at)
 
 
 def _kind(witness: Witness) -> tuple[object, ...]:
@@ -133,32 +161,31 @@ def _kind(witness: Witness) -> tuple[object, ...]:
 
 
 def settle(evidence: Evidence, verdict: Verdict) -> Evidence:
-    """Return the evidence after a probe's verdict: a new base, and of the webhooks only the later ones."""
+    """Return the evidence after a probe's verdict: a new base, and of the webhooks only the later ones.
+
+    Trouble of the gateway leaves both as they are.
+    """
     before = state_of(evidence)
     current = advance(before, verdict.trigger, verdict.reason, verdict.status)
+    if verdict.trigger in GATEWAY_TROUBLE:
+        trouble = Trouble(verdict.began_at, verdict.trigger, verdict.reason, verdict.status)
+        return evidence if current == before else evidence._replace(trouble=trouble)
     if (
         before.state is State.QR_PENDING
         and verdict.trigger is Trigger.CONNECTING
         and qr_is_old(evidence, verdict.began_at)
     ):
         current = Status(State.CONNECTING, verdict.reason, verdict.status)
-    if verdict.trigger in GATEWAY_TROUBLE and current == before:
-        return evidence
     oldest = verdict.began_at - PROBE_TOLERANCE
     later = tuple(
         w for w in evidence.witnesses if w.received_at > verdict.began_at and w.emitted_at >= oldest
     )
-    return evidence._replace(base=current, witnesses=later, settled_at=verdict.began_at)
+    return evidence._replace(base=current, witnesses=later, settled_at=verdict.began_at, trouble=None)
 
 
 def silence(evidence: Evidence, reason: Reason, since: datetime) -> Evidence:
-    """Return the evidence after the verdict that the gateway is silent since then; all before is one base."""
-    before = state_of(evidence)
-    current = advance(before, Trigger.UNREACHABLE, reason, None)
-    if current == before:
-        return evidence
-    settled_at = since if evidence.settled_at is None else max(evidence.settled_at, since)
-    return evidence._replace(base=current, witnesses=(), settled_at=settled_at)
+    """Return the evidence after the verdict that the gateway is silent since then; it discards nothing."""
+    return evidence._replace(trouble=Trouble(since, Trigger.UNREACHABLE, reason, None))
 
 
 def qr_is_old(evidence: Evidence, now: datetime) -> bool:
@@ -170,5 +197,7 @@ def qr_is_old(evidence: Evidence, now: datetime) -> bool:
 def came_out_of_turn(evidence: Evidence, heard: Heard) -> bool:
     """True when a webhook was late, doubled or equal in time to another one, as seen before merging it."""
     if not heard.fresh or is_older_than_probe(evidence, heard.emitted_at):
+        return True
+    if evidence.trouble is not None and _is_before(heard, evidence.trouble):
         return True
     return heard.epoch <= evidence.epoch and any(w.at >= heard.at for w in evidence.witnesses)

@@ -157,6 +157,16 @@ class Witness(NamedTuple):
 NOTHING_KNOWN: Final = Status(State.UNKNOWN)
 
 
+class Trouble(NamedTuple):
+    """The newest verdict on the gateway or its answer, which says nothing about the session."""
+
+    at: datetime
+    """When its probe began, or since when the gateway is silent, by our clock."""
+    trigger: Trigger
+    reason: Reason | None
+    status: int | None
+
+
 class Evidence(NamedTuple):
     """All that is known of a channel's session; its state is a pure function of this."""
 
@@ -168,6 +178,8 @@ class Evidence(NamedTuple):
     """When the newest QR reached us, by our clock."""
     epoch: int = 0
     """Which setting of the gateway's clock the witnesses' times belong to."""
+    trouble: Trouble | None = None
+    """It stands beside the witnesses and discards none; None: none since `base` was set."""
 
 
 class Rules(NamedTuple):

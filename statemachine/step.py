@@ -8,7 +8,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar, assert_never
 
-from statemachine.evidence import NAMED_STATE, advance, came_out_of_turn, merge, settle, silence, state_of
+from statemachine.evidence import (
+    NAMED_STATE,
+    advance,
+    came_out_of_turn,
+    merge,
+    newest_verdict_at,
+    settle,
+    silence,
+    state_of,
+)
 from statemachine.machine import GATEWAY_TROUBLE
 from statemachine.model import Channel, Evidence, Incident, Reason, State, Status, Trigger
 from statemachine.policy import flapping, incidents, never_connected
@@ -130,7 +139,8 @@ def _alive(channel: Channel, alive: Alive) -> Channel:
     if channel.state is State.ERROR and channel.status.reason is Reason.UNAUTHORIZED:
         return after
     if channel.state is State.ERROR and (channel.probed_at is None or emitted_at > channel.probed_at):
-        evidence = Evidence(Status(State.OPEN), (), now, channel.evidence.qr_at, channel.evidence.epoch)
+        old = channel.evidence
+        evidence = Evidence(Status(State.OPEN), (), emitted_at, old.qr_at, old.epoch)
         return refreshed(_with_evidence(never_connected.connected(after), evidence, now), now)
     return probe_at(after, later(None if channel.probed_at is None else channel.probed_at + NUDGE_GAP, now))
 
@@ -152,8 +162,8 @@ def _answered(channel: Channel, judged: Judged) -> Channel:
 
 
 def _settled(channel: Channel, verdict: Verdict) -> Channel:
-    settled_at = channel.evidence.settled_at
-    if settled_at is not None and verdict.began_at <= settled_at:
+    newest_at = newest_verdict_at(channel.evidence)
+    if newest_at is not None and verdict.began_at <= newest_at:
         return channel
     if verdict.session_lost and not may_restart(channel):
         verdict = replace(verdict, trigger=Trigger.UNPAIRED)
@@ -171,20 +181,24 @@ def _settled(channel: Channel, verdict: Verdict) -> Channel:
 
 
 def _silenced(channel: Channel, told: GatewaySilence) -> Channel:
-    """Return the channel after the verdict on its gateway: given once, late or twice it says the same."""
-    now, emitted_at = told.received_at, channel.emitted_at
+    """Return the channel after the verdict on its gateway: given once, late or twice it says the same.
+
+    A channel that sent something, or was answered, since the silence began has proven that it was no silence
+    until then.
+    """
+    now, since = told.received_at, told.since
     if not is_probed(channel):
         return channel
-    since = told.since
-    if emitted_at is not None and emitted_at > since:
-        if now - emitted_at < channel.rules.stale_after:
-            return channel
-        since = emitted_at
+    for proven_at in (channel.emitted_at, channel.evidence.settled_at):
+        if proven_at is not None and proven_at > since:
+            if now - proven_at < channel.rules.stale_after:
+                return channel
+            since = proven_at
     evidence = silence(channel.evidence, told.reason, since)
-    if evidence == channel.evidence:
-        return channel
     dated_at = since if channel.since is None else max(since, channel.since)
     after = _with_evidence(channel, evidence, dated_at, by_gateway=True)
+    if after.status == channel.status:
+        return after
     return probe_at(after._replace(probe_streak=None), now + channel.rules.retry_after)
 
 

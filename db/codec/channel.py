@@ -17,6 +17,7 @@ from db.codec.channel_record import (
     WrittenDeparture,
     WrittenEvidence,
     WrittenProbeStreak,
+    WrittenTrouble,
 )
 from db.connection import json_columns
 from statemachine.clock import Clock
@@ -34,6 +35,7 @@ from statemachine.model import (
     State,
     Status,
     Trigger,
+    Trouble,
     Wait,
     Witness,
 )
@@ -136,6 +138,7 @@ def evidence_of(document: WrittenEvidence | None, status: Status) -> Evidence:
     if document is None:
         return Evidence(status)
     state, reason, code = document["base"]
+    trouble = document.get("trouble")
     return Evidence(
         base=Status(state_of(state), reason_of(reason), code),
         witnesses=tuple(
@@ -154,7 +157,16 @@ def evidence_of(document: WrittenEvidence | None, status: Status) -> Evidence:
         settled_at=when(document.get("settled_at")),
         qr_at=when(document.get("qr_at")),
         epoch=document.get("epoch", 0),
+        trouble=None if trouble is None else trouble_of(trouble),
     )
+
+
+def trouble_of(document: WrittenTrouble) -> Trouble | None:
+    """Return trouble of the gateway; None if only a later version knows its trigger."""
+    at, trigger, reason, code = document
+    if trigger not in TRIGGERS:
+        return None
+    return Trouble(datetime.fromisoformat(at), TRIGGERS[trigger], reason_of(reason), code)
 
 
 def json_of_evidence(evidence: Evidence) -> dict[str, object]:
@@ -165,6 +177,7 @@ def json_of_evidence(evidence: Evidence) -> dict[str, object]:
         "settled_at": evidence.settled_at,
         "qr_at": evidence.qr_at,
         "epoch": evidence.epoch,
+        "trouble": evidence.trouble and tuple(evidence.trouble),
     }
     return {name: value for name, value in document.items() if value}
 

@@ -56,7 +56,8 @@ WrittenStatus = tuple[str, str | None, int | None]
 WrittenWitness = tuple[str, str, str, str, str | None, int | None]
 """Times of the gateway, of arrival and of emission; trigger, reason and the gateway's status code."""
 
-
+WrittenTrouble = tuple[str, str, str | None, int | None]
+"""Time; trigger, reason and the gateway's status code."""
 WrittenDeparture = tuple[str, str | None, str, str | None, int | None]
 """When a channel left open and when it was back; the state, reason and code that it went to."""
 
@@ -69,6 +70,7 @@ class WrittenEvidence(TypedDict, total=False):
     settled_at: str
     qr_at: str
     epoch: int
+    trouble: WrittenTrouble
 
 
 class WrittenProbeStreak(TypedDict):

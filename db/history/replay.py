@@ -106,7 +106,7 @@ def signals_of(row: Record) -> Iterator[Signal]:
         case Source.OPERATOR, "incident_resolved":
             yield IncidentResolved(received_at)
         case Source.WEBHOOK, "alive" if row["trigger"] == Trigger.OPENED:
-            yield Alive(received_at)
+            yield Alive(received_at, row["at"])
         case Source.WEBHOOK, _:
             yield _heard(row, data, received_at, row["at"])
             if row["count"] > 1:

@@ -319,16 +319,18 @@ def _apply_alive(fold: ChannelFold, entry: Entry, alive: Alive) -> None:
     version = fold.channel.version
     fold.step(alive)
     if fold.channel.version != version:
-        fold.store(event_of(entry, Trigger.OPENED))
+        fold.store(event_of(entry, Trigger.OPENED, at=alive.emitted_at))
     fold.learn_owner(entry.owner, alive.emitted_at or entry.received_at)
 
 
 def _apply_silence(fold: ChannelFold, entry: Entry, silence: GatewaySilence) -> None:
     before = fold.channel
     effects = fold.step(silence)
-    if effects or fold.channel.evidence != before.evidence:
+    trouble = fold.channel.evidence.trouble
+    if trouble is not None and (effects or fold.channel.evidence != before.evidence):
         event = event_of(entry, Trigger.UNREACHABLE, silence.reason)
-        event.data = {"dated_at": silence.since}
+        # Since live traffic, which isn't stored, it may be silent for less long than its gateway.
+        event.data = {"dated_at": trouble.at}
         fold.details = {}
         fold.store(event)
 

@@ -40,6 +40,8 @@ OURS = [
     "0026_gateway_trouble.sql",
     "0027_reads.sql",
     "0028_settled_changes.sql",
+    "0029_verdicts.sql",
+    "0030_witnesses.sql",
 ]
 
 

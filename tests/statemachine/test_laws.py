@@ -8,7 +8,7 @@ from itertools import permutations, product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemachine.evidence import advance, merge, state_of
+from statemachine.evidence import advance, merge, silence, state_of
 from statemachine.model import Channel, Evidence, Reason, Rules, State, Status, Trigger
 from statemachine.signals import Answered, Deadline, Heard, Signal
 from statemachine.step import fold, step
@@ -157,6 +157,36 @@ def test_newest_per_trigger_is_enough_for_every_order_of_up_to_four_events() -> 
                     evidence = merge(evidence, heard((events[number], None, None), number, 100 + received))
                 if state_of(evidence).state is not truth:
                     wrong.append((events, order))
+
+    assert wrong == []
+
+
+def with_silence(place: int, events: Sequence[Trigger], order: Sequence[int], arrivals: int) -> Status:
+    """The status after events of 10 s apart, and a verdict on the gateway that was silent since `place`.
+
+    The verdict is given after so many arrivals; the events arrive in this order, after all were emitted.
+    """
+    since = T0 + (10 * place - 5) * SECOND
+    evidence = Evidence(Status(State.OPEN))
+    for received, number in enumerate((*order, None)):
+        if received == arrivals:
+            evidence = silence(evidence, Reason.GATEWAY_UNREACHABLE, since)
+        if number is not None:
+            evidence = merge(evidence, heard((events[number], None, None), 10 * number, 100 + received))
+    return state_of(evidence)
+
+
+def test_verdict_on_the_gateway_stands_where_its_silence_began_for_every_order_of_up_to_four_events() -> None:
+    kinds = [Trigger.OPENED, Trigger.CONNECTING, Trigger.QR_ISSUED, Trigger.DROPPED, Trigger.UNPAIRED]
+    wrong = []
+    for length in range(5):
+        for events in product(kinds, repeat=length):
+            for place in range(length + 1):
+                truth = in_time_order(State.OPEN, [*events[:place], Trigger.UNREACHABLE, *events[place:]])
+                for order in permutations(range(length)):
+                    for arrivals in {0, length}:
+                        if with_silence(place, events, order, arrivals).state is not truth:
+                            wrong.append((events, place, order, arrivals))
 
     assert wrong == []
 

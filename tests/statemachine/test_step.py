@@ -799,12 +799,73 @@ def test_silence_of_the_gateway_says_nothing_of_a_channel_that_still_speaks() ->
     assert (mute.status, mute.since) == (GATEWAY_SILENT, at(111))
 
 
+def test_gateways_clock_that_is_ahead_hides_no_silence() -> None:
+    ahead = told(110, Trigger.OPENED, emitted_at=at(110.5))
+
+    channel, _ = after(OPENED, ahead, silenced(231, since=100))
+
+    assert (channel.status, channel.since) == (GATEWAY_SILENT, at(110))
+
+
 def test_retry_of_a_webhook_from_before_the_silence_is_no_sign_of_life() -> None:
     late = told(110, Trigger.OPENED)._replace(at=at(50), emitted_at=at(50))
 
     channel, _ = after(OPENED, late, silenced(120, since=100))
 
     assert channel.status == GATEWAY_SILENT
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [[silenced(120, since=100)], [silence(100), silence(110), silence(120)]],
+    ids=["of the gateway", "of its own probes"],
+)
+def test_logout_from_before_a_silence_stands_however_late_it_comes(verdict: list[Signal]) -> None:
+    logout = told(95, Trigger.UNPAIRED, Reason.LOGGED_OUT, received_at=at(140))
+
+    channel, effects = after(OPENED, *verdict, logout, Deadline(at(155)))
+    back, _ = step(channel, answer(200, Trigger.DROPPED, version=channel.version))
+
+    assert channel.status.terminal
+    assert [effect.incident.reason for effect in effects if isinstance(effect, Open)] == [Reason.LOGGED_OUT]
+    assert back.status.reason is Reason.LOGGED_OUT
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [[silenced(120, since=100)], [silence(100), silence(110), silence(120)]],
+    ids=["of the gateway", "of its own probes"],
+)
+def test_logout_that_was_taken_back_before_a_silence_is_none_however_late_it_comes(
+    verdict: list[Signal],
+) -> None:
+    logout = told(80, Trigger.UNPAIRED, Reason.LOGGED_OUT, received_at=at(125))
+    opened = told(90, Trigger.OPENED)
+
+    channel, _ = after(opened, *verdict, logout)
+
+    assert channel.state is State.ERROR
+    assert channel.probe_due_at == at(125)
+    assert channel.fresh_at == after(opened, *verdict)[0].fresh_at
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [answer(101, Trigger.OPENED), told(101, Trigger.OPENED), Alive(at(101))],
+    ids=["probe", "webhook", "traffic"],
+)
+def test_gateways_verdict_that_comes_late_overrules_no_newer_evidence(newer: Signal) -> None:
+    before, _ = after(OPENED, newer)
+
+    late, _ = step(before, silenced(120, since=100))
+
+    assert late == before
+
+
+def test_answer_to_a_probe_from_before_the_silence_does_not_deny_it() -> None:
+    channel, _ = after(OPENED, answer(99.5, Trigger.OPENED), silenced(120, since=100))
+
+    assert (channel.status, channel.since) == (GATEWAY_SILENT, at(100))
 
 
 def test_own_unanswered_probe_never_replaces_the_gateways_reason_while_that_may_hold() -> None:

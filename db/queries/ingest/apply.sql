@@ -156,7 +156,7 @@ with plain as (
     probe_due_at = $5 + $7::interval * (1 + $8::float * random()), probe_claimed_until = null,
     memory = (s.memory - 'details') || jsonb_build_object(
       'has_been_open', true,
-      'evidence', coalesce(s.memory -> 'evidence', '{}') - 'witnesses'
+      'evidence', coalesce(s.memory -> 'evidence', '{}') - array['witnesses', 'trouble']
         || jsonb_build_object('base', jsonb_build_array(s.state, s.reason, s.status), 'settled_at', $4)
     )
   from plain p

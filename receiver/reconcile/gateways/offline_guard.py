@@ -75,9 +75,7 @@ class OfflineGuard:
             if not self._line.is_ours(probed.began_at):
                 self._held.setdefault(channel_id, []).append(probed)
             return False
-        # In their order: the machine counts no answer that is older than one it has.
-        held = [it for it in self._held.pop(channel_id, ()) if not self._line.is_ours(it.began_at)]
-        await self._writer.submit([it.entry for it in (*held, probed)])
+        await self._writer.submit([it.entry for it in (*self._release(channel_id), probed)])
         return True
 
     async def submit_at_hand(self, probed: ProbeResult) -> None:
@@ -121,7 +119,7 @@ class OfflineGuard:
             del self._held[id]
         over = self._line.is_over(now)
         proven = [id for id, held in self._held.items() if over or self._line.is_proven(held[-1].began_at)]
-        entries = [probed.entry for id in proven for probed in self._held.pop(id)]
+        entries = [probed.entry for id in proven for probed in self._release(id)]
         try:
             if ours:
                 async with self._pool.acquire() as connection:
@@ -129,6 +127,13 @@ class OfflineGuard:
             await self._writer.submit_each(entries)
         except (NotCommitted, *TRANSIENT) as error:
             log.warning("held probes are made again: %r", error)
+
+    def _release(self, channel_id: UUID) -> list[ProbeResult]:
+        """Return a channel's held probes that were not our own silence, and hold none of it any more.
+
+        They are in their order: the machine counts no answer that is older than one it has.
+        """
+        return [it for it in self._held.pop(channel_id, ()) if not self._line.is_ours(it.began_at)]
 
     async def _ask_elsewhere(self) -> None:
         """Ask elsewhere, or wait for such a question that is under way."""

@@ -13,12 +13,12 @@ import pytest
 from db.connection.pool import connect_writer
 from db.connection.types import Connection
 from db.history.replay import replay
-from db.ingest.apply import Locked, acknowledge, apply
-from db.ingest.entry import Entry, OwnerProfile, Source
+from db.ingest.apply import Locked, acknowledge, apply, freshen
+from db.ingest.entry import GATEWAY_SILENCE, Entry, OwnerProfile, Source
 from db.queries import sql
 from db.reconcile.qr import SHOWN_FOR
 from statemachine.model import Reason, Rules, State, Trigger
-from statemachine.signals import Alive, Answered, Open, Resolve
+from statemachine.signals import Alive, Answered, Deadline, GatewaySilence, Open, Resolve
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
 
@@ -132,6 +132,68 @@ async def test_replaying_the_events_gives_the_same_channel_and_incidents(
     assert [i.opened_at for i in opened] == [i["opened_at"] for i in incidents]
     assert resolved == [i["resolved_at"] for i in incidents if i["resolved_at"] is not None]
     assert channel.has_been_open == ('"has_been_open": true' in row["memory"])
+
+
+@pytest.mark.parametrize("traffic", [160, 99], ids=["after the silence began", "before"])
+async def test_replay_dates_a_gateways_verdict_as_it_was_dated(
+    connection: Connection, traffic: float
+) -> None:
+    of, rules = Of(await register(connection)), RULES._replace(stale_after=timedelta(seconds=120))
+    await apply(connection, [of.told(0, Trigger.OPENED)], rules)
+    assert await freshen(connection, {of.channel_id: at(traffic)}, rules) == {of.channel_id}
+    verdict = GatewaySilence(at(280), at(100), Reason.GATEWAY_UNREACHABLE)
+
+    await apply(connection, [of.signal(280, Source.PROBE, verdict)._replace(name=GATEWAY_SILENCE)], rules)
+    due = Deadline(at(600), certain=True)
+    await apply(connection, [of.signal(600, Source.DEADLINE, due)], rules)
+    channel, effects = await replay(connection, of.channel_id)
+
+    row = await connection.fetchrow("select * from zapwatch_states where channel_id = $1", of.channel_id)
+    (incident,) = await rows(connection, "whatsapp_connection_incidents", of.channel_id, ())
+    assert row is not None
+    assert row["since"] == channel.since == at(max(traffic, 100))
+    assert (channel.status[:2], channel.version) == ((row["state"], row["reason"]), row["version"])
+    assert channel.first_unhealthy_at == row["first_unhealthy_at"]
+    opened = [effect.incident.started_at for effect in effects if isinstance(effect, Open)]
+    assert opened == [incident["started_at"]] == [row["since"]]
+
+
+async def test_replay_knows_when_traffic_was_sent_that_ended_an_error(connection: Connection) -> None:
+    of, rules = Of(await register(connection)), RULES._replace(stale_after=timedelta(seconds=120))
+    gone = Answered(at(51), at(50), 1, Trigger.UNREACHABLE, Reason.UNREACHABLE, certain=True)
+    verdict = GatewaySilence(at(120), at(100), Reason.GATEWAY_UNREACHABLE)
+    batch = [
+        of.told(0, Trigger.OPENED),
+        of.signal(51, Source.PROBE, gone),
+        of.signal(101, Source.WEBHOOK, Alive(at(101), at(99)))._replace(name="alive"),
+        of.signal(120, Source.PROBE, verdict)._replace(name=GATEWAY_SILENCE),
+    ]
+
+    await apply(connection, batch, rules)
+    channel, _ = await replay(connection, of.channel_id)
+
+    row = await connection.fetchrow("select * from zapwatch_states where channel_id = $1", of.channel_id)
+    assert row is not None
+    assert (row["reason"], row["since"]) == (Reason.GATEWAY_UNREACHABLE, at(101))
+    assert (channel.status.reason, channel.since) == (row["reason"], row["since"])
+
+
+async def test_logout_whose_delivery_failed_before_the_gateways_verdict_is_told_as_what_it_is(
+    connection: Connection,
+) -> None:
+    of = Of(await register(connection))
+    await apply(connection, [of.told(0, Trigger.OPENED)], RULES)
+    verdict = GatewaySilence(at(120), at(100), Reason.GATEWAY_UNREACHABLE)
+    await apply(connection, [of.signal(120, Source.PROBE, verdict)._replace(name=GATEWAY_SILENCE)], RULES)
+
+    await apply(connection, [of.told(95, Trigger.UNPAIRED, Reason.LOGGED_OUT, 401, received=130)], RULES)
+    await apply(connection, [of.deadline(145)], RULES)
+
+    (incident,) = await rows(connection, "whatsapp_connection_incidents", of.channel_id, ())
+    assert (incident["last_state"], orjson.loads(incident["details"])["reason"]) == (
+        "disconnected/unpaired",
+        "logged_out",
+    )
 
 
 async def test_applying_a_batch_again_after_an_unknown_outcome_is_harmless(connection: Connection) -> None:
@@ -388,3 +450,21 @@ async def test_an_answer_of_the_gateway_of_before_is_dropped_and_asked_for_anew(
     row = await connection.fetchrow("select state, probe_due_at from zapwatch_states")
     assert row is not None
     assert tuple(row) == ("unknown", at(5))
+
+
+async def test_an_event_that_moves_nothing_writes_no_index_of_states(connection: Connection) -> None:
+    of = Of(await register(connection))
+    await apply(connection, [of.told(0, Trigger.OPENED), of.told(10, Trigger.CONNECTING)], RULES)
+    count = """select pg_stat_get_xact_tuples_updated(id) as updated,
+                 pg_stat_get_xact_tuples_hot_updated(id) as hot
+               from (select 'zapwatch_states'::regclass::oid as id) s"""
+
+    async with connection.transaction():
+        before = await connection.fetchrow(count)
+        for seconds in (20, 30, 40):
+            await apply(connection, [of.told(seconds, Trigger.CONNECTING)], RULES)
+        after = await connection.fetchrow(count)
+
+    assert before is not None
+    assert after is not None
+    assert (after["updated"] - before["updated"], after["hot"] - before["hot"]) == (3, 3)

@@ -7,8 +7,8 @@ import pytest
 from db.connection.types import Connection
 from db.ingest.apply import apply, freshen
 from db.ingest.entry import Entry, Source
-from statemachine.model import Trigger
-from statemachine.signals import Alive, Answered
+from statemachine.model import Reason, Trigger
+from statemachine.signals import Alive, Answered, GatewaySilence
 from tests.conftest import connected
 from tests.db.entries import RULES, Of, at, register
 
@@ -17,6 +17,8 @@ HISTORIES: dict[str, tuple[History, bool]] = {
     "open": ([("told", Trigger.OPENED)], True),
     "open by a probe": ([("answered", Trigger.OPENED)], True),
     "back again": ([("told", Trigger.OPENED), ("told", Trigger.CONNECTING), ("told", Trigger.OPENED)], True),
+    "back from a silence of its gateway": (
+        [("told", Trigger.OPENED), ("silenced", None), ("told", Trigger.OPENED)], True),
     "unknown": ([], False),
     "connecting": ([("told", Trigger.OPENED), ("told", Trigger.CONNECTING)], False),
     "in doubt": ([("told", Trigger.OPENED), ("answered", Trigger.SESSION_MISSING)], False),
@@ -43,6 +45,9 @@ async def live(connection: Connection, channel: Of, history: History) -> float:
             continue
         if kind == "told":
             entry = channel.told(seconds, what)
+        elif kind == "silenced":
+            silence = GatewaySilence(at(seconds), at(seconds - 1), Reason.GATEWAY_UNREACHABLE)
+            entry = channel.signal(seconds, Source.PROBE, silence)
         else:
             version = await connection.fetchval("select version from zapwatch_states")
             entry = channel.signal(seconds, Source.PROBE, Answered(at(seconds), at(seconds), version, what))

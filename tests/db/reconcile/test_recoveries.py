@@ -146,14 +146,12 @@ async def test_a_gateway_that_is_silent_or_refuses_the_key_gets_no_order_and_spe
     assert await connection.fetchval("select count(*) from zapwatch_recoveries") == 0
 
 
-async def test_a_gateway_that_settles_gets_no_order_and_an_old_hold_is_not_read(
-    connection: Connection,
-) -> None:
+async def test_a_gateway_gets_orders_again_once_it_has_settled(connection: Connection) -> None:
     await stuck(connection)
     await connection.execute("update zapwatch_gateways set settles_until = $1", NOW + timedelta(seconds=1))
     settling = await claim(connection)
 
-    await connection.execute("update zapwatch_gateways set settles_until = $1, held_until = 'infinity'", NOW)
+    await connection.execute("update zapwatch_gateways set settles_until = $1", NOW)
 
     assert (settling, len(await claim(connection))) == ([], 1)
 

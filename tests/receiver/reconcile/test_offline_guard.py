@@ -1,12 +1,29 @@
 """While our own line is cut no channel changes and no gateway is at fault, by whichever way it is probed."""
 
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+from db.connection.pool import connect_writer, open_pool
 from db.connection.types import Connection
+from db.ingest.writer import Writer
+from db.reconcile.claims import ProbeTarget
+from receiver.outbound.client import open_client
+from receiver.providers.report import ProbeAnswer
+from receiver.reconcile.gateway_answers import GatewayAnswers
+from receiver.reconcile.gateways.connectivity import Connectivity
+from receiver.reconcile.gateways.offline_guard import OfflineGuard
+from receiver.reconcile.probe import Prober, ProbeResult
 from receiver.sandbox import Fault
+from receiver.settings import Settings
+from statemachine.model import Reason, Rules, Trigger
+from tests.db.entries import VAULT, register
 from tests.receiver.reconcile.test_gateway_health import BRISK, fill, goes
-from tests.support.service import time
+from tests.support.service import KEY, time
 from tests.support.story import Story, story
 
 CUT: dict[str, Any] = {**BRISK, "probe_timeout": timedelta(seconds=0.5), "breaker_max": timedelta(seconds=1)}
@@ -164,3 +181,53 @@ async def test_a_service_that_stops_while_it_holds_probes_leaves_no_claim(
         " where probe_claimed_until is distinct from probe_due_at"
     )
     assert latest is None or latest <= timedelta(0)
+
+
+@asynccontextmanager
+async def guarding(dsn: str, url: str) -> AsyncIterator[tuple[OfflineGuard, Connectivity]]:
+    """Yield a guard without a service around it, for which that address proves that we are online."""
+    settings = Settings(database_url=dsn, secret_keys=(KEY,), connectivity_url=url)
+    answers = GatewayAnswers(timedelta(minutes=2))
+    writer = Writer(partial(connect_writer, dsn), Rules())
+    async with (
+        await open_pool(dsn, "zapwatch test") as pool,
+        open_client(timedelta(seconds=0.2)) as client,
+        aclosing(Prober(pool, VAULT, client, timedelta(seconds=1), answers.note)) as prober,
+        aclosing(OfflineGuard(pool, writer, prober, client, answers, settings)) as guard,
+    ):
+        task = asyncio.create_task(writer.run())
+        try:
+            yield guard, answers.line
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_of_held_probes_only_those_are_submitted_that_were_not_our_own_silence(
+    dsn: str, connection: Connection
+) -> None:
+    channel_id = await register(connection)
+    gateway_id = await connection.fetchval("select id from zapwatch_gateways")
+    now = datetime.now(UTC)
+
+    def later(seconds: float) -> datetime:
+        return now + timedelta(seconds=seconds)
+
+    def unanswered(began: float) -> ProbeResult:
+        target = ProbeTarget(channel_id, 0, now, gateway_id, "evolution_api", "http://evo", "loja", None, b"")
+        answer = ProbeAnswer(Trigger.UNREACHABLE, Reason.UNREACHABLE)
+        return ProbeResult(target, answer, "timeout", None, later(began), later(began + 1), reached=False)
+
+    # The system accepts its connections, and nobody answers them.
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/"
+        async with guarding(dsn, url) as (guard, line):
+            first = await guard.submit(unanswered(-20))
+            line.prove(later(5), asked_at=later(4))
+            second = await guard.submit(unanswered(6))
+            line.prove(later(8), asked_at=later(1))
+            await guard.settle(later(9))
+
+    counting = "select (memory -> 'suspicion' ->> 'count')::int from zapwatch_states"
+    counted = await connection.fetchval(counting)
+    assert (first, second, counted) == (False, False, 1)

@@ -9,12 +9,14 @@ from tests.receiver.reconcile.test_gateway_health import (
     BRISK,
     LOST,
     UNASKED,
+    asked_again,
     calm,
     fill,
     gateway,
     goes,
     trouble,
 )
+
 from tests.support.story import Story, story
 
 

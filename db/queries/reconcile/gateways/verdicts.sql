@@ -1,23 +1,37 @@
 -- name: sweep_verdicts
--- Have the verdict given to channels of gateways that are down which are still open, connecting or unknown and emitted
--- nothing since the silence began, or nothing for $2: registered, resumed or configured meanwhile, or heard of since.
+-- Have the verdict given to channels of gateways that are down which are still open, connecting or unknown, or in error by
+-- their own unanswered probes, and neither emitted anything nor were answered for since the silence began, or for $2:
+-- registered, resumed or configured meanwhile, or heard of since. A gateway that is being evaluated, or swept, has its turn
+-- the next time, so that no two sessions write its rows in different orders.
 with silent as (
   select i.id, g.id as gateway_id, g.failing_since
   from zapwatch_gateways g
   join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is null
   where g.state = 'down'
-), missed as (
-  select i.id, s.channel_id, s.tenant_id
+), missed as materialized (
+  select i.id, i.gateway_id, s.channel_id, s.tenant_id
   from silent i
   join zapwatch_states s on s.gateway_id = i.gateway_id
   join zapwatch_channels c on c.channel_id = s.channel_id
-  where s.state in ('open', 'connecting', 'unknown') and s.probe_due_at is not null and c.paused_at is null and not c.removed
-    and (s.emitted_at is null or s.emitted_at <= i.failing_since or s.emitted_at <= $1::timestamptz - $2::interval)
-    -- One that was answered for since is open again, and its gateway will be known to be back.
-    and (s.state <> 'open' or s.fresh_at is null or s.fresh_at <= greatest(i.failing_since, $1::timestamptz - $2::interval))
+  where s.probe_due_at is not null and c.paused_at is null and not c.removed
+    and (s.state in ('open', 'connecting', 'unknown')
+      or s.state = 'error' and s.reason in ('unreachable', 'not_loaded', 'provider_unavailable'))
+    and (s.emitted_at is null or s.emitted_at <= greatest(i.failing_since, $1::timestamptz - $2::interval))
+    and coalesce((s.memory #>> '{evidence,settled_at}')::timestamptz, '-infinity')
+      <= greatest(i.failing_since, $1::timestamptz - $2::interval)
+    and not exists (
+      select from zapwatch_affected_channels a
+      where a.gateway_incident_id = i.id and a.channel_id = s.channel_id and a.verdict_due_at is not null
+    )
+), locked as materialized (
+  select id from zapwatch_gateways
+  where id in (select gateway_id from missed) and state = 'down'
+  for no key update skip locked
 ), due as (
   insert into zapwatch_affected_channels as a (gateway_incident_id, channel_id, tenant_id, verdict_due_at)
-  select id, channel_id, tenant_id, $1 from missed
+  select m.id, m.channel_id, m.tenant_id, $1
+  from missed m
+  join locked l on l.id = m.gateway_id
   on conflict (gateway_incident_id, channel_id) do update
   set verdict_due_at = excluded.verdict_due_at
   where a.verdict_due_at is null
@@ -44,12 +58,19 @@ join zapwatch_gateway_incidents i on i.gateway_id = g.id and i.resolved_at is nu
 where g.state = 'down' and i.opened_at > $1;
 
 -- name: forget_moved_verdicts
--- Have channels given no verdict of a gateway that they were moved away from.
+-- Have channels given no verdict of a gateway that they were moved away from; a locked one is left for the next time.
+with moved as materialized (
+  select a.gateway_incident_id, a.channel_id
+  from zapwatch_affected_channels a
+  join zapwatch_gateway_incidents i on i.id = a.gateway_incident_id
+  join zapwatch_channels c on c.channel_id = a.channel_id
+  where a.verdict_due_at is not null and c.gateway_id <> i.gateway_id
+  for no key update of a skip locked
+)
 update zapwatch_affected_channels a
 set verdict_due_at = null
-from zapwatch_gateway_incidents i, zapwatch_channels c
-where a.verdict_due_at is not null and i.id = a.gateway_incident_id and c.channel_id = a.channel_id
-  and c.gateway_id <> i.gateway_id;
+from moved m
+where a.gateway_incident_id = m.gateway_incident_id and a.channel_id = m.channel_id;
 
 -- name: claim_verdicts
 -- Claim verdicts that are due, each for one replica until $2.
@@ -72,8 +93,15 @@ returning a.gateway_incident_id, a.channel_id, i.cause,
   case when i.resolved_at is null and g.state = 'down' and c.gateway_id = g.id then g.failing_since end as since;
 
 -- name: end_verdicts
--- End claims of verdicts that are given, each unless the claim is over.
+-- End claims of verdicts that are given, each unless the claim is over. A locked one is being cancelled or claimed by others.
+with given as materialized (
+  select a.gateway_incident_id, a.channel_id
+  from unnest($1::uuid[], $2::uuid[]) as u (gateway_incident_id, channel_id)
+  join zapwatch_affected_channels a using (gateway_incident_id, channel_id)
+  where a.verdict_due_at = $3
+  for no key update of a skip locked
+)
 update zapwatch_affected_channels a
 set verdict_due_at = null
-from unnest($1::uuid[], $2::uuid[]) as u (gateway_incident_id, channel_id)
-where a.gateway_incident_id = u.gateway_incident_id and a.channel_id = u.channel_id and a.verdict_due_at = $3;
+from given g
+where a.gateway_incident_id = g.gateway_incident_id and a.channel_id = g.channel_id;

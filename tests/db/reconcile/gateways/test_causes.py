@@ -1,6 +1,5 @@
 """Which incidents of channels name that of their gateway as their cause, and until when."""
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +9,9 @@ import pytest
 from db.connection.types import Connection
 from db.ingest.apply import apply
 from db.ingest.entry import Source
+from db.queries import sql
 from db.reconcile.gateway_health import GatewayObservation, evaluate, settle
 from db.reconcile.gateways.causes import drop_causes_of_moved
-from db.reconcile.gateways.verdicts import claim_verdicts, end_verdicts, sweep_verdicts
 from statemachine.gateway import ENOUGH, Limits, streak
 from statemachine.model import Reason, Trigger
 from statemachine.signals import GatewaySilence, Verdict
@@ -193,68 +192,20 @@ async def test_an_incident_that_another_application_opened_has_no_cause(connecti
     assert await cause(connection, channels[0]) is False
 
 
-async def test_verdicts_of_a_process_that_died_are_given_by_another_once_the_lease_is_over(
+async def test_who_opened_an_incident_is_known_without_reading_all_events_of_its_channel(
     connection: Connection,
 ) -> None:
-    gateway, channels = await filled(connection)
+    gateway, channels = await filled(connection, 20)
     await falls(connection, gateway, channels, 100)
+    await connection.execute(
+        """insert into zapwatch_events
+             (channel_id, tenant_id, source, name, received_at, last_received_at, state)
+           select channel_id, tenant_id, 'webhook', 'connection.update', now(), now(), 'open'
+           from zapwatch_channels cross join generate_series(1, 500)"""
+    )
+    await connection.execute("analyze")
+    asked = (channels, [at(400)] * 20, ["error"] * 20, ["gateway_unreachable"] * 20, at(400))
 
-    died = await claim_verdicts(connection, at(100), at(120), 4)
-    rest = await claim_verdicts(connection, at(101), at(121), 500)
-    await end_verdicts(connection, rest, at(121))
-    early = await claim_verdicts(connection, at(119), at(139), 500)
-    again = await claim_verdicts(connection, at(120), at(140), 500)
+    plan = str(await connection.fetch("explain " + sql.causes_of, *asked))
 
-    assert {one.channel_id for one in (*died, *rest)} == set(channels)
-    assert {one.since for one in died} == {at(95)}
-    assert early == []
-    assert {one.channel_id for one in again} == {one.channel_id for one in died}
-
-
-async def test_what_is_still_to_be_given_is_cancelled_when_the_gateway_answers(
-    connection: Connection,
-) -> None:
-    gateway, channels = await filled(connection)
-    await falls(connection, gateway, channels, 100)
-
-    await returns(connection, gateway, 101)
-
-    assert await claim_verdicts(connection, at(200), at(220), 500) == []
-
-
-async def test_a_channel_that_is_registered_during_the_silence_gets_the_verdict(
-    connection: Connection,
-) -> None:
-    gateway, channels = await filled(connection)
-    await falls(connection, gateway, channels, 100)
-    given = await claim_verdicts(connection, at(100), at(120), 500)
-    for one in given:
-        await apply(connection, [silenced(one.channel_id, 100, 95)], RULES)
-    await end_verdicts(connection, given, at(120))
-
-    new = await register(connection, "loja-99")
-    await sweep_verdicts(connection, at(130), timedelta(seconds=120))
-    due = await claim_verdicts(connection, at(130), at(150), 500)
-
-    assert [one.channel_id for one in due] == [new]
-    assert await connection.fetchval("select affected from zapwatch_gateway_incidents") == 7
-
-
-async def test_a_channel_that_spoke_since_gets_the_verdict_when_it_is_silent_for_long(
-    connection: Connection,
-) -> None:
-    gateway, channels = await filled(connection)
-    await apply(connection, [Of(channels[0]).told(97, Trigger.OPENED)], RULES)
-    await falls(connection, gateway, channels, 100)
-    at_once = await claim_verdicts(connection, at(100), at(120), 500)
-    for one in at_once:
-        await apply(connection, [silenced(one.channel_id, 100, 95)], RULES)
-    await end_verdicts(connection, at_once, at(120))
-
-    for seconds in (216, 217):
-        await sweep_verdicts(connection, at(seconds), timedelta(seconds=120))
-        due = await claim_verdicts(connection, at(seconds), at(300), 500)
-        assert [one.channel_id for one in due] == ([channels[0]] if seconds == 217 else [])
-
-    details = await connection.fetchval("select details::text from zapwatch_gateway_incidents")
-    assert orjson.loads(details) == {"webhooks_arrive": True}
+    assert "idx_zapwatch_events_opened_outside" in plan
