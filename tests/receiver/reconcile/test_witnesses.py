@@ -16,7 +16,6 @@ from tests.receiver.reconcile.test_gateway_health import (
     goes,
     trouble,
 )
-
 from tests.support.story import Story, story
 
 
