@@ -70,7 +70,7 @@ select a.id, a.kind, a.incident_id, a.gateway_incident_id, a.tenant_id, a.create
   coalesce(s.state = 'disconnected/unpaired' or s.reason = 'scan_needed' or i.details ->> 'reason' = 'scan_needed', false) as is_terminal,
   coalesce(z.put_by = 'tenant' and z.api_key is not null, false) as has_own_key,
   -- The round that ends settling takes away the causes that are left; what it finds is told together with the rest.
-  case when g.settles_until > $1::timestamptz - interval '10 seconds' then g.settles_until end as settles_until,
+  case when g.settles_until > $1::timestamptz - interval '1 second' then g.settles_until end as settles_until,
   a.kind = 'opened' and a.incident_id is not null and (
     (g.failing_since is not null and exists (
       select from zapwatch_channels c
