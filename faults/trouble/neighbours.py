@@ -18,7 +18,7 @@ GRACE: Final = 15.0
 GAP: Final = 10.0
 """Between two probes of a doubtful channel."""
 LAW_A: Final = "the 404 opens within its grace, one gap between probes and 1 s; the others at their own time"
-LAW_C: Final = "another's logout: its incident after its grace, no cause, its own message with its link"
+LAW_C: Final = "another's two: each incident in its time, no cause, its own message, the orders it needs"
 INVENTED: Final = 12
 
 
@@ -65,15 +65,16 @@ async def inventions(town: Town, token: str) -> Line:
     """
     checks = Checks()
     host = await town.fleet.evolution()
-    await town.tenant("Loja", 1, auto_recovery=False)
+    await town.tenant("Loja", 1)
     channels = await town.watch(host, [f"Loja {n:02}" for n in range(14)], "Loja")
     rogue = await town.register(host, [f"Rogue {n:02}" for n in range(INVENTED)], "Rogue", token)
     await checks.until("the inventor's channels are open", lambda: _open(town, rogue), within=30)
-    victim = channels[0]
+    victim, dropped = channels[:2]
     for channel in rogue:
         channel.instance.drop(None)
         channel.instance.fault = Fault.HANG
     victim.instance.unlink()
+    dropped.instance.drop(None)
     found = await checks.until(
         "incident of the logout", lambda: town.incidents([victim]), bool, town.real(GRACE) + 10
     )
@@ -82,13 +83,33 @@ async def inventions(town: Town, token: str) -> Line:
         checks.within("logout: opened", waited, town.real(GRACE) + 1)
     told = await checks.until("logout told", lambda: town.people("Loja"), bool, 5)
     checks.that(told and victim.name in told[0].text and "/reconnect/" in told[0].text, "told with its link")
-    await town.rest(60)
-    causes = {(it["details"] or {}).get("cause") for it in await town.incidents([victim])}
-    checks.that(causes == {None}, f"the logout's cause is {causes}")
-    checks.that(len(town.people("Loja")) == 1, f"the other tenant's people got {len(town.people('Loja'))}")
-    others = await town.counts(channels[1:])
+    await _drop_told(town, checks, dropped)
+    causes = {(it["details"] or {}).get("cause") for it in await town.incidents([victim, dropped])}
+    checks.that(causes == {None}, f"the causes of both are {causes}")
+    checks.that(dropped.instance.ordered, f"{len(dropped.instance.ordered)} orders to the dropped one")
+    checks.that(len(town.people("Loja")) == 2, f"the other tenant's people got {len(town.people('Loja'))}")
+    others = await town.counts(channels[2:])
     checks.that(set(others) == {("open", None)}, f"its other channels are {dict(others)}")
-    return checks.line(f"(c) a tenant invents {INVENTED} losses, another's channel is logged out", LAW_C)
+    return checks.line(
+        f"(c) a tenant invents {INVENTED} losses, one of another's is logged out, one dropped", LAW_C
+    )
+
+
+async def _drop_told(town: Town, checks: Checks, channel: Channel) -> None:
+    """One that is dropped without a terminal reason: its incident after its threshold, told as its own."""
+    patience = town.real(60 + GAP) + 10
+    found = await checks.until(
+        "incident of the dropped one", lambda: town.incidents([channel]), bool, patience
+    )
+    for incident in found:
+        waited = seconds(incident["opened_at"]) - seconds(incident["started_at"])
+        checks.within("dropped: opened", waited, town.real(60) + 1.5)
+    await checks.until(
+        "the dropped one is told",
+        lambda: "\n".join(it.text for it in town.people("Loja")[1:]),
+        lambda text: channel.name in text,
+        town.real(30) + 5,
+    )
 
 
 async def _open(town: Town, channels: Sequence[Channel]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from faults.line import Line
 from faults.trouble.checks import Checks
 from faults.trouble.sink import Told
-from faults.trouble.town import Channel, Town, open_row, seconds
+from faults.trouble.town import Channel, Town, open_row, seconds, slug
 from receiver.sandbox import Fault
 
 LIMIT: Final = 800.0
@@ -22,11 +22,8 @@ TELL_AFTER: Final = 30.0
 SETTLE: Final = 60.0
 TOLD_WITHIN: Final = 5.0
 """Real seconds: rounds and sending aren't compressed."""
-CLAIMED: Final = 15.0
-"""Real seconds more after a death: the dead service's claim of the host's next trial ends after ten.
-
-Only then is the host tried, before anything is said of it.
-"""
+NEVER_PAIRED: Final = "Loja vazia"
+"""An instance of the first tenant that never was connected."""
 WINDOW: Final = 30.0
 """For which further news to a person waits."""
 CASES: Final = (
@@ -46,6 +43,7 @@ async def play(town: Town, fault: Fault = Fault.HANG, deaths: bool = False) -> L
     """Play it; `deaths`: the service is killed in the middle, once in silence and once at the return."""
     checks = Checks()
     host, channels = await _settle(town)
+    await _never_paired(town, host)
     host.fault = fault
     await checks.until(
         "the host is known as silent", lambda: _is_down(town, host), within=town.real(STALE) + 15
@@ -54,9 +52,8 @@ async def play(town: Town, fault: Fault = Fault.HANG, deaths: bool = False) -> L
         await town.kill()
         await town.start()
     await _in_error(town, checks, channels)
-    in_time = TOLD_WITHIN + (CLAIMED if deaths else 0)
-    await _operators_told(town, checks, in_time)
-    await _opened(town, checks, channels, in_time)
+    await _operators_told(town, checks)
+    await _opened(town, checks, channels)
     await _tenants_told(town, checks)
     await _logout(town, checks, channels[0])
     lost = [channels[EACH * tenant + 1] for tenant in range(TENANTS)] + [channels[2]]
@@ -70,6 +67,9 @@ async def play(town: Town, fault: Fault = Fault.HANG, deaths: bool = False) -> L
         await town.start()
     await _back(town, checks, [it for it in channels if it not in (*lost, channels[0])])
     await _ended(town, checks, lost, said)
+    await _one_returns(town, checks, lost[0])
+    silent = [it.text for name in town.tenants for it in town.people(name) if NEVER_PAIRED in it.text]
+    checks.that(not silent, f"{len(silent)} messages name the instance that was never paired")
     twice = town.sink.twice()
     checks.that(not twice, f"{len(twice)} news told to a program twice {twice[:3]}")
     name = f"(e) the same, a service of {len(town.ports)} killed (-9) in silence and at the return"
@@ -90,6 +90,12 @@ async def _settle(town: Town) -> tuple[Any, list[Channel]]:
     return host, channels
 
 
+async def _never_paired(town: Town, host: Any) -> None:
+    """Register an instance that is neither counted nor named nor waited for."""
+    host.add(slug(NEVER_PAIRED), "close").is_paired = False
+    await town.register(host, [NEVER_PAIRED], "Tenant 0")
+
+
 async def _is_down(town: Town, host: Any) -> bool:
     return bool((await town.gateway(host))["state"] == "down")
 
@@ -104,19 +110,19 @@ async def _in_error(town: Town, checks: Checks, channels: Sequence[Channel]) -> 
     )
 
 
-async def _operators_told(town: Town, checks: Checks, in_time: float) -> None:
-    told = await checks.until("operators told", town.people, bool, town.real(TELL_AFTER) + 10 + in_time)
+async def _operators_told(town: Town, checks: Checks) -> None:
+    told = await checks.until("operators told", town.people, bool, town.real(TELL_AFTER) + 10 + TOLD_WITHIN)
     for incident in (await town.gateway_incidents())[:1]:
         due = seconds(incident["started_at"]) + town.real(TELL_AFTER)
         if told:
-            checks.within("operators told, past the time to tell,", told[0].at - due, in_time, least=-0.5)
+            checks.within("operators told, past the time to tell,", told[0].at - due, TOLD_WITHIN, least=-0.5)
             words = told[0].text
             checks.that(
                 str(TENANTS * EACH) in words, f"operators read the number of channels: {words[:90]!r}"
             )
 
 
-async def _opened(town: Town, checks: Checks, channels: Sequence[Channel], in_time: float) -> None:
+async def _opened(town: Town, checks: Checks, channels: Sequence[Channel]) -> None:
     incidents = await checks.until(
         f"{len(channels)} incidents",
         lambda: town.incidents(channels),
@@ -127,7 +133,7 @@ async def _opened(town: Town, checks: Checks, channels: Sequence[Channel], in_ti
         seconds(it["opened_at"]) - seconds(it["started_at"]) - town.real(60 * MINUTES) for it in incidents
     ]
     if late:
-        checks.within("the last opened, past its threshold,", max(late), in_time, least=-0.5)
+        checks.within("the last opened, past its threshold,", max(late), TOLD_WITHIN, least=-0.5)
     gateway = {it["id"] for it in await town.gateway_incidents()}
     causes = [it["details"] or {} for it in incidents]
     right = sum(it.get("cause") == "gateway" and it.get("gateway_incident_id") in gateway for it in causes)
@@ -208,7 +214,7 @@ async def _ended(town: Town, checks: Checks, lost: Sequence[Channel], said: dict
 
     await checks.until("they lost the cause", caused, lambda left: not left, town.real(SETTLE) + 10)
     ends = {name: len(town.people(name)) - said[name] for name in names}
-    checks.that(max(ends.values()) <= 2, f"messages at the end to each tenant: {sorted(ends.values())}")
+    checks.that(set(ends.values()) == {1}, f"messages at the end to each tenant: {sorted(ends.values())}")
 
     def lists() -> list[Told]:
         return [told for told in town.people() if any(it.name in told.text for it in lost)]
@@ -224,6 +230,18 @@ async def _ended(town: Town, checks: Checks, lost: Sequence[Channel], said: dict
     checks.that(len(gateway) == 1, f"operators' program told {len(gateway)} x gateway.resolved")
     opened = len(town.programs(type="gateway.opened"))
     checks.that(opened == 1, f"{opened} x gateway.opened")
+
+
+async def _one_returns(town: Town, checks: Checks, channel: Channel) -> None:
+    """One that was named as not back returns later."""
+    before = len(town.people(channel.tenant))
+    channel.instance.come_back()
+    await checks.until(
+        "the later return of a lost one is told",
+        lambda: "\n".join(it.text for it in town.people(channel.tenant)[before:]),
+        lambda text: channel.name in text,
+        town.real(STALE + WINDOW) + 10,
+    )
 
 
 async def run(folder: Path) -> list[Line]:
